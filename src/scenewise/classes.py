@@ -1,0 +1,94 @@
+"""Names and colours of the classes a mask can hold."""
+
+import colorsys
+from dataclasses import dataclass
+from typing import Any
+
+from scenewise.errors import UserError
+
+Color = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Classes:
+    """The classes of a data set: id ``k`` is called ``names[k]`` and drawn in ``colors[k]``.
+
+    Args:
+        names: one name for each class, in the order of the ids.
+        colors: one (red, green, blue) triple of 0..255 for each class.
+        ignore_index: the id of pixels that count neither in the loss nor in a metric.
+
+    Raises:
+        UserError: no class, more than 256, or not one colour for each name.
+
+    >>> street = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
+    >>> len(street), street.names[1], street.ignore_index
+    (2, 'sky', 255)
+    """
+
+    names: tuple[str, ...]
+    colors: tuple[Color, ...]
+    ignore_index: int = 255
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.names) <= 256:
+            raise UserError(
+                f"a data set needs 1 to 256 classes, not {len(self.names)}; correct its class list"
+            )
+        if len(self.colors) != len(self.names):
+            raise UserError(
+                f"{len(self.names)} class names but {len(self.colors)} colours; give one colour "
+                "for each class"
+            )
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    @classmethod
+    def numbered(cls, count: int, ignore_index: int = 255) -> "Classes":
+        """``count`` classes called class_0, class_1, ... in colours that differ well.
+
+        >>> Classes.numbered(2).names
+        ('class_0', 'class_1')
+        """
+        names = tuple(f"class_{k}" for k in range(count))
+        return cls(names, distinct_colors(count), ignore_index)
+
+    def palette(self) -> list[int]:
+        """The 768 numbers of an indexed picture's palette; unused ids are black."""
+        flat = [channel for color in self.colors for channel in color]
+        return flat + [0] * (768 - len(flat))
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form, read back by :meth:`from_dict`."""
+        return {
+            "names": list(self.names),
+            "colors": [list(color) for color in self.colors],
+            "ignore_index": self.ignore_index,
+        }
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Classes":
+        """The classes that :meth:`to_dict` wrote.
+
+        >>> Classes.from_dict(Classes.numbered(3).to_dict()) == Classes.numbered(3)
+        True
+        """
+        colors = tuple((int(r), int(g), int(b)) for r, g, b in value["colors"])
+        return cls(tuple(map(str, value["names"])), colors, int(value["ignore_index"]))
+
+
+def distinct_colors(count: int) -> tuple[Color, ...]:
+    """``count`` colours whose hues walk round the colour circle by the golden angle.
+
+    >>> len(set(distinct_colors(256)))
+    256
+    """
+    golden = 0.6180339887498949
+    colors = []
+    for k in range(count):
+        value = 0.95 - 0.2 * (k // 8 % 4)
+        saturation = 0.85 - 0.2 * (k // 32 % 3)
+        rgb = colorsys.hsv_to_rgb((k * golden) % 1.0, saturation, value)
+        colors.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
+    return tuple(colors)
