@@ -1,0 +1,239 @@
+"""The law that every attention block obeys.
+
+A block's test says what the block is in a few lines and inherits the rest::
+
+    class TestPositionAttention(BlockLaw, StartsAsIdentity, PermutesPositions, WeighsPositions,
+                                NeverHoldsTheMap):
+        def build(self, channels):
+            return PositionAttention(channels, reduction=4)
+
+        def reference(self, block, x):
+            ...  # the same mathematics, dense or in plain loops
+
+Numbers are compared in float64, in evaluation mode and with every parameter and buffer drawn at
+random: a residual scale that starts at 0 hides no error there. Sizes are 5 x 7, so that two axes
+cannot be swapped unnoticed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.func import functional_call
+from torch.profiler import ProfilerActivity, profile
+from torch.testing import assert_close
+
+EXACT = {"rtol": 1e-9, "atol": 1e-10}
+
+
+def randomise(block: nn.Module, seed: int = 1) -> nn.Module:
+    """Draw all parameters and buffers of ``block`` so that no part of it is switched off."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, value in [*block.named_parameters(), *block.named_buffers()]:
+        if not value.is_floating_point():
+            continue
+        noise = torch.randn(value.shape, generator=generator, dtype=torch.float64)
+        if name.endswith("running_var"):
+            noise = 0.5 + noise.abs()
+        elif value.ndim < 2:
+            noise = 0.5 * noise + 0.5 * noise.sign()
+        else:
+            noise = noise / (value.numel() / value.shape[0]) ** 0.5
+        value.data.copy_(noise)
+    return block
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The most memory that ``run`` held at once on the CPU beyond what was there before it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    memory = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())
+    held = peak = 0
+    for event in memory:
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+class BlockLaw:
+    """What holds for all blocks. A subclass gives ``build`` and ``reference``."""
+
+    channels = 16
+    size: tuple[int, ...] = (5, 7)
+    tiny: tuple[int, ...] = (2, 3)
+    autocast_tolerance = 0.05
+    keeps_shape = True
+
+    def build(self, channels: int) -> nn.Module:
+        raise NotImplementedError
+
+    def reference(self, block: Any, *inputs: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def inputs(self, batch: int, channels: int, size: tuple[int, ...]) -> tuple[Tensor, ...]:
+        """What the block takes, in float64; the first tensor is the one whose shape it returns."""
+        return (torch.randn(batch, channels, *size, dtype=torch.float64),)
+
+    def ready(self) -> nn.Module:
+        """The block with random parameters, in float64 and evaluation mode."""
+        return randomise(self.build(self.channels).double()).eval()
+
+    def sample(self, batch: int = 2) -> tuple[Tensor, ...]:
+        return self.inputs(batch, self.channels, self.size)
+
+    def test_keeps_the_shape(self) -> None:
+        block = self.build(self.channels)
+        inputs = [x.float() for x in self.sample()]
+        for mode in (True, False):
+            out = block.train(mode)(*inputs)
+            assert out.shape == inputs[0].shape
+            assert out.dtype == torch.float32
+
+    def test_equals_the_reference(self) -> None:
+        block, inputs = self.ready(), self.sample()
+        assert_close(block(*inputs), self.reference(block, *inputs), **EXACT)
+
+    def test_gradients_are_finite_from_the_first_step(self) -> None:
+        block = self.build(self.channels).train()
+        inputs = [x.float().requires_grad_() for x in self.sample()]
+        block(*inputs).square().sum().backward()
+        for name, value in [*block.named_parameters(), *enumerate(inputs)]:
+            assert value.grad is not None, name
+            assert value.grad.isfinite().all(), name
+
+    def test_gradients_are_those_of_the_function(self) -> None:
+        block = self.ready()
+        names = [name for name, _ in block.named_parameters()]
+        inputs = self.inputs(2, self.channels, self.tiny)
+
+        def run(*values: Tensor) -> Tensor:
+            parameters = dict(zip(names, values[len(inputs) :], strict=True))
+            return functional_call(block, parameters, values[: len(inputs)])  # type: ignore[no-any-return]
+
+        values = [*inputs, *(p.detach() for p in block.parameters())]
+        assert gradcheck(run, [v.clone().requires_grad_() for v in values], fast_mode=True)
+
+    def test_samples_are_independent(self) -> None:
+        block, inputs = self.ready(), self.sample(3)
+        together = block(*inputs)
+        for i in range(3):
+            assert_close(together[i : i + 1], block(*(x[i : i + 1] for x in inputs)), **EXACT)
+
+    def test_autocast_is_close_to_float32(self) -> None:
+        block, inputs = self.ready().float(), [x.float() for x in self.sample()]
+        exact = block(*inputs)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            mixed = block(*inputs)
+        scale = exact.abs().max().item()
+        assert_close(mixed.float(), exact, rtol=0, atol=self.autocast_tolerance * scale)
+
+    def test_compiles_as_one_graph(self) -> None:
+        block, inputs = self.ready(), self.sample()
+        compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
+        outputs, gradients = [], []
+        for run in (block, compiled):
+            fresh = [x.clone().requires_grad_() for x in inputs]
+            out = run(*fresh)
+            outputs.append(out.detach())
+            weight = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+            gradients.append(torch.autograd.grad((out * weight).sum(), fresh))
+        assert_close(outputs[1], outputs[0], **EXACT)
+        assert_close(gradients[1], gradients[0], **EXACT)
+        torch.compiler.reset()
+
+    def test_exports(self) -> None:
+        block, inputs = self.ready(), self.sample()
+        exported = torch.export.export(block, inputs).module()
+        other = self.inputs(2, self.channels, self.size)
+        assert_close(exported(*other), block(*other), **EXACT)
+
+
+class StartsAsIdentity:
+    """The residual scale starts at 0: a new block gives back its first input, bit for bit."""
+
+    def test_starts_as_identity(self: Any) -> None:
+        block = self.build(self.channels)
+        inputs = [x.float() for x in self.sample()]
+        for mode in (True, False):
+            assert torch.equal(block.train(mode)(*inputs), inputs[0])
+
+
+def _permute_positions(x: Tensor) -> Tensor:
+    order = torch.randperm(x[0, 0].numel(), generator=torch.Generator().manual_seed(3))
+    return x.flatten(2)[..., order].view_as(x)
+
+
+def _permute(x: Tensor, dim: int) -> Tensor:
+    order = torch.randperm(x.shape[dim], generator=torch.Generator().manual_seed(3))
+    return x.index_select(dim, order)
+
+
+def assert_commutes(block: nn.Module, move: Callable[[Tensor], Tensor], *inputs: Tensor) -> None:
+    """``block(move(x))`` is ``move(block(x))``, and the move does move."""
+    assert not torch.equal(move(inputs[0]), inputs[0])
+    assert_close(block(*map(move, inputs)), move(block(*inputs)), **EXACT)
+
+
+class PermutesPositions:
+    """The block knows no places: positions shuffled in, positions shuffled out."""
+
+    def test_permutes_with_the_positions(self: Any) -> None:
+        assert_commutes(self.ready(), _permute_positions, *self.sample())
+
+
+class PermutesRowsAndColumns:
+    """Whole rows and whole columns may be shuffled, single positions may not."""
+
+    def test_permutes_with_the_rows_and_columns(self: Any) -> None:
+        block, inputs = self.ready(), self.sample()
+        assert_commutes(block, lambda x: _permute(_permute(x, 2), 3), *inputs)
+
+    def test_does_not_permute_with_single_positions(self: Any) -> None:
+        block, (x,) = self.ready(), self.sample()
+        moved = block(_permute_positions(x)) - _permute_positions(block(x))
+        assert moved.abs().max() > 1e-3
+
+
+class PermutesChannels:
+    """The block knows no channel by name: channels shuffled in, channels shuffled out."""
+
+    def test_permutes_with_the_channels(self: Any) -> None:
+        assert_commutes(self.ready(), lambda x: _permute(x, 1), *self.sample())
+
+
+class WeighsPositions:
+    """``weights(x)`` is (B, N, N) with rows that sum to 1; ``at`` gives one row of it alone."""
+
+    def test_rows_of_weights_sum_to_1(self: Any) -> None:
+        block, inputs = self.ready(), self.sample()
+        weights = block.weights(*inputs)
+        height, width = self.size
+        assert weights.shape == (2, height * width, height * width)
+        assert (weights >= 0).all()
+        assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]), **EXACT)
+
+    def test_one_row_is_a_row_of_the_map(self: Any) -> None:
+        block, inputs = self.ready(), self.sample()
+        height, width = self.size
+        weights = block.weights(*inputs).view(2, height, width, height, width)
+        for row, column in [(0, 0), (1, 5), (height - 1, 2), (height - 1, width - 1)]:
+            one = block.weights(*inputs, at=(row, column))
+            assert_close(one, weights[:, row, column], **EXACT)
+
+
+class NeverHoldsTheMap:
+    """Forward and backward together hold less than one N x N map, at any time."""
+
+    large: tuple[int, ...] = (60, 70)
+    large_channels = 16
+
+    def test_never_holds_the_map(self: Any) -> None:
+        block = randomise(self.build(self.large_channels)).eval()
+        sample = self.inputs(1, self.large_channels, self.large)
+        inputs = [x.float().requires_grad_() for x in sample]
+        positions = torch.Size(self.large).numel()
+        peak = peak_bytes(lambda: block(*inputs).square().sum().backward())
+        assert peak < 4 * positions**2
