@@ -1,0 +1,85 @@
+"""Channel attention: every channel gathers from every other channel.
+
+Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.3.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.attention.precision import no_autocast, widen
+
+Similarity = Literal["reversed", "direct"]
+
+
+def channel_attention(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor:
+    r"""Mix the channels of ``x`` by the softmax of their products.
+
+    .. math:: o_c = \sum_{c'} \operatorname{softmax}_{c'}(\mp \, x_c \cdot x_{c'}) \, x_{c'}
+
+    Args:
+        x: (B, C, N).
+        similarity: see :class:`ChannelAttention`.
+
+    Returns:
+        (B, C, N), of the dtype of ``x``.
+
+    >>> channel_attention(torch.randn(2, 3, 35)).shape
+    torch.Size([2, 3, 35])
+    """
+    weights = channel_weights(x, similarity=similarity)
+    return weights.to(x.dtype) @ x
+
+
+def channel_weights(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor:
+    """The map of all pairs of channels of ``x`` (B, C, N): (B, C, C), rows sum to 1.
+
+    Energies are sums over N products, so they are float32 for half-precision inputs.
+    """
+    with no_autocast(x):
+        wide = widen(x)
+        energy = wide @ wide.transpose(1, 2)
+        return torch.softmax(-energy if similarity == "reversed" else energy, dim=-1)
+
+
+class ChannelAttention(nn.Module):
+    r"""DANet's channel attention module (CAM); no convolution.
+
+    .. math:: y = \gamma \, \operatorname{softmax}(\mp X X^\top) X + x
+
+    The paper prints softmax(+XX^T). The authors' code computes softmax(rowmax - XX^T), which is
+    softmax(-XX^T): a channel gathers most from the channels *least* alike to it, which kept their
+    training from diverging. Published weights need that form, so it is the default. The scalar
+    gamma starts at 0, so the block starts as the identity.
+
+    Args:
+        channels: not needed, the block has one parameter; taken so that every block is built alike.
+        similarity: ``"reversed"``, the released code, or ``"direct"``, the printed formula.
+
+    Raises:
+        ValueError: another similarity.
+
+    >>> block = ChannelAttention()
+    >>> x = torch.randn(2, 16, 5, 7)
+    >>> torch.equal(block(x), x)
+    True
+    >>> block.weights(x).shape
+    torch.Size([2, 16, 16])
+    """
+
+    def __init__(self, channels: int | None = None, similarity: Similarity = "reversed") -> None:
+        super().__init__()
+        if similarity not in ("reversed", "direct"):
+            raise ValueError(f"similarity is 'reversed' or 'direct', not '{similarity}'")
+        self.similarity: Similarity = similarity
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        mixed = channel_attention(x.flatten(2), similarity=self.similarity)
+        return self.gamma * mixed.reshape(x.shape) + x
+
+    def weights(self, x: Tensor) -> Tensor:
+        """What each channel gathers from: (B, C, C), rows sum to 1."""
+        return channel_weights(x.flatten(2), similarity=self.similarity)

@@ -1,0 +1,218 @@
+"""Position attention: every pixel gathers from every pixel alike to it.
+
+Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.2.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.attention.precision import no_autocast, widen
+
+# Numbers of one block of the map that stay in a core's share of the last-level cache.
+_BLOCK_NUMBERS = 2**22
+
+
+def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
+    r"""Exact softmax attention in linear memory.
+
+    .. math:: o_i = \sum_j \operatorname{softmax}_j(s \, q_i \cdot k_j) \, v_j
+
+    The map of all pairs is walked in blocks of query rows, forward and backward; the backward
+    pass computes each block again from the saved row log-sum-exp. No more than one block is alive
+    at any time, so memory grows with Nq + Nk, not with Nq * Nk. Energies and softmax are float32
+    for half-precision inputs, also under autocast. Gradients are exact; second derivatives are
+    not provided.
+
+    Args:
+        query: (B, Nq, D).
+        key: (B, Nk, D).
+        value: (B, Nk, C); C may differ from D.
+        scale: factor s on the energies. DANet uses 1, most others D ** -0.5.
+
+    Returns:
+        (B, Nq, C), of the dtype of ``value``.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+
+    >>> q, k, v = torch.randn(1, 5, 2), torch.randn(1, 7, 2), torch.randn(1, 7, 3)
+    >>> dense = torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v
+    >>> torch.allclose(position_attention(q, k, v), dense, atol=1e-6)
+    True
+    """
+    _check_shapes(query, key, value)
+    out, _ = _attend(query, key, value, scale)
+    return out
+
+
+class PositionAttention(nn.Module):
+    r"""DANet's position attention module (PAM).
+
+    .. math:: y = \gamma \, \operatorname{softmax}(Q K^\top) V + x
+
+    Q and K are 1x1 convolutions to C / ``reduction`` channels and V to C channels, all with bias;
+    there is no 1/sqrt(d). The scalar gamma starts at 0, so the block starts as the identity. The
+    paper prints Q and K with C channels; the released code, and this module, use C / 8.
+
+    Args:
+        channels: C, channels of the input and the output.
+        reduction: C divided by the channels of query and key.
+
+    >>> block = PositionAttention(16)
+    >>> x = torch.randn(2, 16, 5, 7)
+    >>> torch.equal(block(x), x)
+    True
+    >>> block.weights(x, at=(4, 6)).shape
+    torch.Size([2, 5, 7])
+    """
+
+    def __init__(self, channels: int, reduction: int = 8) -> None:
+        super().__init__()
+        if channels < reduction:
+            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
+        self.query = nn.Conv2d(channels, channels // reduction, 1)
+        self.key = nn.Conv2d(channels, channels // reduction, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        rows = position_attention(
+            pixels(self.query(x)), pixels(self.key(x)), pixels(self.value(x))
+        )  # (B, N, C)
+        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x
+
+    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+        """What the pixel ``at`` = (row, column) gathers from: its row of the map, (B, H, W).
+
+        The row is computed alone. Without ``at``, the whole map, (B, N, N), which is large.
+        """
+        queries = x if at is None else pixel(x, at)
+        return attention_map(pixels(self.query(queries)), pixels(self.key(x)), x, at)
+
+
+def pixels(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, N, C), pixels in reading order; a view, no copy."""
+    return x.flatten(2).transpose(1, 2)
+
+
+def pixel(x: Tensor, at: tuple[int, int]) -> Tensor:
+    """The one pixel ``at`` = (row, column) of (B, C, H, W), as (B, C, 1, 1).
+
+    Raises:
+        ValueError: the pixel lies outside.
+    """
+    row, column = at
+    height, width = x.shape[-2:]
+    if not (0 <= row < height and 0 <= column < width):
+        raise ValueError(f"pixel ({row}, {column}) is outside a map of {height} x {width}")
+    return x[..., row : row + 1, column : column + 1]
+
+
+def attention_map(
+    query: Tensor, key: Tensor, x: Tensor, at: tuple[int, int] | None, scale: float = 1.0
+) -> Tensor:
+    """softmax(scale * query key^T): one row as a picture (B, H, W), or the map (B, Nq, Nk)."""
+    with no_autocast(x):
+        energy = widen(query) @ widen(key).transpose(1, 2) * scale
+        weights = torch.softmax(energy, dim=-1)
+    return weights if at is None else weights.reshape(x.shape[0], *x.shape[2:])
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    if not query.ndim == key.ndim == value.ndim == 3:
+        raise ValueError(f"expected (B, Nq, D), (B, Nk, D), (B, Nk, C); got {shapes}")
+    if query.shape[0] != key.shape[0] or key.shape[:2] != value.shape[:2]:
+        raise ValueError(f"batch or number of keys differ: {shapes}")
+    if query.shape[2] != key.shape[2]:
+        raise ValueError(f"query and key differ in channels: {shapes}")
+
+
+def _blocks(batch: int, queries: int, keys: int) -> Iterator[tuple[slice, slice]]:
+    """Slices (samples, query rows) whose part of the map is about ``_BLOCK_NUMBERS`` numbers."""
+    if queries * keys * 2 <= _BLOCK_NUMBERS:
+        samples, rows = max(1, _BLOCK_NUMBERS // max(1, queries * keys)), max(1, queries)
+    else:
+        samples, rows = 1, max(16, _BLOCK_NUMBERS // keys)
+    for b in range(0, batch, samples):
+        for i in range(0, queries, rows):
+            yield slice(b, min(b + samples, batch)), slice(i, min(i + rows, queries))
+
+
+@torch.library.custom_op("scenewise::position_attention", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Output (B, Nq, C) and row log-sum-exp (B, Nq)."""
+    with no_autocast(query):
+        wide_query, wide_key = widen(query), widen(key).transpose(1, 2)
+        out = value.new_empty(*query.shape[:2], value.shape[2])
+        log_sum = wide_query.new_empty(query.shape[:2])
+        for b, rows in _blocks(*query.shape[:2], key.shape[1]):
+            weights = torch.bmm(wide_query[b, rows] * scale, wide_key[b])
+            peak = weights.amax(-1)
+            torch.softmax(weights, dim=-1, out=weights)
+            log_sum[b, rows] = peak - weights.amax(-1).log()
+            out[b, rows] = torch.bmm(weights.to(value.dtype), value[b])
+    return out, log_sum
+
+
+@_attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    out = value.new_empty(*query.shape[:2], value.shape[2])
+    return out, widen(query.new_empty(query.shape[:2]))
+
+
+@torch.library.custom_op("scenewise::position_attention_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    log_sum: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of query, key and value, block by block."""
+    with no_autocast(query):
+        q, k, v, d_out = widen(query) * scale, widen(key), widen(value), widen(grad)
+        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        row_sum = (d_out * widen(out)).sum(-1, keepdim=True)
+        for b, rows in _blocks(*query.shape[:2], key.shape[1]):
+            q_b, d_out_b = q[b, rows], d_out[b, rows]
+            weights = torch.bmm(q_b, k[b].transpose(1, 2))
+            weights.sub_(log_sum[b, rows, None]).exp_()
+            d_v[b].baddbmm_(weights.transpose(1, 2), d_out_b)
+            d_energy = torch.bmm(d_out_b, v[b].transpose(1, 2))
+            d_energy.sub_(row_sum[b, rows]).mul_(weights)
+            d_q[b, rows] = torch.bmm(d_energy, k[b])
+            d_k[b].baddbmm_(d_energy.transpose(1, 2), q_b)
+    return (d_q * scale).to(query.dtype), d_k.to(key.dtype), d_v.to(value.dtype)
+
+
+@_attend_backward.register_fake
+def _(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    log_sum: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
+
+
+def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    query, key, value, ctx.scale = inputs
+    ctx.save_for_backward(query, key, value, *output)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx, grad: Tensor, _: Tensor | None):  # type: ignore[no-untyped-def]
+    query, key, value, out, log_sum = ctx.saved_tensors
+    return *_attend_backward(grad, query, key, value, out, log_sum, ctx.scale), None
+
+
+_attend.register_autograd(_backward, setup_context=_setup)
