@@ -1,0 +1,175 @@
+"""What a segmentation network is trained on: cross-entropy over pixels, and what blocks ask for.
+
+Legend: B pictures, K classes, H x W pixels.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from scenewise.models import SegmenterOutput
+
+
+class Loss(NamedTuple):
+    """A loss to minimise, and its parts by name, unweighted, for the log."""
+
+    total: Tensor
+    parts: dict[str, Tensor]
+
+
+class OHEM(NamedTuple):
+    """Which pixels count as hard: see :func:`ohem_cross_entropy`."""
+
+    threshold: float = 0.7
+    min_kept: int = 100_000
+
+
+def cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    class_weights: Tensor | None = None,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Mean of -log softmax(logits)[target] over the pixels that are not ignored.
+
+    With class weights w it is sum_i w[t_i] loss_i / sum_i w[t_i], as in PyTorch. Unlike PyTorch's
+    mean it is defined when every pixel is ignored: 0, with a gradient of 0. Half precision logits
+    are raised to float32 first.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W) int64 class ids, or ``ignore_index``.
+        class_weights: (K,), one factor for each class.
+        ignore_index: pixels of this id do not count.
+
+    Returns:
+        A scalar.
+
+    >>> logits = torch.zeros(1, 4, 1, 2)
+    >>> target = torch.tensor([[[2, 255]]])
+    >>> round(cross_entropy(logits, target).item(), 4)  # log 4
+    1.3863
+    """
+    logits = _at_least_float32(logits)
+    weights = None if class_weights is None else class_weights.to(logits)
+    total = F.cross_entropy(
+        logits, target, weight=weights, ignore_index=ignore_index, reduction="sum"
+    )
+    counted = target != ignore_index
+    if weights is None:
+        divisor = counted.sum().to(logits.dtype)
+    else:
+        divisor = (weights[target.where(counted, 0)] * counted).sum()
+    return total / divisor.where(divisor > 0, 1.0)
+
+
+def ohem_cross_entropy(
+    logits: Tensor,
+    target: Tensor,
+    *,
+    threshold: float = 0.7,
+    min_kept: int = 100_000,
+    class_weights: Tensor | None = None,
+    ignore_index: int = 255,
+) -> Tensor:
+    """Cross-entropy over the hard pixels alone (online hard example mining).
+
+    A pixel is hard when the network gives its true class a probability of at most ``threshold``.
+    When fewer than ``min_kept`` pixels of the batch are hard, the ``min_kept`` hardest count. CCNet
+    (https://arxiv.org/abs/1811.11721) finds the threshold on a map of an eighth of the size; here
+    it is found on the whole map, so it is exact.
+
+    Args:
+        logits: (B, K, H, W).
+        target: (B, H, W) int64 class ids, or ``ignore_index``.
+        threshold: a probability, 0..1.
+        min_kept: how many pixels of the batch count at least.
+        class_weights: (K,), one factor for each class.
+        ignore_index: pixels of this id do not count.
+
+    Returns:
+        A scalar; the mean over the kept pixels.
+
+    >>> logits = torch.tensor([[[[4.0, 0.0]], [[0.0, 0.0]]]])  # an easy pixel and a hard one
+    >>> target = torch.zeros(1, 1, 2, dtype=torch.int64)
+    >>> round(ohem_cross_entropy(logits, target, min_kept=1).item(), 4)  # log 2
+    0.6931
+    """
+    with torch.no_grad():
+        loss = F.cross_entropy(
+            _at_least_float32(logits), target, ignore_index=ignore_index, reduction="none"
+        )
+        probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)
+        limit = probability.new_tensor(threshold)
+        if min_kept > 0:
+            rank = min(min_kept, probability.numel())
+            limit = limit.maximum(probability.flatten().kthvalue(rank).values)
+        hard = target.where(probability <= limit, ignore_index)
+    return cross_entropy(logits, hard, class_weights=class_weights, ignore_index=ignore_index)
+
+
+def segmentation_loss(
+    output: "SegmenterOutput",
+    target: Tensor,
+    weights: Mapping[str, float],
+    *,
+    class_weights: Tensor | None = None,
+    ohem: OHEM | None = None,
+    ignore_index: int = 255,
+) -> Loss:
+    """Main loss + sum of weight x cross-entropy of the side logits + sum of weight x penalties.
+
+    DANet sums its three logits with weights 1, 1, 1; an auxiliary FCN head counts 0.4. Hard pixel
+    mining is for the main logits alone, as in CCNet.
+
+    Args:
+        output: what a Segmenter returns; logits of (B, K, H, W).
+        target: (B, H, W) int64 class ids, or ``ignore_index``.
+        weights: the weight of each side logit and of each penalty by its name; the main logits
+            count 1.
+        class_weights: (K,), one factor for each class, in every cross-entropy.
+        ohem: count only hard pixels in the main loss.
+        ignore_index: pixels of this id do not count.
+
+    Raises:
+        ValueError: a side logit or a penalty has no weight.
+
+    >>> from types import SimpleNamespace
+    >>> logits = torch.zeros(1, 2, 1, 1)
+    >>> output = SimpleNamespace(logits=logits, auxiliary={"fcn": logits}, penalties={})
+    >>> loss = segmentation_loss(output, torch.zeros(1, 1, 1, dtype=torch.int64), {"fcn": 0.4})
+    >>> round(loss.total.item(), 4), sorted(loss.parts)  # 1.4 log 2
+    (0.9704, ['fcn', 'main'])
+    """
+    if ohem is None:
+        main = cross_entropy(
+            output.logits, target, class_weights=class_weights, ignore_index=ignore_index
+        )
+    else:
+        main = ohem_cross_entropy(
+            output.logits,
+            target,
+            threshold=ohem.threshold,
+            min_kept=ohem.min_kept,
+            class_weights=class_weights,
+            ignore_index=ignore_index,
+        )
+    side = {
+        name: cross_entropy(logits, target, class_weights=class_weights, ignore_index=ignore_index)
+        for name, logits in output.auxiliary.items()
+    } | dict(output.penalties)
+    if missing := sorted(side.keys() - weights.keys()):
+        raise ValueError(f"no loss weight for {missing}; weights are given for {sorted(weights)}")
+    total = main
+    for name, value in side.items():
+        total = total + weights[name] * value
+    return Loss(total, {"main": main, **side})
+
+
+def _at_least_float32(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,0 +1,157 @@
+"""How good a segmentation is: numbers from one confusion matrix over a whole set.
+
+Legend: K classes; ``matrix[t, p]`` is the number of pixels of class t that were labelled p.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from rich.table import Table
+from torch import Tensor
+from torchmetrics import Metric
+
+from scenewise.classes import Classes
+
+
+def confusion_matrix(
+    labels: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255
+) -> Tensor:
+    """Counts of (true class, given label) over the pixels that are not ignored.
+
+    Args:
+        labels: class ids that a network gave, any shape.
+        target: true class ids or ``ignore_index``, of the same shape.
+        num_classes: K.
+        ignore_index: pixels of this true id do not count.
+
+    Returns:
+        (K, K) int64; rows are true classes, columns are labels.
+
+    Raises:
+        ValueError: the shapes differ, or an id is outside 0..K-1.
+
+    >>> confusion_matrix(torch.tensor([0, 1, 1, 0]), torch.tensor([0, 1, 0, 255]), 2)
+    tensor([[1, 1],
+            [0, 1]])
+    """
+    if labels.shape != target.shape:
+        raise ValueError(
+            f"labels of shape {tuple(labels.shape)} for a target of {tuple(target.shape)}"
+        )
+    counted = target != ignore_index
+    truth, given = target[counted].long(), labels[counted].long()
+    if truth.numel() and max(truth.max(), given.max()) >= num_classes:
+        raise ValueError(f"a class id is outside 0..{num_classes - 1}")
+    counts = torch.bincount(truth * num_classes + given, minlength=num_classes**2)
+    return counts.reshape(num_classes, num_classes)
+
+
+def iou(matrix: Tensor) -> Tensor:
+    """Intersection over union of each class: n_tt / (sum_p n_tp + sum_t n_tp - n_tt).
+
+    Returns:
+        (K,) float64 on the CPU; nan for a class that is neither in the target nor in the labels.
+
+    >>> iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]]))
+    tensor([0.7500, 0.8000,    nan], dtype=torch.float64)
+    """
+    counts = _exact(matrix)
+    hit = counts.diagonal()
+    return hit / (counts.sum(0) + counts.sum(1) - hit)
+
+
+def mean_iou(matrix: Tensor, classes: Sequence[int] | None = None) -> float:
+    """Mean of :func:`iou` over the classes that occur; nan when none does.
+
+    Args:
+        matrix: (K, K) counts.
+        classes: take the mean over these class ids alone.
+
+    >>> round(mean_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])), 4)
+    0.775
+    """
+    each = iou(matrix)
+    return each[list(classes) if classes is not None else slice(None)].nanmean().item()
+
+
+def pixel_accuracy(matrix: Tensor) -> float:
+    """Part of the counted pixels with the right label; nan when no pixel counts.
+
+    >>> pixel_accuracy(torch.tensor([[3, 1], [0, 4]]))
+    0.875
+    """
+    counts = _exact(matrix)
+    return (counts.diagonal().sum() / counts.sum()).item()
+
+
+def mean_accuracy(matrix: Tensor) -> float:
+    """Mean over the classes in the target of the part of their pixels with the right label.
+
+    >>> mean_accuracy(torch.tensor([[3, 1], [0, 4]]))
+    0.875
+    """
+    counts = _exact(matrix)
+    return (counts.diagonal() / counts.sum(1)).nanmean().item()
+
+
+def table(matrix: Tensor, classes: Classes, title: str = "IoU per class") -> Table:
+    """A table for the terminal: IoU and share of the pixels of each class, and the means.
+
+    A class that does not occur has a dash.
+
+    >>> table(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2)).row_count
+    3
+    """
+    counts = _exact(matrix)
+    share = counts.sum(1) / counts.sum()
+    grid = Table(title=title, title_justify="left")
+    grid.add_column("class")
+    grid.add_column("IoU %", justify="right")
+    grid.add_column("pixels %", justify="right")
+    for name, score, part in zip(classes.names, iou(matrix).tolist(), share.tolist(), strict=True):
+        grid.add_row(name, _percent(score), _percent(part))
+    grid.add_section()
+    grid.add_row("mean (mIoU)", _percent(mean_iou(matrix)), "")
+    return grid
+
+
+class ConfusionMatrix(Metric):
+    """The confusion matrix of a whole set, collected batch by batch and summed over processes.
+
+    ``update(labels, target)`` takes two tensors of class ids of one shape; ``compute()`` gives the
+    (K, K) int64 counts of :func:`confusion_matrix`. ``torchmetrics.segmentation.MeanIoU`` averages
+    over pictures and is another number.
+
+    >>> metric = ConfusionMatrix(2)
+    >>> metric.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
+    >>> metric.update(torch.tensor([0, 1]), torch.tensor([1, 255]))
+    >>> metric.compute()
+    tensor([[1, 0],
+            [1, 1]])
+    """
+
+    full_state_update = False
+    counts: Tensor
+
+    def __init__(self, num_classes: int, ignore_index: int = 255) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.ignore_index = ignore_index
+        zeros = torch.zeros(num_classes, num_classes, dtype=torch.int64)
+        self.add_state("counts", zeros, dist_reduce_fx="sum")
+
+    def update(self, labels: Tensor, target: Tensor) -> None:
+        """Add the pixels of one batch."""
+        self.counts += confusion_matrix(labels, target, self.num_classes, self.ignore_index)
+
+    def compute(self) -> Tensor:
+        """The (K, K) counts so far."""
+        return self.counts
+
+
+def _exact(matrix: Tensor) -> Tensor:
+    return matrix.to("cpu", torch.float64)
+
+
+def _percent(value: float) -> str:
+    return "-" if value != value else f"{100 * value:.1f}"

@@ -1,0 +1,148 @@
+"""Losses against plain loops in float64 and numbers worked out by hand."""
+
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import Tensor
+
+from scenewise.training.losses import (
+    OHEM,
+    cross_entropy,
+    ohem_cross_entropy,
+    segmentation_loss,
+)
+
+IGNORE = 255
+
+
+def pixel_losses(logits: Tensor, target: Tensor) -> list[tuple[float, int]]:
+    """(-log softmax, class) of each counted pixel, one pixel after another."""
+    found = []
+    for b in range(target.shape[0]):
+        for row in range(target.shape[1]):
+            for column in range(target.shape[2]):
+                truth = int(target[b, row, column])
+                if truth == IGNORE:
+                    continue
+                scores = [float(v) for v in logits[b, :, row, column]]
+                total = sum(math.exp(v) for v in scores)
+                found.append((-math.log(math.exp(scores[truth]) / total), truth))
+    return found
+
+
+def example() -> tuple[Tensor, Tensor]:
+    logits = torch.randn(2, 3, 5, 7, dtype=torch.float64) * 2
+    target = torch.randint(0, 3, (2, 5, 7))
+    target[torch.rand(2, 5, 7) < 0.3] = IGNORE
+    return logits, target
+
+
+def test_cross_entropy_is_the_mean_over_counted_pixels() -> None:
+    logits, target = example()
+    each = pixel_losses(logits, target)
+    expected = sum(loss for loss, _ in each) / len(each)
+    assert cross_entropy(logits, target).item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_class_weights_weigh_the_mean() -> None:
+    logits, target = example()
+    weights = [0.2, 3.0, 1.1]
+    each = pixel_losses(logits, target)
+    expected = sum(weights[k] * loss for loss, k in each) / sum(weights[k] for _, k in each)
+    actual = cross_entropy(logits, target, class_weights=torch.tensor(weights, dtype=torch.float64))
+    assert actual.item() == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_class_of_weight_zero_does_not_count() -> None:
+    logits, target = example()
+    actual = cross_entropy(logits, target, class_weights=torch.tensor([1.0, 1.0, 0.0]).double())
+    expected = cross_entropy(logits, target.where(target != 2, IGNORE))
+    torch.testing.assert_close(actual, expected)
+
+
+@pytest.mark.parametrize("loss", [cross_entropy, ohem_cross_entropy])
+@pytest.mark.parametrize("weights", [None, torch.ones(3)])
+def test_all_ignored_is_zero_with_zero_gradient(loss, weights) -> None:
+    logits = torch.randn(2, 3, 5, 7, requires_grad=True)
+    value = loss(logits, torch.full((2, 5, 7), IGNORE), class_weights=weights)
+    value.backward()
+    assert value.item() == 0
+    assert torch.equal(logits.grad, torch.zeros_like(logits))
+
+
+def test_another_ignore_index() -> None:
+    logits, target = example()
+    moved = target.where(target != IGNORE, -1)
+    torch.testing.assert_close(
+        cross_entropy(logits, moved, ignore_index=-1), cross_entropy(logits, target)
+    )
+
+
+def test_half_precision_is_raised_to_float32() -> None:
+    logits = torch.tensor([[[[60000.0]], [[-60000.0]]]]).half()  # the difference is beyond float16
+    value = cross_entropy(logits, torch.ones(1, 1, 1, dtype=torch.int64))
+    assert value.dtype == torch.float32
+    assert value.item() == pytest.approx(2 * logits[0, 0, 0, 0].item())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert cross_entropy(logits.bfloat16(), torch.ones(1, 1, 1).long()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("min_kept", [0, 1, 13, 40, 10_000])
+@pytest.mark.parametrize("threshold", [0.05, 0.5, 0.9])
+def test_ohem_keeps_the_hard_pixels(min_kept: int, threshold: float) -> None:
+    logits, target = example()
+    hardest = sorted((loss for loss, _ in pixel_losses(logits, target)), reverse=True)
+    hard = [loss for loss in hardest if math.exp(-loss) <= threshold]
+    kept = hard if len(hard) >= min_kept else hardest[:min_kept]
+    actual = ohem_cross_entropy(logits, target, threshold=threshold, min_kept=min_kept)
+    assert actual.item() == pytest.approx(sum(kept) / len(kept), abs=1e-12)
+
+
+def test_ohem_gives_easy_pixels_no_gradient() -> None:
+    logits = torch.zeros(1, 2, 1, 3, dtype=torch.float64)
+    logits[0, 0, 0] = torch.tensor([5.0, 0.0, -1.0])
+    logits.requires_grad_()
+    ohem_cross_entropy(logits, torch.zeros(1, 1, 3).long(), min_kept=1).backward()
+    moved = logits.grad.abs().sum((0, 1, 2)) > 0
+    assert moved.tolist() == [False, True, True]
+
+
+def side(logits: Tensor, **parts: dict[str, Tensor]) -> SimpleNamespace:
+    return SimpleNamespace(logits=logits, **{"auxiliary": {}, "penalties": {}, **parts})
+
+
+def test_loss_is_the_weighted_sum_of_its_parts() -> None:
+    logits, target = example()
+    position, channel = torch.randn_like(logits), torch.randn_like(logits)
+    penalty = torch.tensor(0.25, dtype=torch.float64)
+    output = side(
+        logits, auxiliary={"position": position, "channel": channel}, penalties={"pca": penalty}
+    )
+    weights = {"position": 1.0, "channel": 0.4, "pca": 0.1, "not asked for": 7.0}
+    loss = segmentation_loss(output, target, weights)
+    parts = [cross_entropy(each, target) for each in (logits, position, channel)]
+    torch.testing.assert_close(loss.total, parts[0] + parts[1] + 0.4 * parts[2] + 0.025)
+    assert {name: value.item() for name, value in loss.parts.items()} == {
+        "main": parts[0].item(),
+        "position": parts[1].item(),
+        "channel": parts[2].item(),
+        "pca": 0.25,
+    }
+
+
+def test_ohem_is_for_the_main_logits_alone() -> None:
+    logits, target = example()
+    ohem = OHEM(threshold=0.3, min_kept=2)
+    loss = segmentation_loss(side(logits, auxiliary={"fcn": logits}), target, {"fcn": 1}, ohem=ohem)
+    torch.testing.assert_close(loss.parts["fcn"], cross_entropy(logits, target))
+    hard = ohem_cross_entropy(logits, target, threshold=0.3, min_kept=2)
+    torch.testing.assert_close(loss.parts["main"], hard)
+    assert hard > loss.parts["fcn"] * 1.1
+
+
+def test_a_part_without_a_weight_is_named() -> None:
+    logits, target = example()
+    with pytest.raises(ValueError, match="'fcn'"):
+        segmentation_loss(side(logits, auxiliary={"fcn": logits}), target, {"aux": 0.4})
