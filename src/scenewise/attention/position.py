@@ -43,7 +43,7 @@ def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     True
     """
     _check_shapes(query, key, value)
-    out, _ = _attend(query, key, value, scale)
+    out: Tensor = _attend(query, key, value, scale)[0]
     return out
 
 
@@ -131,8 +131,9 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"query and key differ in channels: {shapes}")
 
 
-def _blocks(batch: int, queries: int, keys: int) -> Iterator[tuple[slice, slice]]:
+def _blocks(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
     """Slices (samples, query rows) whose part of the map is about ``_BLOCK_NUMBERS`` numbers."""
+    (batch, queries), keys = query.shape[:2], key.shape[1]
     if queries * keys * 2 <= _BLOCK_NUMBERS:
         samples, rows = max(1, _BLOCK_NUMBERS // max(1, queries * keys)), max(1, queries)
     else:
@@ -149,7 +150,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Te
         wide_query, wide_key = widen(query), widen(key).transpose(1, 2)
         out = value.new_empty(*query.shape[:2], value.shape[2])
         log_sum = wide_query.new_empty(query.shape[:2])
-        for b, rows in _blocks(*query.shape[:2], key.shape[1]):
+        for b, rows in _blocks(query, key):
             weights = torch.bmm(wide_query[b, rows] * scale, wide_key[b])
             peak = weights.amax(-1)
             torch.softmax(weights, dim=-1, out=weights)
@@ -179,7 +180,7 @@ def _attend_backward(
         q, k, v, d_out = widen(query) * scale, widen(key), widen(value), widen(grad)
         d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
         row_sum = (d_out * widen(out)).sum(-1, keepdim=True)
-        for b, rows in _blocks(*query.shape[:2], key.shape[1]):
+        for b, rows in _blocks(query, key):
             q_b, d_out_b = q[b, rows], d_out[b, rows]
             weights = torch.bmm(q_b, k[b].transpose(1, 2))
             weights.sub_(log_sum[b, rows, None]).exp_()

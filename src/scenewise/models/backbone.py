@@ -1,0 +1,215 @@
+"""Backbones: a picture in, the feature maps of its stages out."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import timm
+from torch import Tensor, nn
+
+from scenewise.errors import UserError
+from scenewise.models.weights import read_tensors
+
+_log = logging.getLogger("scenewise")
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+class Backbone(nn.Module):
+    """A timm network that gives the feature maps of its stages.
+
+    CNNs that timm can dilate run at ``output_stride``, with a contracted first block as in DANet:
+    at stride 8 a ResNet's third stage has dilations 1, 2, 2, ... and the fourth 2, 4, 4. Others,
+    and transformers, keep their own stride.
+
+    Args:
+        name: a timm model, for example ``resnet50``, ``convnext_tiny``, ``vit_small_patch16_224``.
+        output_stride: pixels of the picture for one pixel of the last map: 8, 16 or 32.
+        multi_grid: dilations of the last stage's 3x3 convolutions, absolute; block i takes
+            ``multi_grid[i % len(multi_grid)]``. ResNets only. DANet uses 4, 8, 16 at stride 8.
+        pretrained: load timm's ImageNet weights, from its cache or the hub.
+
+    Raises:
+        UserError: no such timm model, no multi-grid for it, or its weights cannot be fetched.
+
+    >>> backbone = Backbone("resnet18", output_stride=8)
+    >>> import torch
+    >>> backbone.channels
+    (64, 128, 256, 512)
+    >>> [tuple(f.shape[2:]) for f in backbone(torch.randn(1, 3, 64, 96))]
+    [(16, 24), (8, 12), (8, 12), (8, 12)]
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        output_stride: int = 8,
+        multi_grid: Sequence[int] | None = None,
+        pretrained: bool = False,
+    ) -> None:
+        super().__init__()
+        self.net = _timm_network(name, output_stride, pretrained)
+        self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]
+        config = getattr(self.net, "pretrained_cfg", None) or {}
+        self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
+        self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
+        self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        if multi_grid is not None:
+            _set_multi_grid(self.net, multi_grid, name)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> up to four maps (B, channels[i], H / stride_i, W / stride_i)."""
+        maps = self.net(images)[-4:]
+        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self._channels_last else maps
+
+
+class TinyBackbone(nn.Module):
+    """Five 3x3 convolutions to stride 8 that see 27 x 27 pixels; for scenes, tests and teaching.
+
+    Because it sees so little of the picture, whatever lies further away reaches a pixel only
+    through the context head: the cheapest experiment on long-range attention.
+
+    >>> import torch
+    >>> [tuple(f.shape) for f in TinyBackbone()(torch.randn(1, 3, 64, 96))]
+    [(1, 32, 32, 48), (1, 64, 16, 24), (1, 64, 8, 12)]
+    """
+
+    channels: tuple[int, ...] = (32, 64, 64)
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stages = nn.ModuleList(
+            [
+                nn.Sequential(_conv(3, 32, stride=2), _conv(32, 32)),
+                nn.Sequential(_conv(32, 64, stride=2), _conv(64, 64)),
+                _conv(64, 64, stride=2),
+            ]
+        )
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """(B, 3, H, W) -> maps at strides 2, 4 and 8."""
+        maps = []
+        for stage in self.stages:
+            images = stage(images)
+            maps.append(images)
+        return maps
+
+
+def create_backbone(
+    name: str,
+    *,
+    output_stride: int = 8,
+    multi_grid: Sequence[int] | None = None,
+    pretrained: bool = False,
+    weights: str | Path | None = None,
+) -> Backbone | TinyBackbone:
+    """The backbone ``name``: ``"tiny"``, or any timm model that gives feature maps.
+
+    With ``weights``, a whole or partial file of tensors (.pth or .safetensors) with timm's names
+    is loaded; what it lacks keeps its random start and is named in a warning.
+
+    Raises:
+        UserError: as :class:`Backbone`; or the file does not fit.
+    """
+    if name == "tiny":
+        if multi_grid is not None:
+            raise UserError("the tiny backbone has no multi-grid; leave --model.multi_grid out")
+        return _with_weights(TinyBackbone(), weights)
+    backbone = Backbone(
+        name,
+        output_stride=output_stride,
+        multi_grid=multi_grid,
+        pretrained=pretrained and weights is None,
+    )
+    return _with_weights(backbone, weights)
+
+
+_B = TypeVar("_B", Backbone, TinyBackbone)
+
+
+def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False),
+        nn.BatchNorm2d(outputs),
+        nn.ReLU(inplace=True),
+    )
+
+
+def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
+    if not timm.is_model(name):
+        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
+        raise UserError(
+            f"no backbone '{name}' in timm; "
+            + (f"near names: {near}" if near else "timm.list_models() lists them")
+        )
+    ways: tuple[dict[str, Any], ...] = (
+        {"output_stride": output_stride},
+        {"dynamic_img_size": True, "dynamic_img_pad": True},
+        {"strict_img_size": False},
+        {},
+    )
+    for way in ways:
+        try:
+            net = timm.create_model(name, features_only=True, **way)
+        except (TypeError, AssertionError, NotImplementedError):
+            continue
+        except (RuntimeError, ValueError) as error:
+            raise UserError(f"backbone '{name}' gives no feature maps: {error}") from error
+        return _fetched(name, way) if pretrained else net
+    raise UserError(f"backbone '{name}' gives no feature maps; choose another timm model")
+
+
+def _fetched(name: str, way: dict[str, Any]) -> Any:
+    try:
+        return timm.create_model(name, features_only=True, pretrained=True, **way)
+    except (OSError, RuntimeError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"the ImageNet weights of '{name}' could not be fetched ({reason}); check the "
+            "connection, or give a file with backbone_weights, or set pretrained to false"
+        ) from error
+
+
+def _set_multi_grid(net: nn.Module, grid: Sequence[int], name: str) -> None:
+    stage = getattr(net, "layer4", None)
+    if stage is None or not grid or min(grid) < 1:
+        raise UserError(
+            f"multi_grid {list(grid)} does not fit backbone '{name}'; it is a list of positive "
+            "dilations and needs a ResNet"
+        )
+    for index, block in enumerate(stage):
+        dilation = grid[index % len(grid)]
+        convolutions = [c for c in block.children() if isinstance(c, nn.Conv2d)]
+        for conv in (c for c in convolutions if c.kernel_size == (3, 3)):
+            conv.dilation = conv.padding = (dilation, dilation)
+
+
+def _with_weights(backbone: _B, path: str | Path | None) -> _B:
+    if path is None:
+        return backbone
+    network = backbone.net if isinstance(backbone, Backbone) else backbone
+    found = read_tensors(path)
+    wanted = network.state_dict()
+    fitting = {k: v for k, v in found.items() if k in wanted and v.shape == wanted[k].shape}
+    clashing = [k for k in found if k in wanted and k not in fitting]
+    if clashing or not fitting:
+        reason = f"'{clashing[0]}' has another shape" if clashing else "no name fits"
+        raise UserError(
+            f"weights '{path}' are not for this backbone: {reason}; choose its own file"
+        )
+    network.load_state_dict(fitting, strict=False)
+    lacking = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
+    if lacking:
+        _log.warning(
+            "%s has %d of %d tensors; these start at random: %s",
+            path,
+            len(fitting),
+            len(fitting) + len(lacking),
+            ", ".join(sorted({k.rsplit(".", 1)[0] for k in lacking})),
+        )
+    return backbone
