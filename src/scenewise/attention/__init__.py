@@ -1,7 +1,8 @@
 """Attention blocks: tensors in, tensors of the same size out; they need PyTorch only.
 
 >>> import torch
->>> from scenewise.attention import PositionAttention
+>>> from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
+from scenewise.attention import PositionAttention
 >>> PositionAttention(64)(torch.randn(1, 64, 12, 20)).shape
 torch.Size([1, 64, 12, 20])
 """
@@ -11,7 +12,9 @@ from scenewise.attention.position import PositionAttention, position_attention
 
 __all__ = [
     "ChannelAttention",
+    "CrissCrossAttention",
     "PositionAttention",
     "channel_attention",
+    "criss_cross_attention",
     "position_attention",
 ]

@@ -1,0 +1,239 @@
+"""Criss-cross attention: every pixel gathers along its row and its column, some times over.
+
+Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.attention.position import pixel
+from scenewise.attention.precision import no_autocast, widen
+
+
+def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    r"""Softmax attention of every pixel over the H + W - 1 pixels of its row and its column.
+
+    .. math:: o_i = \sum_{j \in \text{row}(i) \cup \text{column}(i)}
+              \operatorname{softmax}_j(q_i \cdot k_j) \, v_j
+
+    One softmax runs over both lines; the pixel itself is counted once, in its row. Time and memory
+    are O(N (H + W)), and the backward pass computes the weights again instead of keeping them.
+    Energies and softmax are float32 for half-precision inputs, also under autocast. Gradients are
+    exact; second derivatives are not provided.
+
+    Args:
+        query: (B, D, H, W).
+        key: (B, D, H, W).
+        value: (B, C, H, W); C may differ from D. Channels-last tensors are used without a copy.
+
+    Returns:
+        (B, C, H, W), channels last, of the dtype of ``value``.
+
+    Raises:
+        ValueError: the shapes do not fit together.
+
+    >>> q, k, v = torch.randn(3, 1, 2, 5, 7)
+    >>> criss_cross_attention(q, k, v).shape
+    torch.Size([1, 2, 5, 7])
+    """
+    _check_shapes(query, key, value)
+    out: Tensor = _attend(query, key, value, value.new_ones(1))[0]
+    return out
+
+
+class CrissCrossAttention(nn.Module):
+    r"""CCNet's criss-cross attention, repeated with shared weights.
+
+    .. math:: y = \gamma \, \operatorname{crisscross}(Q, K, V) + x
+
+    Q and K are 1x1 convolutions to C / ``reduction`` channels and V to C channels, all with bias;
+    there is no 1/sqrt(d). Two rounds reach every pixel from every pixel. The scalar gamma starts
+    at 0, so the block starts as the identity. As in the released code; the output keeps the memory
+    format of the input.
+
+    Args:
+        channels: C, channels of the input and the output.
+        reduction: C divided by the channels of query and key.
+        recurrence: rounds, all with the same weights.
+
+    >>> block = CrissCrossAttention(16)
+    >>> x = torch.randn(2, 16, 5, 7)
+    >>> torch.equal(block(x), x)
+    True
+    >>> block.weights(x, at=(4, 6)).shape
+    torch.Size([2, 5, 7])
+    """
+
+    def __init__(self, channels: int, reduction: int = 8, recurrence: int = 2) -> None:
+        super().__init__()
+        if channels < reduction:
+            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
+        if recurrence < 1:
+            raise ValueError(f"recurrence is at least 1, not {recurrence}")
+        self.recurrence = recurrence
+        self.query = nn.Conv2d(channels, channels // reduction, 1)
+        self.key = nn.Conv2d(channels, channels // reduction, 1)
+        self.value = nn.Conv2d(channels, channels, 1)
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        y = x.contiguous(memory_format=torch.channels_last)
+        for _ in range(self.recurrence):
+            y = self._round(y)
+        return y.contiguous() if x.is_contiguous() else y
+
+    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+        """What the pixel ``at`` = (row, column) gathers from over all rounds: (B, H, W).
+
+        It is the row of the product A_R ... A_1 of the maps of the rounds, computed without any
+        N x N map. Without ``at``, all rows of the product: (B, N, N), which is large.
+        """
+        crosses = []
+        for _ in range(self.recurrence):
+            crosses.append(_cross_weights(self.query(x), self.key(x)))
+            x = self._round(x)
+        height, width = x.shape[2:]
+        places = torch.eye(height * width, dtype=crosses[0].dtype, device=x.device)
+        places = places.view(-1, height, width)
+        if at is not None:
+            pixel(x, at)
+            places = places[at[0] * width + at[1]][None]
+        reached = places.expand(x.shape[0], *places.shape)  # (B, M, H, W)
+        for cross in reversed(crosses):
+            down = torch.einsum("bmhw,bhwk->bmkw", reached, cross[..., :height])
+            reached = down + torch.einsum("bmhw,bhwk->bmhk", reached, cross[..., height:])
+        return reached.flatten(2) if at is None else reached[:, 0]
+
+    def _round(self, x: Tensor) -> Tensor:
+        out: Tensor = _attend(self.query(x), self.key(x), self.value(x), self.gamma)[0]
+        return x + out
+
+
+def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
+    shapes = f"query {tuple(query.shape)}, key {tuple(key.shape)}, value {tuple(value.shape)}"
+    if not query.ndim == key.ndim == value.ndim == 4:
+        raise ValueError(f"expected (B, D, H, W), (B, D, H, W), (B, C, H, W); got {shapes}")
+    if query.shape != key.shape:
+        raise ValueError(f"query and key differ: {shapes}")
+    if query.shape[0] != value.shape[0] or query.shape[2:] != value.shape[2:]:
+        raise ValueError(f"batch, height or width differ: {shapes}")
+
+
+def _rows(x: Tensor) -> Tensor:
+    """(B, C, H, W) -> (B, H, W, C) with unit stride over C; a view for channels-last input."""
+    x = x.permute(0, 2, 3, 1)
+    return x if x.stride(3) == 1 else x.contiguous()
+
+
+def _like_rows(x: Tensor) -> Tensor:
+    """An empty channels-last tensor of the shape of ``x`` (B, C, H, W)."""
+    batch, channels, height, width = x.shape
+    return x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Products of each pixel of ``a`` (H, W, D) with its column and its row of ``b``.
+
+    Returns:
+        (H, W, H + W): first the column, then the row.
+    """
+    height, width, _ = a.shape
+    both = a.new_empty(height, width, height + width)
+    down, along = both[..., :height].transpose(0, 1), both[..., height:]
+    torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0), out=down)
+    torch.bmm(a, b.transpose(1, 2), out=along)
+    return both
+
+
+def _gather(weights: Tensor, source: Tensor, out: Tensor) -> None:
+    """out_i = sum of w_ij s_j over the cross of i; ``source`` and ``out`` are (H, W, C)."""
+    height = source.shape[0]
+    torch.bmm(weights[..., height:], source, out=out)
+    down = weights[..., :height].transpose(0, 1)
+    out.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))
+
+
+def _scatter(weights: Tensor, source: Tensor, out: Tensor) -> None:
+    """out_j = sum of w_ij s_i over all i whose cross holds j; the transpose of :func:`_gather`."""
+    height = source.shape[0]
+    torch.bmm(weights[..., height:].transpose(1, 2), source, out=out)
+    down = weights[..., :height].permute(1, 2, 0)
+    out.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))
+
+
+def _energies(query: Tensor, key: Tensor) -> Tensor:
+    """(H, W, H + W); the pixel itself is -inf in its column."""
+    energies = _products(query, key)
+    energies[..., : query.shape[0]].diagonal(dim1=0, dim2=2).fill_(float("-inf"))
+    return energies
+
+
+def _cross_weights(query: Tensor, key: Tensor) -> Tensor:
+    """Weights of all crosses, (B, H, W, H + W): first the column, then the row."""
+    with torch.no_grad(), no_autocast(query):
+        pairs = zip(_rows(widen(query)), _rows(widen(key)), strict=True)
+        return torch.stack([_energies(q, k).softmax(-1) for q, k in pairs])
+
+
+@torch.library.custom_op("scenewise::criss_cross", mutates_args=())
+def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross."""
+    out = _like_rows(value)
+    with no_autocast(query):
+        q, k, v = _rows(widen(query)), _rows(widen(key)), _rows(value)
+        log_sum = q.new_empty(*q.shape[:3], 1)
+        for b in range(len(q)):
+            weights = _energies(q[b], k[b])
+            peak = weights.amax(-1, keepdim=True)
+            torch.softmax(weights, dim=-1, out=weights)
+            log_sum[b] = peak - weights.amax(-1, keepdim=True).log()
+            _gather(weights.mul_(gamma).to(v.dtype), v[b], _rows(out)[b])
+    return out, log_sum
+
+
+@_attend.register_fake
+def _(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    batch, _, height, width = query.shape
+    return _like_rows(value), widen(query.new_empty(batch, height, width, 1))
+
+
+@torch.library.custom_op("scenewise::criss_cross_backward", mutates_args=())
+def _attend_backward(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, log_sum: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Gradients of query, key, value and gamma."""
+    d_query, d_key, d_value = _like_rows(query), _like_rows(key), _like_rows(value)
+    d_gamma = log_sum.new_zeros(1)
+    with no_autocast(query):
+        q, k, v, g = _rows(widen(query)), _rows(widen(key)), _rows(value), _rows(grad)
+        for b in range(len(q)):
+            weights = _energies(q[b], k[b]).sub_(log_sum[b]).exp_()
+            d_weights = widen(_products(g[b], v[b]))
+            row_sum = (d_weights * weights).sum(-1, keepdim=True)
+            d_gamma += row_sum.sum()
+            d_weights.sub_(row_sum)
+            weights.mul_(gamma)
+            _scatter(weights.to(v.dtype), g[b], _rows(d_value)[b])
+            d_energies = d_weights.mul_(weights).to(query.dtype)
+            _gather(d_energies, _rows(key)[b], _rows(d_query)[b])
+            _scatter(d_energies, _rows(query)[b], _rows(d_key)[b])
+    return d_query, d_key, d_value, d_gamma.to(gamma.dtype)
+
+
+@_attend_backward.register_fake
+def _(
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, log_sum: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return _like_rows(query), _like_rows(key), _like_rows(value), torch.empty_like(gamma)
+
+
+def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+    ctx.save_for_backward(*inputs, output[1])
+
+
+def _backward(ctx, grad: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
+    return _attend_backward(grad, *ctx.saved_tensors)
+
+
+_attend.register_autograd(_backward, setup_context=_setup)
