@@ -1,13 +1,13 @@
 """Attention blocks: tensors in, tensors of the same size out; they need PyTorch only.
 
 >>> import torch
->>> from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
-from scenewise.attention import PositionAttention
+>>> from scenewise.attention import PositionAttention
 >>> PositionAttention(64)(torch.randn(1, 64, 12, 20)).shape
 torch.Size([1, 64, 12, 20])
 """
 
 from scenewise.attention.channel import ChannelAttention, channel_attention
+from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.position import PositionAttention, position_attention
 
 __all__ = [
