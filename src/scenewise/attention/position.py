@@ -211,7 +211,9 @@ def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
     ctx.set_materialize_grads(False)
 
 
-def _backward(ctx, grad: Tensor, _: Tensor | None):  # type: ignore[no-untyped-def]
+def _backward(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-untyped-def]
+    if grad is None:
+        return None, None, None, None
     query, key, value, out, log_sum = ctx.saved_tensors
     return *_attend_backward(grad, query, key, value, out, log_sum, ctx.scale), None
 

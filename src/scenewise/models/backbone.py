@@ -34,6 +34,11 @@ class Backbone(nn.Module):
     Raises:
         UserError: no such timm model, no multi-grid for it, or its weights cannot be fetched.
 
+    Attributes:
+        channels: of each map.
+        multiple: height and width of the pictures must be multiples of it; 1 for CNNs.
+        mean, std: of the pictures it was trained on, RGB in 0..1.
+
     >>> backbone = Backbone("resnet18", output_stride=8)
     >>> import torch
     >>> backbone.channels
@@ -56,6 +61,8 @@ class Backbone(nn.Module):
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
+        convolutional = any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules())
+        self.multiple = 1 if convolutional else max(self.net.feature_info.reduction())
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         if multi_grid is not None:
             _set_multi_grid(self.net, multi_grid, name)
@@ -78,6 +85,7 @@ class TinyBackbone(nn.Module):
     """
 
     channels: tuple[int, ...] = (32, 64, 64)
+    multiple: int = 1
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
@@ -149,7 +157,7 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
         )
     ways: tuple[dict[str, Any], ...] = (
         {"output_stride": output_stride},
-        {"dynamic_img_size": True, "dynamic_img_pad": True},
+        {"dynamic_img_size": True},
         {"strict_img_size": False},
         {},
     )

@@ -76,7 +76,7 @@ def build_model(config: dict[str, Any], source: str | Path) -> Segmenter:
         )
     try:
         classes = Classes.from_dict(config["classes"])
-        preprocessing = Preprocessing(**config["preprocessing"])
+        preprocessing = Preprocessing.from_dict(config["preprocessing"])
         options = {**recipe, "classes": classes, "pretrained": False}
         model = create_model(options.pop("name"), **options)
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -58,8 +58,21 @@ class Preprocessing:
         return (floats * scale - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form: ``Preprocessing(**preprocessing.to_dict())`` gives it back."""
+        """A JSON-able form, read back by :meth:`from_dict`."""
         return asdict(self)
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any]) -> "Preprocessing":
+        """The preprocessing that :meth:`to_dict` wrote.
+
+        >>> Preprocessing.from_dict(Preprocessing().to_dict()) == Preprocessing()
+        True
+        """
+        order = value["channel_order"]
+        if order not in ("RGB", "BGR"):
+            raise ValueError(f"channel_order is 'RGB' or 'BGR', not {order!r}")
+        mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
+        return cls(mean, std, order, float(value["value_range"]))
 
 
 class Segmenter(nn.Module):
@@ -68,7 +81,8 @@ class Segmenter(nn.Module):
     Built by :func:`scenewise.create_model`; the constructor takes parts of your own as well.
 
     Args:
-        backbone: pictures -> list of feature maps, with an attribute ``channels``.
+        backbone: pictures -> list of feature maps; where it takes only pictures whose sides are
+            multiples of a number, it has that number as its attribute ``multiple``.
         head: list of maps -> :class:`scenewise.models.heads.HeadOutput`.
         auxiliary_head: another head, used in training only, for side scores on an earlier stage.
         classes: names and colours.
@@ -108,14 +122,20 @@ class Segmenter(nn.Module):
                 f"a network takes pictures of shape (B, 3, H, W), not {tuple(images.shape)}; "
                 "add or permute axes"
             )
+        height, width = images.shape[2:]
+        images = _pad(images, getattr(self.backbone, "multiple", 1))
         maps = self.backbone(images)
         out: HeadOutput = self.head(maps)
         side = dict(out.auxiliary)
         if self.training and self.auxiliary_head is not None:
             side["auxiliary"] = self.auxiliary_head(maps).logits
         size = (images.shape[2], images.shape[3])
-        enlarged = {name: self.enlarge(scores, size) for name, scores in side.items()}
-        return SegmenterOutput(self.enlarge(out.logits, size), enlarged, out.penalties)
+
+        def full(scores: Tensor) -> Tensor:
+            return self.enlarge(scores, size)[..., :height, :width]
+
+        enlarged = {name: full(scores) for name, scores in side.items()}
+        return SegmenterOutput(full(out.logits), enlarged, out.penalties)
 
     def normalize(self, images: Tensor) -> Tensor:
         """RGB pictures (B, 3, H, W), uint8 or float in 0..1, -> the network's input."""
@@ -139,3 +159,11 @@ class Segmenter(nn.Module):
         from scenewise.models.checkpoints import save_model
 
         save_model(self, folder)
+
+
+def _pad(images: Tensor, multiple: int) -> Tensor:
+    """Zeros (the mean colour) right and below, up to multiples of ``multiple``."""
+    if multiple == 1:
+        return images
+    height, width = images.shape[2:]
+    return F.pad(images, (0, -width % multiple, 0, -height % multiple))

@@ -1,6 +1,7 @@
 """Tensors from files, safely: nothing in a file is executed."""
 
 import pickle
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -53,7 +54,9 @@ def read_file(path: str | Path) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # remarks on old pickle formats
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
             f"'{file}' holds more than tensors and is not opened, because that could run code; "

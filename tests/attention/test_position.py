@@ -1,0 +1,144 @@
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+from torch.testing import assert_close
+
+from scenewise.attention import PositionAttention, position, position_attention
+from tests.attention.contract import (
+    EXACT,
+    BlockLaw,
+    NeverHoldsTheMap,
+    PermutesPositions,
+    StartsAsIdentity,
+    WeighsPositions,
+    peak_bytes,
+)
+
+
+def dense(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0) -> Tensor:
+    return torch.softmax(scale * query @ key.transpose(1, 2), dim=-1) @ value
+
+
+def draw(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+class TestPositionAttention(
+    BlockLaw, StartsAsIdentity, PermutesPositions, WeighsPositions, NeverHoldsTheMap
+):
+    def build(self, channels: int) -> nn.Module:
+        return PositionAttention(channels)
+
+    def reference(self, block: PositionAttention, x: Tensor) -> Tensor:
+        """Plain loops over pixels: what the paper's figure shows."""
+        query, key, value = block.query(x), block.key(x), block.value(x)
+        places = [(h, w) for h in range(x.shape[2]) for w in range(x.shape[3])]
+        out = x.clone()
+        for h, w in places:
+            energy = torch.stack(
+                [(query[:, :, h, w] * key[:, :, i, j]).sum(1) for i, j in places], dim=1
+            )
+            share = energy.exp() / energy.exp().sum(1, keepdim=True)
+            gathered = sum(share[:, n, None] * value[:, :, i, j] for n, (i, j) in enumerate(places))
+            out[:, :, h, w] += block.gamma * gathered
+        return out
+
+
+@pytest.mark.parametrize("block_numbers", [16, 200, 10**6])
+@pytest.mark.parametrize(("queries", "keys"), [(35, 35), (11, 7), (1, 1), (3, 101)])
+@pytest.mark.parametrize("scale", [1.0, 0.37])
+def test_equals_dense_for_any_block(
+    monkeypatch: pytest.MonkeyPatch, block_numbers: int, queries: int, keys: int, scale: float
+) -> None:
+    monkeypatch.setattr(position, "_BLOCK_NUMBERS", block_numbers)
+    inputs = draw(3, queries, 5), draw(3, keys, 5), draw(3, keys, 2)
+    weight = torch.randn(3, queries, 2, dtype=torch.float64)
+    ours = position_attention(*inputs, scale=scale)
+    theirs = dense(*inputs, scale=scale)
+    assert_close(ours, theirs, **EXACT)
+    assert_close(
+        torch.autograd.grad((ours * weight).sum(), inputs),
+        torch.autograd.grad((theirs * weight).sum(), inputs),
+        **EXACT,
+    )
+
+
+def test_gradcheck_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(position, "_BLOCK_NUMBERS", 16)
+    assert gradcheck(position_attention, (draw(2, 19, 3), draw(2, 5, 3), draw(2, 5, 4)))
+
+
+def test_hand_computed() -> None:
+    """Energies 0 and log 3: weights 1/4 and 3/4 of values 8 and 4."""
+    query = torch.ones(1, 1, 1)
+    key = torch.tensor([[[1.0], [3.0]]]).log()
+    value = torch.tensor([[[8.0], [4.0]]])
+    assert_close(position_attention(query, key, value), torch.tensor([[[5.0]]]))
+
+
+def test_huge_energies_do_not_overflow() -> None:
+    query, key, value = (torch.randn(1, 9, 4) * 1e3 for _ in range(3))
+    assert_close(position_attention(query, key, value), dense(query, key, value))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_energies_are_float32(dtype: torch.dtype) -> None:
+    """Energies near 4000 differ by 1: bfloat16 could not tell them apart."""
+    query = torch.full((1, 1, 16), 16.0, dtype=dtype)
+    key = torch.full((1, 2, 16), 16.0, dtype=dtype)
+    key[0, 1, 0] += 0.125
+    value = torch.tensor([[[0.0], [1.0]]], dtype=dtype)
+    share = position_attention(query, key, value).item()
+    assert share == pytest.approx(torch.sigmoid(torch.tensor(2.0)).item(), abs=4e-3)
+
+
+def test_only_needed_gradients() -> None:
+    query, key, value = draw(1, 4, 2), draw(1, 5, 2), draw(1, 5, 3)
+    ours = position_attention(query.detach(), key.detach(), value).sum()
+    (grad,) = torch.autograd.grad(ours, value)
+    (expected,) = torch.autograd.grad(dense(query, key, value).sum(), value)
+    assert_close(grad, expected, **EXACT)
+
+
+def test_memory_grows_with_pixels_not_pairs() -> None:
+    """Twice the pixels: at most about twice the memory, forward and backward."""
+
+    def peak(pixels: int) -> int:
+        inputs = [torch.randn(1, pixels, c, requires_grad=True) for c in (8, 8, 32)]
+        return peak_bytes(lambda: position_attention(*inputs).sum().backward())
+
+    pixels = 16384
+    assert peak(pixels) < 0.15 * 4 * pixels**2
+    assert peak(2 * pixels) - peak(pixels) < 0.02 * 4 * pixels**2
+
+
+@pytest.mark.parametrize(
+    ("shapes", "told"),
+    [
+        (((1, 2, 3), (1, 2, 4), (1, 2, 5)), "differ in channels"),
+        (((1, 2, 3), (1, 2, 3), (1, 7, 5)), "number of keys"),
+        (((2, 2, 3), (1, 2, 3), (1, 2, 5)), "batch"),
+        (((2, 3), (1, 2, 3), (1, 2, 5)), r"expected \(B, Nq, D\)"),
+    ],
+)
+def test_wrong_shapes_are_told(shapes: tuple[tuple[int, ...], ...], told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        position_attention(*(torch.zeros(s) for s in shapes))
+
+
+def test_one_pixel_gathers_itself() -> None:
+    block = PositionAttention(8).double()
+    block.gamma.data.fill_(1.0)
+    x = torch.randn(2, 8, 1, 1, dtype=torch.float64)
+    assert_close(block(x), block.value(x) + x, **EXACT)
+
+
+def test_row_outside_is_told() -> None:
+    with pytest.raises(ValueError, match=r"pixel \(5, 0\) is outside a map of 5 x 7"):
+        PositionAttention(8).weights(torch.zeros(1, 8, 5, 7), at=(5, 0))
+
+
+def test_too_few_channels_are_told() -> None:
+    with pytest.raises(ValueError, match="4 channels cannot be reduced by 8"):
+        PositionAttention(4)

@@ -1,0 +1,169 @@
+import json
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+
+from scenewise import Segmenter, create_model, load_model
+from scenewise.classes import Classes
+from scenewise.errors import UserError
+from scenewise.models.segmenter import Preprocessing
+from tests.shared_data import shared
+
+
+class RunsCode:
+    def __reduce__(self) -> tuple[object, tuple[str]]:
+        return (Path.touch, (Path("executed"),))
+
+
+def small(name: str = "danet", **options: object) -> Segmenter:
+    classes = Classes(("road", "sky"), ((1, 2, 3), (4, 5, 6)), ignore_index=9)
+    return create_model(name, classes=classes, backbone="tiny", **options)  # type: ignore[arg-type]
+
+
+def test_a_folder_gives_the_model_back(tmp_path: Path) -> None:
+    model = small(auxiliary=True, similarity="direct", align_corners=False)
+    model.preprocessing = Preprocessing((1, 2, 3), (4, 5, 6), "BGR", 255.0)
+    for parameter in model.parameters():
+        parameter.data.normal_()
+    model.save_pretrained(tmp_path / "m")
+    loaded = load_model(tmp_path / "m")
+    assert {p.name for p in (tmp_path / "m").iterdir()} == {"config.json", "model.safetensors"}
+    assert loaded.classes == model.classes
+    assert loaded.preprocessing == model.preprocessing
+    assert loaded.align_corners is False
+    assert loaded.loss_weights == model.loss_weights
+    assert not loaded.training
+    images = model.normalize(torch.rand(1, 3, 30, 44))
+    assert torch.equal(loaded(images).logits, model.eval()(images).logits)
+
+
+def test_own_parts_load_into_themselves(tmp_path: Path) -> None:
+    source, target = small(), small()
+    source.recipe = None
+    source.save_pretrained(tmp_path)
+    with pytest.raises(UserError, match=r"own parts; build it and call load_model\(path, into="):
+        load_model(tmp_path)
+    loaded = load_model(tmp_path, into=target)
+    assert all(
+        torch.equal(a, b) for a, b in zip(loaded.parameters(), source.parameters(), strict=True)
+    )
+
+
+def test_another_network_is_refused_with_what_does_not_fit(tmp_path: Path) -> None:
+    small("fcn").save_pretrained(tmp_path / "fcn")
+    small("danet").save_pretrained(tmp_path / "danet")
+    (tmp_path / "fcn" / "model.safetensors").replace(tmp_path / "danet" / "model.safetensors")
+    with pytest.raises(UserError, match=r"\d+ missing \(head.position.*\d+ unknown \(head.reduce"):
+        load_model(tmp_path / "danet")
+
+
+def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    config["classes"] = Classes.numbered(3).to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match="of another shape"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ("{", "no JSON"),
+        ("[]", "no configuration"),
+        ("{}", "own parts"),
+        ('{"model": {"name": "danet"}}', "damaged"),
+        ('{"model": {"name": "os.system"}, "classes": %s, %p}', "no network"),
+        ('{"model": {"name": "fcn", "backbone": "hf-hub:a/b"}, "classes": %s, %p}', "no backbone"),
+    ],
+)
+def test_damaged_configurations_are_told(tmp_path: Path, content: str, told: str) -> None:
+    small().save_pretrained(tmp_path)
+    classes = json.dumps(Classes.numbered(2).to_dict())
+    preprocessing = f'"preprocessing": {json.dumps(Preprocessing().to_dict())}'
+    (tmp_path / "config.json").write_text(
+        content.replace("%s", classes).replace("%p", preprocessing)
+    )
+    with pytest.raises(UserError, match=told):
+        load_model(tmp_path)
+
+
+def test_no_model_is_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"no model in .*config.json and model.safetensors"):
+        load_model(tmp_path / "nowhere")
+
+
+def test_truncated_weights_are_told(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path)
+    weights = tmp_path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    with pytest.raises(UserError, match="damaged"):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".pth"])
+def test_a_file_that_wants_to_run_code_runs_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    evil = tmp_path / f"evil{suffix}"
+    torch.save({"state_dict": RunsCode()}, evil)
+    with pytest.raises(UserError, match="could run code"):
+        load_model(evil) if suffix == ".ckpt" else small(backbone_weights=evil)
+    evil.write_bytes(pickle.dumps(RunsCode()))
+    with pytest.raises(UserError):
+        load_model(evil) if suffix == ".ckpt" else small(backbone_weights=evil)
+    assert not (tmp_path / "executed").exists()
+
+
+def test_whole_backbone_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = create_model("fcn", num_classes=2, backbone="resnet18", pretrained=False)
+    torch.save({"state_dict": source.backbone.net.state_dict(), "epoch": 1}, tmp_path / "w.pth")
+    target = create_model(
+        "fcn", num_classes=2, backbone="resnet18", backbone_weights=tmp_path / "w.pth"
+    )
+    assert torch.equal(
+        target.backbone.net.layer4[1].conv2.weight, source.backbone.net.layer4[1].conv2.weight
+    )
+    assert caplog.text == ""
+
+
+def test_partial_backbone_weights_name_what_is_missing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    weights = shared("weights/resnet18_imagenet_layers1-3.pth")
+    create_model("fcn", num_classes=2, backbone="resnet18", backbone_weights=weights)
+    assert "layer4.0.conv1" in caplog.text
+    assert "layer3" not in caplog.text
+
+
+def test_backbone_weights_of_another_network_are_refused(tmp_path: Path) -> None:
+    torch.save({"conv1.weight": torch.zeros(1, 2, 3)}, tmp_path / "shape.pth")
+    torch.save({"other": torch.zeros(1)}, tmp_path / "names.pth")
+    for file, told in [("shape", "another shape"), ("names", "no name fits")]:
+        with pytest.raises(UserError, match=told):
+            create_model(
+                "fcn",
+                num_classes=2,
+                backbone="resnet18",
+                backbone_weights=tmp_path / f"{file}.pth",
+            )
+
+
+def test_an_interrupted_save_leaves_the_old_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = small()
+    model.save_pretrained(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+
+    def fails(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("scenewise.models.checkpoints.save_file", fails)
+    with pytest.raises(KeyboardInterrupt):
+        model.save_pretrained(tmp_path)
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    assert len(list(tmp_path.iterdir())) == 2
