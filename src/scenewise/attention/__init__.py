@@ -10,12 +10,14 @@ from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.position import PositionAttention, position_attention
+from scenewise.attention.sagan import SAGANAttention
 
 __all__ = [
     "ChannelAttention",
     "CrissCrossAttention",
     "NonLocal",
     "PositionAttention",
+    "SAGANAttention",
     "channel_attention",
     "criss_cross_attention",
     "dot_product_mix",

@@ -1,0 +1,85 @@
+"""SAGAN's self-attention: the layer that position attention descends from.
+
+Zhang et al., "Self-Attention Generative Adversarial Networks", ICML 2019.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
+from torch.nn.utils.parametrizations import spectral_norm as normalised
+
+from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+
+
+class SAGANAttention(nn.Module):
+    r"""Self-attention with spectrally normalised convolutions.
+
+    .. math:: y = \gamma \, \operatorname{softmax}(Q K^\top) V + x
+
+    Q, K (the paper's g and f) and V (h) are 1x1 convolutions with bias; there is no 1/sqrt(d). The
+    scalar gamma starts at 0, so the block starts as the identity. Two forms are published:
+
+    - the paper's: Q and K have C / ``reduction`` channels, V has C;
+    - ``pooled``, of the authors' networks: K and V are max-pooled 2x2, V has C / 2 channels and a
+      last 1x1 convolution leads back to C.
+
+    A port for PyTorch that many use leaves the spectral norm out: ``spectral_norm=False``.
+
+    Args:
+        channels: C, channels of the input and the output.
+        reduction: C divided by the channels of query and key.
+        pooled: the pooled form; the map must be 2 x 2 or larger.
+        spectral_norm: divide each weight by its largest singular value, estimated while training.
+
+    >>> block = SAGANAttention(16, pooled=True)
+    >>> x = torch.randn(2, 16, 6, 8)
+    >>> torch.equal(block(x), x)
+    True
+    >>> block.weights(x, at=(5, 7)).shape
+    torch.Size([2, 3, 4])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 8,
+        pooled: bool = False,
+        spectral_norm: bool = True,
+    ) -> None:
+        super().__init__()
+        if channels < reduction:
+            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
+        inner = channels // 2 if pooled else channels
+
+        def conv(a: int, b: int) -> nn.Module:
+            layer = nn.Conv2d(a, b, 1)
+            return normalised(layer) if spectral_norm else layer
+
+        self.pooled = pooled
+        self.query = conv(channels, channels // reduction)
+        self.key = conv(channels, channels // reduction)
+        self.value = conv(channels, inner)
+        self.out = conv(inner, channels) if pooled else nn.Identity()
+        self.gamma = nn.Parameter(torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        value = self._pool(self.value(x))
+        rows = position_attention(
+            pixels(self.query(x)), pixels(self._pool(self.key(x))), pixels(value)
+        )  # (B, N, C or C / 2)
+        gathered = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+        y: Tensor = self.gamma * self.out(gathered) + x
+        return y
+
+    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+        """What the pixel ``at`` = (row, column) gathers from: (B, H, W), pooled (B, H/2, W/2).
+
+        The row is computed alone. Without ``at``, the whole map, (B, Nq, Nk), which is large.
+        """
+        queries = x if at is None else pixel(x, at)
+        keys = self._pool(self.key(x))
+        return attention_map(pixels(self.query(queries)), pixels(keys), keys, at)
+
+    def _pool(self, x: Tensor) -> Tensor:
+        return max_pool2d(x, 2) if self.pooled else x
