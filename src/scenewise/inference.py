@@ -1,0 +1,238 @@
+"""Prediction for one picture: whole or in windows, at several scales, mirrored, as published.
+
+>>> from scenewise import create_model
+>>> predictor = Predictor(create_model("danet", num_classes=5, backbone="tiny"), flip=True)
+>>> labels, confidence = predictor(torch.rand(3, 41, 67))
+>>> labels.shape, confidence.shape
+(torch.Size([41, 67]), torch.Size([41, 67]))
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor, nn
+
+from scenewise.data.images import read_image, to_rgb
+from scenewise.errors import UserError
+from scenewise.models import Segmenter
+from scenewise.protocols import PROTOCOLS, Protocol, plain
+from scenewise.windows import Size, pair, two_thirds
+
+Merge = Literal["softmax", "logits", "danet"]
+Picture = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+
+
+class Prediction(NamedTuple):
+    """What a :class:`Predictor` gives for a picture, on the CPU.
+
+    Attributes:
+        labels: (H, W), int64, the class of each pixel of the picture as it was given.
+        confidence: (H, W), the score of that class, 0..1.
+    """
+
+    labels: Tensor
+    confidence: Tensor
+
+
+class Predictor:
+    """Labels pictures of any size.
+
+    The picture is resized bilinearly to each scale; each of these is tested whole or in windows,
+    once more mirrored with ``flip``; the scores are resized to the picture (``align_corners`` as
+    the model has it) and averaged. Sums are made in place, so of K class scores the memory holds
+    one set at the picture's size, one at the scale at work, and what the model needs.
+
+    ``merge`` says what is averaged, over windows, mirror images and scales:
+
+    ==========  ===================================================================================
+    softmax     class probabilities
+    logits      logits; their softmax is taken at the end
+    danet       the released DANet evaluation: exp(logit + mirrored logit) in each window; windows
+                start at multiples of the stride, are cut at the border and filled with black
+    ==========  ===================================================================================
+
+    Otherwise the last window is shifted back to the border, and a picture smaller than the window
+    is tested whole. The mirror image is cut into windows of its own, so a mirrored picture gives
+    exactly the mirrored scores. ``danet`` mirrors window by window, as released.
+
+    Args:
+        model: put into evaluation mode while it works, then back.
+        scales: factors on the height and width of the picture.
+        flip: also the mirror image.
+        window: side, or (height, width), in pixels; None tests whole pictures.
+        stride: from one window to the next; default two thirds of the window, rounded up.
+        merge: see above.
+        device: where the model is moved to and works; None leaves it where it is.
+
+    Raises:
+        UserError: no scale, a scale that is not positive, gaps between windows, another merge.
+
+    >>> from scenewise import create_model
+    >>> model = create_model("fcn", num_classes=3, backbone="tiny")
+    >>> Predictor(model, window=32, stride=64)
+    Traceback (most recent call last):
+    scenewise.errors.UserError: a stride of 64 x 64 is larger than the window of 32 x 32 ...
+    """
+
+    def __init__(
+        self,
+        model: Segmenter,
+        scales: Sequence[float] = (1.0,),
+        flip: bool = False,
+        window: int | Size | None = None,
+        stride: int | Size | None = None,
+        merge: Merge = "softmax",
+        device: str | torch.device | None = None,
+    ) -> None:
+        _check(scales, merge)
+        sizes = _windows(window, stride)
+        self.model = model
+        self.device = None if device is None else torch.device(device)
+        self.protocol: Protocol = partial(
+            plain,
+            scales=tuple(scales),
+            flip=flip,
+            window=sizes[0],
+            stride=sizes[1],
+            merge=merge,
+        )
+
+    @classmethod
+    def from_protocol(
+        cls, model: Segmenter, name: str, device: str | torch.device | None = None
+    ) -> "Predictor":
+        """A predictor that reproduces a published evaluation.
+
+        Args:
+            model: see :class:`Predictor`.
+            name: a key of :data:`scenewise.protocols.PROTOCOLS`, for example ``"danet_ss"``.
+            device: see :class:`Predictor`.
+
+        Raises:
+            UserError: no such protocol.
+        """
+        if name not in PROTOCOLS:
+            raise UserError(f"no protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
+        predictor = cls(model, device=device)
+        predictor.protocol = PROTOCOLS[name]
+        return predictor
+
+    def __call__(self, image: Picture) -> Prediction:
+        """Label a picture.
+
+        Args:
+            image: a file's path, a PIL picture, an array (H, W, 3) or a tensor (3, H, W), RGB;
+                arrays and tensors are uint8 or floats in 0..1.
+
+        Raises:
+            UserError: not such a picture.
+        """
+        confidence, labels = self.scores(image).max(0)
+        return Prediction(labels.cpu(), confidence.cpu())
+
+    def scores(self, image: Picture) -> Tensor:
+        """Class scores (K, H, W) on the model's device, positive, those of a pixel sum to 1.
+
+        Probabilities for ``softmax`` and ``logits``; for ``danet`` the sums of exponentials,
+        divided by their sum over the classes, which leaves their order.
+        """
+        if self.device is not None:
+            self.model.to(self.device)
+        weight = next(self.model.parameters())
+        dtype = torch.promote_types(weight.dtype, torch.float32)
+        picture = as_floats(image).to(weight.device, dtype)
+        with torch.no_grad(), evaluating(self.model):
+            return self.protocol(self.model, picture)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(model):
+    ...     [module.training for module in model]
+    [False, False]
+    >>> [module.training for module in model]
+    [True, False]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
+
+
+def as_floats(image: Picture) -> Tensor:
+    """A picture of any kind as (3, H, W), RGB, float32 (or wider) in 0..1.
+
+    Raises:
+        UserError: a file that is no picture, another shape or type, values outside 0..1.
+
+    >>> as_floats(np.zeros((5, 7, 3), np.uint8)).shape
+    torch.Size([3, 5, 7])
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image) / 255
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image)) / 255
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"an array of a picture is (H, W, 3), not {image.shape}; convert it")
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return _checked(image)
+
+
+def _checked(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
+        raise UserError(
+            f"a tensor of a picture is (3, H, W), not {tuple(image.shape)}; convert it, a batch "
+            "one by one"
+        )
+    if image.dtype == torch.uint8:
+        return image / 255
+    if not image.is_floating_point():
+        raise UserError(f"a picture is uint8 or floats in 0..1, not {image.dtype}; convert it")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
+        raise UserError(
+            f"a picture of floats is in 0..1, this one holds {low:g} to {high:g}; scale it, and "
+            "leave the normalisation to the model"
+        )
+    return image.to(torch.promote_types(image.dtype, torch.float32))
+
+
+def _check(scales: Sequence[float], merge: str) -> None:
+    if not scales or not all(scale > 0 for scale in scales):
+        raise UserError(f"scales {list(scales)} need to be one or more numbers above 0")
+    if merge not in get_args(Merge):
+        raise UserError(f"no merge '{merge}'; choose one of {', '.join(get_args(Merge))}")
+
+
+def _windows(
+    window: int | Size | None, stride: int | Size | None
+) -> tuple[Size | None, Size | None]:
+    """Window and stride as (height, width), once they are known to leave no gap."""
+    if window is None:
+        if stride is not None:
+            raise UserError("a stride needs a window; give the window too")
+        return None, None
+    sides = pair(window)
+    steps = two_thirds(sides) if stride is None else pair(stride)
+    if min(sides) < 1 or min(steps) < 1:
+        raise UserError(f"window {window} and stride {stride} need to be at least 1 pixel")
+    if steps[0] > sides[0] or steps[1] > sides[1]:
+        raise UserError(
+            f"a stride of {steps[0]} x {steps[1]} is larger than the window of {sides[0]} x "
+            f"{sides[1]} and leaves gaps; give a smaller stride"
+        )
+    return sides, steps

@@ -1,0 +1,70 @@
+"""A small network whose answer depends on where a pixel lies in what it is shown.
+
+A window put in the wrong place, a wrong padding colour or a forgotten mirror image changes the
+scores of :func:`toy_model`, which a network of convolutions alone would partly hide.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.classes import Classes
+from scenewise.models import Preprocessing, Segmenter
+from scenewise.models.heads import HeadOutput
+
+
+class Pixels(nn.Module):
+    """Every ``stride``-th pixel of the picture as the feature map."""
+
+    channels = (3,)
+
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        return [images[..., :: self.stride, :: self.stride]]
+
+
+class PlaceHead(nn.Module):
+    """A 3x3 convolution at stride 2 plus a ramp over the rows and columns of the window."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, classes, 3, stride=2, padding=1)
+        self.down = nn.Parameter(torch.linspace(-0.9, 0.7, classes))
+        self.along = nn.Parameter(torch.linspace(0.8, -0.5, classes))
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        scores = self.conv(maps[-1])
+        rows = torch.linspace(0, 1, scores.shape[2], dtype=scores.dtype).view(-1, 1)
+        columns = torch.linspace(0, 1, scores.shape[3], dtype=scores.dtype)
+        ramp = self.down.view(-1, 1, 1) * rows**2 + self.along.view(-1, 1, 1) * columns
+        return HeadOutput(scores + ramp, {}, {})
+
+
+class PointwiseHead(nn.Module):
+    """A 1x1 convolution: the same pixel gives the same scores wherever it lies."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, classes, 1)
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        return HeadOutput(self.conv(maps[-1]), {}, {})
+
+
+def toy_model(
+    classes: int = 4, *, align_corners: bool = True, pointwise: bool = False, stride: int = 1
+) -> Segmenter:
+    """In float64 and with a preprocessing in which black is far from the mean."""
+    head = PointwiseHead(classes) if pointwise else PlaceHead(classes)
+    model = Segmenter(
+        Pixels(stride),
+        head,
+        classes=Classes.numbered(classes),
+        preprocessing=Preprocessing(mean=(0.5, 0.4, 0.3), std=(0.2, 0.25, 0.3)),
+        align_corners=align_corners,
+    )
+    return model.double()
