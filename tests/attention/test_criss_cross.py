@@ -34,6 +34,8 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 class TestCrissCrossAttention(
     BlockLaw, StartsAsIdentity, PermutesRowsAndColumns, WeighsPositions, NeverHoldsTheMap
 ):
+    compiler = "aot_eager"
+
     def build(self, channels: int) -> CrissCrossAttention:
         return CrissCrossAttention(channels, reduction=4)
 

@@ -71,6 +71,8 @@ class NonLocalLaw(BlockLaw, StartsAsIdentity, PermutesPositions, NeverHoldsTheMa
 
 
 class TestEmbeddedGaussian(NonLocalLaw, WeighsPositions):
+    compiler = "aot_eager"
+
     def test_scale_is_one_over_the_root_of_the_inner_channels(self) -> None:
         assert NonLocal(16).scale == 8**-0.5
         assert NonLocal(16, use_scale=False).scale == 1.0
