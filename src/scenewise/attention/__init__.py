@@ -9,14 +9,19 @@ torch.Size([1, 64, 12, 20])
 from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
+from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.position import PositionAttention, position_attention
 from scenewise.attention.sagan import SAGANAttention
 
 __all__ = [
+    "ASPOC",
+    "BaseOC",
     "ChannelAttention",
     "CrissCrossAttention",
     "NonLocal",
+    "ObjectAttention",
     "PositionAttention",
+    "PyramidOC",
     "SAGANAttention",
     "channel_attention",
     "criss_cross_attention",
