@@ -12,6 +12,7 @@ from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_s
 from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.position import PositionAttention, position_attention
 from scenewise.attention.sagan import SAGANAttention
+from scenewise.attention.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "ASPOC",
@@ -23,6 +24,7 @@ __all__ = [
     "PositionAttention",
     "PyramidOC",
     "SAGANAttention",
+    "SqueezeExcite",
     "channel_attention",
     "criss_cross_attention",
     "dot_product_mix",
