@@ -6,6 +6,7 @@
 torch.Size([1, 64, 12, 20])
 """
 
+from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
@@ -16,6 +17,7 @@ from scenewise.attention.squeeze_excite import SqueezeExcite
 
 __all__ = [
     "ASPOC",
+    "CBAM",
     "BaseOC",
     "ChannelAttention",
     "CrissCrossAttention",
