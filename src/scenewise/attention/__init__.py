@@ -9,6 +9,7 @@ torch.Size([1, 64, 12, 20])
 from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
+from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.position import PositionAttention, position_attention
@@ -21,6 +22,7 @@ __all__ = [
     "BaseOC",
     "ChannelAttention",
     "CrissCrossAttention",
+    "InteractionAware",
     "NonLocal",
     "ObjectAttention",
     "PositionAttention",
@@ -29,7 +31,9 @@ __all__ = [
     "SqueezeExcite",
     "channel_attention",
     "criss_cross_attention",
+    "diversity_loss",
     "dot_product_mix",
+    "pca_loss",
     "position_attention",
     "rectified_sum_mix",
 ]
