@@ -152,7 +152,7 @@ def test_classes_travel() -> None:
         ({"num_classes": 300}, "1 to 256 classes"),
         ({"backbone": "resnet999"}, "no backbone 'resnet999' in timm"),
         ({"backbone": "mobilenetv2_100", "multi_grid": (1, 2)}, "needs a ResNet"),
-        ({"backbone": "tiny", "multi_grid": (1, 2)}, "tiny backbone has no multi-grid"),
+        ({"backbone": "tiny", "multi_grid": (1, 2)}, "tiny backbone has no multi_grid"),
         ({"widht": 3}, "has no option 'widht'; it has width"),
         ({"width": 4}, "cannot be built so: 4 channels cannot be reduced by 8"),
         ({"backbone_weights": "nowhere.pth"}, "no such file: 'nowhere.pth'"),

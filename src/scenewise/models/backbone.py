@@ -20,19 +20,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class Backbone(nn.Module):
     """A timm network that gives the feature maps of its stages.
 
-    CNNs that timm can dilate run at ``output_stride``, with a contracted first block as in DANet:
-    at stride 8 a ResNet's third stage has dilations 1, 2, 2, ... and the fourth 2, 4, 4. Others,
-    and transformers, keep their own stride.
+    CNNs that timm can dilate run at ``output_stride``. Others, and transformers, keep their own
+    stride.
+
+    Two details of ResNets differ between published codes. In the first block of a dilated stage,
+    DANet, mmsegmentation and torchvision keep the dilation of the stage before (stride 8: third
+    stage 1, 2, 2, ..., fourth 2, 4, 4); CCNet, OCNet and semseg have 2, 2, ... and 4, 4, 4. And
+    the stem's pooling rounds sizes up in CCNet and OCNet, which matters for even sizes.
 
     Args:
         name: a timm model, for example ``resnet50``, ``convnext_tiny``, ``vit_small_patch16_224``.
         output_stride: pixels of the picture for one pixel of the last map: 8, 16 or 32.
         multi_grid: dilations of the last stage's 3x3 convolutions, absolute; block i takes
             ``multi_grid[i % len(multi_grid)]``. ResNets only. DANet uses 4, 8, 16 at stride 8.
+        contract_dilation: give the first block of a dilated stage the dilation of the stage before.
+            False for ResNets only.
+        ceil_pool: let the stem's pooling round up. ResNets only.
         pretrained: load timm's ImageNet weights, from its cache or the hub.
 
     Raises:
-        UserError: no such timm model, no multi-grid for it, or its weights cannot be fetched.
+        UserError: no such timm model, an option for ResNets alone, or its weights cannot be
+            fetched.
 
     Attributes:
         channels: of each map.
@@ -53,6 +61,8 @@ class Backbone(nn.Module):
         *,
         output_stride: int = 8,
         multi_grid: Sequence[int] | None = None,
+        contract_dilation: bool = True,
+        ceil_pool: bool = False,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -64,8 +74,12 @@ class Backbone(nn.Module):
         convolutional = any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules())
         self.multiple = 1 if convolutional else max(self.net.feature_info.reduction())
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
+        if not contract_dilation:
+            _fill_dilation(self.net, name)
         if multi_grid is not None:
             _set_multi_grid(self.net, multi_grid, name)
+        if ceil_pool:
+            _resnet_part(self.net, "maxpool", "ceil_pool", name).ceil_mode = True
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """(B, 3, H, W) -> up to four maps (B, channels[i], H / stride_i, W / stride_i)."""
@@ -113,6 +127,8 @@ def create_backbone(
     *,
     output_stride: int = 8,
     multi_grid: Sequence[int] | None = None,
+    contract_dilation: bool = True,
+    ceil_pool: bool = False,
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> Backbone | TinyBackbone:
@@ -125,16 +141,31 @@ def create_backbone(
         UserError: as :class:`Backbone`; or the file does not fit.
     """
     if name == "tiny":
-        if multi_grid is not None:
-            raise UserError("the tiny backbone has no multi-grid; leave --model.multi_grid out")
+        if multi_grid is not None or ceil_pool or not contract_dilation:
+            raise UserError(
+                "the tiny backbone has no multi_grid, contract_dilation or ceil_pool; leave them "
+                "out, or choose a ResNet"
+            )
         return _with_weights(TinyBackbone(), weights)
     backbone = Backbone(
         name,
         output_stride=output_stride,
         multi_grid=multi_grid,
+        contract_dilation=contract_dilation,
+        ceil_pool=ceil_pool,
         pretrained=pretrained and weights is None,
     )
     return _with_weights(backbone, weights)
+
+
+def is_resnet(name: str) -> bool:
+    """Whether timm's ``name`` is a ResNet with four stages and a pooling stem.
+
+    >>> is_resnet("resnet50c.gluon_in1k"), is_resnet("convnext_tiny"), is_resnet("tiny")
+    (True, False, False)
+    """
+    known: bool = timm.is_model(name) and timm.models.is_model_in_modules(name, {"resnet"})
+    return known
 
 
 _B = TypeVar("_B", Backbone, TinyBackbone)
@@ -184,17 +215,37 @@ def _fetched(name: str, way: dict[str, Any]) -> Any:
 
 
 def _set_multi_grid(net: nn.Module, grid: Sequence[int], name: str) -> None:
-    stage = getattr(net, "layer4", None)
-    if stage is None or not grid or min(grid) < 1:
+    stage = _resnet_part(net, "layer4", f"multi_grid {list(grid)}", name)
+    if not grid or min(grid) < 1:
         raise UserError(
-            f"multi_grid {list(grid)} does not fit backbone '{name}'; it is a list of positive "
-            "dilations and needs a ResNet"
+            f"multi_grid {list(grid)} holds no positive dilations; write for example 4 8 16"
         )
-    for index, block in enumerate(stage):
-        dilation = grid[index % len(grid)]
-        convolutions = [c for c in block.children() if isinstance(c, nn.Conv2d)]
-        for conv in (c for c in convolutions if c.kernel_size == (3, 3)):
-            conv.dilation = conv.padding = (dilation, dilation)
+    for index, block in enumerate(stage.children()):
+        _set_dilation(block, grid[index % len(grid)])
+
+
+def _fill_dilation(net: nn.Module, name: str) -> None:
+    """The first blocks of the third and fourth stage get the dilation of their last blocks."""
+    for part in ("layer3", "layer4"):
+        blocks = list(_resnet_part(net, part, "contract_dilation false", name).children())
+        _set_dilation(blocks[0], _spatial(blocks[-1])[-1].dilation[0])
+
+
+def _set_dilation(block: nn.Module, dilation: int) -> None:
+    for conv in _spatial(block):
+        conv.dilation = conv.padding = (dilation, dilation)
+
+
+def _spatial(block: nn.Module) -> list[nn.Conv2d]:
+    """The 3x3 convolutions of a residual block."""
+    convolutions = [c for c in block.children() if isinstance(c, nn.Conv2d)]
+    return [c for c in convolutions if c.kernel_size == (3, 3)]
+
+
+def _resnet_part(net: nn.Module, part: str, option: str, name: str) -> Any:
+    if not is_resnet(name):
+        raise UserError(f"{option} does not fit backbone '{name}'; it needs a ResNet")
+    return getattr(net, part)
 
 
 def _with_weights(backbone: _B, path: str | Path | None) -> _B:

@@ -1,0 +1,123 @@
+"""Contexts one behind the other, named or brought from outside."""
+
+from collections.abc import Callable, Sequence
+
+from torch import Tensor, nn
+
+from scenewise.attention import (
+    ChannelAttention,
+    CrissCrossAttention,
+    NonLocal,
+    PositionAttention,
+    SAGANAttention,
+)
+from scenewise.attention.convolution import conv_norm
+from scenewise.errors import UserError
+from scenewise.models.heads.base import HeadOutput
+from scenewise.models.heads.dual import DualAttention
+from scenewise.models.layers import classifier, head_width
+from scenewise.models.pooling import ASPP, PyramidPooling
+
+
+def pyramid_pooling(inputs: int, width: int) -> nn.Sequential:
+    """Pyramid pooling and the 3x3 convolution behind it, as in PSPNet."""
+    pooling = PyramidPooling(inputs)
+    return nn.Sequential(pooling, conv_norm(pooling.out_channels, width, 3))
+
+
+# Blocks that keep the number of channels, made for that number.
+BLOCKS: dict[str, Callable[[int], nn.Module]] = {
+    "channel": ChannelAttention,
+    "criss_cross": CrissCrossAttention,
+    "non_local": NonLocal,
+    "position": PositionAttention,
+    "sagan": SAGANAttention,
+}
+
+# Contexts that lead from the channels of a map to the width of the chain by themselves.
+REDUCING: dict[str, Callable[[int, int], nn.Module]] = {
+    "aspp": ASPP,
+    "dual_attention": DualAttention,
+    "pyramid_pooling": pyramid_pooling,
+}
+
+
+def list_contexts() -> list[str]:
+    """The names that :class:`ChainHead` takes.
+
+    >>> list_contexts()[:2]
+    ['aspp', 'channel']
+    """
+    return sorted(BLOCKS | REDUCING)
+
+
+class ChainHead(nn.Module):
+    """Any contexts, one behind the other, then the classifier.
+
+    Each context takes and gives ``width`` channels. The first one meets the backbone's map:
+    ``aspp``, ``dual_attention`` and ``pyramid_pooling`` lead to ``width`` channels themselves,
+    before any other stands a 3x3 convolution with batch norm and ReLU.
+
+    Args:
+        channels: of the backbone's maps; the last is read.
+        classes: K.
+        contexts: names of :func:`list_contexts`, or modules of your own that map
+            (B, width, h, w) to the same shape.
+        width: default a quarter of the map's channels, at least 64.
+        dropout: probability that a whole map is dropped before the classifier.
+
+    Raises:
+        UserError: an unknown name, or a module that gives another number of channels.
+
+    >>> import torch
+    >>> head = ChainHead([64], 3, contexts=["aspp", nn.Conv2d(64, 64, 1)])
+    >>> head([torch.randn(2, 64, 5, 7)]).logits.shape
+    torch.Size([2, 3, 5, 7])
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        classes: int,
+        *,
+        contexts: Sequence[str | nn.Module] = ("aspp", "dual_attention"),
+        width: int | None = None,
+        dropout: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if isinstance(contexts, str) or not contexts:
+            raise UserError("contexts is a list of at least one name or module; write ['aspp']")
+        self.width = width or head_width(channels[-1])
+        inputs = [channels[-1], *[self.width] * (len(contexts) - 1)]
+        self.contexts = nn.ModuleList(
+            _link(context, count, self.width)
+            for context, count in zip(contexts, inputs, strict=True)
+        )
+        self.classify = classifier(self.width, classes, dropout)
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        """Maps -> scores at the size of the last map."""
+        x = maps[-1]
+        for context in self.contexts:
+            x = context(x)
+            if x.shape[1] != self.width:
+                raise UserError(
+                    f"context {type(context).__name__} gives {x.shape[1]} channels in a chain of "
+                    f"width {self.width}; build it for {self.width}, or set the width"
+                )
+        return HeadOutput(self.classify(x), {}, {})
+
+
+def _link(context: str | nn.Module, inputs: int, width: int) -> nn.Module:
+    """The context, behind a convolution where the number of channels changes."""
+    if isinstance(context, str) and context in REDUCING:
+        return REDUCING[context](inputs, width)
+    if isinstance(context, nn.Module):
+        block = context
+    elif isinstance(context, str) and context in BLOCKS:
+        block = BLOCKS[context](width)
+    else:
+        raise UserError(
+            f"no context {context!r}; choose from {', '.join(list_contexts())}, or give a module"
+        )
+    return block if inputs == width else nn.Sequential(conv_norm(inputs, width, 3), block)

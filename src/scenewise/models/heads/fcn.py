@@ -1,0 +1,73 @@
+"""The dilated FCN: the baseline, and the side head of most networks."""
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from scenewise.attention.convolution import conv_norm
+from scenewise.models.heads.attention import joined
+from scenewise.models.heads.base import Head, HeadOutput
+from scenewise.models.layers import classifier, head_width
+
+
+class FCNHead(nn.Module):
+    """Dilated FCN (Long et al., CVPR 2015; the baseline of the DANet paper).
+
+    3x3 convolution, batch norm, ReLU, dropout, 1x1 convolution to the classes.
+
+    Args:
+        channels: of the backbone's maps.
+        classes: K.
+        stage: which map is read, -1 the last, -2 the third stage of a ResNet.
+        width: channels between the convolutions; default a quarter of the map's, at least 64.
+        dropout: probability.
+        drop_maps: drop whole maps, as in mmsegmentation; else single numbers, as in
+            PyTorch-Encoding, on which DANet's code stands, and in torchvision.
+        leaky: a leaky ReLU of slope 0.01, and a bias before the norm, as in CCNet and OCNet.
+        rectify: False leaves the rectifier out, as in OCNet's pyramid.
+    """
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        classes: int,
+        *,
+        stage: int = -1,
+        width: int | None = None,
+        dropout: float = 0.1,
+        drop_maps: bool = False,
+        leaky: bool = False,
+        rectify: bool = True,
+    ) -> None:
+        super().__init__()
+        width = width or head_width(channels[stage])
+        slope = (0.01 if leaky else 0.0) if rectify else None
+        self.stage = stage
+        self.reduce = conv_norm(channels[stage], width, 3, bias=leaky, slope=slope)
+        self.classify = classifier(width, classes, dropout, maps=drop_maps)
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        """Maps -> scores at the size of the map that is read."""
+        return HeadOutput(self.classify(self.reduce(maps[self.stage])), {}, {})
+
+
+def fcn(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    variant: str = "official",
+    width: int | None = None,
+    dropout: float | None = None,
+) -> nn.Module:
+    """FCN as a network of its own.
+
+    mmsegmentation has three 3x3 convolutions, the result of the second beside the backbone's map;
+    the other codes have one. OCNet's baseline is leaky.
+    """
+    leaky = variant == "ocnet"
+    drop = dropout if dropout is not None else 0.05 if leaky else 0.1
+    if variant != "mmseg":
+        return FCNHead(channels, classes, width=width, dropout=drop, drop_maps=leaky, leaky=leaky)
+    width = width or head_width(channels[-1])
+    context = joined(channels[-1], nn.Identity(), width)
+    return Head(context, classifier(width, classes, drop))
