@@ -12,6 +12,7 @@ from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_att
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
+from scenewise.attention.object_contextual import ObjectContextual, region_features
 from scenewise.attention.position import PositionAttention, position_attention
 from scenewise.attention.sagan import SAGANAttention
 from scenewise.attention.squeeze_excite import SqueezeExcite
@@ -25,6 +26,7 @@ __all__ = [
     "InteractionAware",
     "NonLocal",
     "ObjectAttention",
+    "ObjectContextual",
     "PositionAttention",
     "PyramidOC",
     "SAGANAttention",
@@ -36,4 +38,5 @@ __all__ = [
     "pca_loss",
     "position_attention",
     "rectified_sum_mix",
+    "region_features",
 ]
