@@ -1,0 +1,1 @@
+"""What ``scenewise bench`` measures, one subject a file."""

@@ -1,0 +1,116 @@
+"""Time and memory of alternatives, side by side in one run."""
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+Run = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One alternative of one piece of work.
+
+    Attributes:
+        work: what is done, with its sizes.
+        way: how; the first way of a piece of work is what the others are compared with.
+        seconds: median of the runs.
+        megabytes: most memory held at once beyond what was there before.
+        time_ratio, memory_ratio: over those of the first way.
+    """
+
+    work: str
+    way: str
+    seconds: float
+    megabytes: float
+    time_ratio: float
+    memory_ratio: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-able form."""
+        return asdict(self)
+
+
+def compare(work: str, ways: dict[str, Run], repeats: int = 5) -> list[Row]:
+    """Run the ways in turn, ``repeats`` rounds, after one round that does not count.
+
+    Turns, so that a machine that slows down slows all ways alike; medians, so that one bad round
+    does not count.
+    """
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    for counts in [False] + [True] * repeats:
+        for way, run in ways.items():
+            start = time.perf_counter()
+            run()
+            if counts:
+                times[way].append(time.perf_counter() - start)
+    seconds = {way: statistics.median(values) for way, values in times.items()}
+    memory = {way: peak_bytes(run) / 1e6 for way, run in ways.items()}
+    first = next(iter(ways))
+    return [
+        Row(
+            work,
+            way,
+            seconds[way],
+            memory[way],
+            seconds[way] / seconds[first],
+            memory[way] / memory[first] if memory[first] else float("nan"),
+        )
+        for way in ways
+    ]
+
+
+def peak_bytes(run: Run) -> int:
+    """The most memory that ``run`` held at once on the CPU beyond what was there before it.
+
+    Counted from PyTorch's own allocations, so exact and free of noise.
+
+    >>> peak_bytes(lambda: torch.zeros(1000).sum()) >= 4000
+    True
+    """
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        run()
+    assert profiled.profiler is not None
+    assert profiled.profiler.kineto_results is not None
+    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def product_rate(size: int = 2048, repeats: int = 9) -> float:
+    """The machine's rate of float32 matrix products, in operations a second."""
+    a, b = torch.randn(size, size), torch.randn(size, size)
+    times = []
+    for _ in range(repeats + 2):
+        start = time.perf_counter()
+        torch.mm(a, b)
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / statistics.median(times[2:])
+
+
+def forward_and_backward(run: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Run:
+    """``run`` on ``inputs``, then all gradients of the sum of its output."""
+
+    def both() -> object:
+        leaves = [x.detach().requires_grad_() for x in inputs]
+        return torch.autograd.grad(run(*leaves).sum(), leaves)
+
+    return both
+
+
+def forward_only(run: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Run:
+    """``run`` on ``inputs`` without gradients."""
+
+    def forward() -> object:
+        with torch.no_grad():
+            return run(*inputs)
+
+    return forward
