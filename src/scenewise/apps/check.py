@@ -1,0 +1,113 @@
+"""``scenewise check``: read every label before training does, and say what is wrong."""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import track
+
+from scenewise.classes import Classes
+from scenewise.data.contact_sheet import write_contact_sheet
+from scenewise.data.datasets import SegmentationDataset
+from scenewise.data.doctor import Report, SplitReport, check
+from scenewise.data.formats import FORMATS
+from scenewise.errors import UserError
+
+EXAMPLES = """\
+examples:
+  scenewise check my_pictures --format folder
+  scenewise check cityscapes --format cityscapes --split val --out sheet.png
+  scenewise check ade --format ade20k --json > report.json
+
+The exit code is 1 where training would fail or learn nonsense, else 0.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("root", metavar="ROOT", help="folder of the data set")
+    parser.add_argument("--format", required=True, choices=sorted(FORMATS), help="its layout")
+    add_reading_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--out", metavar="FILE.png", help="also write pictures with their masks laid over them"
+    )
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add which splits to read, and how many at a time."""
+    parser.add_argument(
+        "--split", nargs="+", default=["train", "val"], help="default: train val", metavar="SPLIT"
+    )
+    parser.add_argument("--workers", type=int, help="threads; default: as many as useful")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Print the report; leave with code 1 if something serious was found.
+
+    Raises:
+        UserError: ``--workers`` is not positive, or the sheet cannot be written.
+    """
+    check_workers(args.workers)
+
+    def build(split: str) -> SegmentationDataset:
+        return FORMATS[args.format](args.root, split, None)
+
+    report = check(build, args.split, progress, args.workers)
+    if args.json:
+        print(json.dumps(report.to_dict() | {"root": args.root, "format": args.format}, indent=2))
+    else:
+        print("\n".join(_lines(report)))
+    if args.out and report.splits:
+        write_contact_sheet({split: build(split) for split in report.splits}, Path(args.out))
+    if not report.ok:
+        raise SystemExit(1)
+
+
+def check_workers(workers: int | None) -> None:
+    """Refuse a number of threads below one."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers}; give 1 or more")
+
+
+def progress(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
+    """Show on the terminal's error stream how far ``items`` are."""
+    return track(items, text, total, console=Console(stderr=True), transient=True)
+
+
+def _lines(report: Report) -> list[str]:
+    lines = [_summary(name, split) for name, split in report.splits.items()]
+    if report.classes is not None:
+        lines += _histogram(report.splits, report.classes)
+    lines += [str(finding) for finding in report.findings]
+    serious = sum(finding.serious for finding in report.findings)
+    notes = len(report.findings) - serious
+    verdict = "fit to train on" if report.ok else "not fit to train on"
+    return [*lines, f"{verdict}: {serious} errors, {notes} notes"]
+
+
+def _summary(name: str, split: SplitReport) -> str:
+    sizes = [f"{h} x {w}" for (h, w), _ in split.sizes.most_common(3)]
+    more = f" and {len(split.sizes) - 3} other sizes" if len(split.sizes) > 3 else ""
+    return (
+        f"{name}: {split.readable} of {split.pictures} pictures usable, "
+        f"{', '.join(sizes) or 'no size'}{more}, {split.ignored_share:.1%} of the pixels ignored"
+    )
+
+
+def _histogram(splits: dict[str, SplitReport], classes: Classes) -> list[str]:
+    """One line a class: its share of the pixels, and in how many pictures it occurs."""
+    width = max(map(len, classes.names))
+    head = "".join(f"{f'{split} pixels':>15}{'pictures':>10}" for split in splits)
+    lines = [f"{'class':{width}}{head}"]
+    for k, name in enumerate(classes.names):
+        cells = ""
+        for split in splits.values():
+            share = split.pixels[k] / max(1, sum(split.pixels))
+            cells += f"{share:15.3%}{split.occurs_in[k]:10d}"
+        lines.append(f"{name:{width}}{cells}")
+    return lines

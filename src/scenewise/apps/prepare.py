@@ -1,0 +1,46 @@
+"""``scenewise prepare``: rewrite a published data set once as pictures and class-id masks."""
+
+import argparse
+from pathlib import Path
+
+from scenewise.apps.check import add_reading_arguments, check_workers, progress
+from scenewise.data.datasets import SegmentationDataset
+from scenewise.data.formats import FORMATS
+from scenewise.data.prepare import prepare
+
+EXAMPLES = """\
+examples:
+  scenewise prepare pascal_context VOCdevkit
+  scenewise prepare voc_aug data --out voc_aug --split train val
+
+The result is read with --data.format folder. Nothing has to be prepared; it saves time where the
+labels are MATLAB files, one large JSON file, or colour pictures. The originals are only read. Call
+it again to go on where it stopped.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this verb."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("format", metavar="FORMAT", choices=sorted(FORMATS), help="its layout")
+    parser.add_argument("root", metavar="ROOT", help="folder of the data set as published")
+    add_reading_arguments(parser)
+    parser.add_argument(
+        "--out", metavar="DIR", help="folder of the result; default: ROOT/prepared_FORMAT"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Write the prepared data set and say where it is.
+
+    Raises:
+        UserError: an original is unusable, or the folder cannot be written.
+    """
+    check_workers(args.workers)
+    out = args.out or Path(args.root) / f"prepared_{args.format}"
+
+    def build(split: str) -> SegmentationDataset:
+        return FORMATS[args.format](args.root, split, None)
+
+    prepare(build, out, args.split, progress, args.workers)
+    print(f"written to {out}; use --data.format folder --data.root {out}")

@@ -1,0 +1,455 @@
+"""What is wrong with a data set, found before training does."""
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from scenewise.classes import Classes
+from scenewise.data.datasets import PairedDataset, SegmentationDataset
+from scenewise.data.guesses import guess
+from scenewise.data.images import read_image
+from scenewise.errors import UserError
+
+Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
+NAMED = 5  # files that a finding names
+ORIENTATION = 0x0112  # EXIF tag
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is wrong with a split, in how many places, and the first few files.
+
+    ``serious`` means that training would fail on it or learn nonsense. ``guess`` says what
+    probably happened.
+    """
+
+    kind: str
+    split: str
+    serious: bool
+    message: str
+    count: int = 1
+    files: tuple[str, ...] = ()
+    guess: str | None = None
+
+    def __str__(self) -> str:
+        text = f"{'ERROR' if self.serious else 'note '} {self.split}: {self.message}"
+        if self.files:
+            more = f" and {self.count - len(self.files)} more" if self.count > NAMED else ""
+            text += f" [{', '.join(self.files)}{more}]"
+        return text + (f"\n      probably: {self.guess}" if self.guess else "")
+
+
+@dataclass
+class SplitReport:
+    """What one split holds: pictures, sizes (height, width), pixels and pictures of each class."""
+
+    pictures: int = 0
+    readable: int = 0
+    ignored: int = 0
+    pixels: list[int] = field(default_factory=list)
+    occurs_in: list[int] = field(default_factory=list)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+
+    @property
+    def ignored_share(self) -> float:
+        """Share of the pixels that carry the ignored id."""
+        return self.ignored / max(1, self.ignored + sum(self.pixels))
+
+
+@dataclass
+class Report:
+    """Everything that :func:`check` found."""
+
+    classes: Classes | None
+    splits: dict[str, SplitReport]
+    findings: list[Finding]
+
+    @property
+    def ok(self) -> bool:
+        """Whether training can run and learn from this."""
+        return not any(finding.serious for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        names = self.classes.names if self.classes else ()
+        return {
+            "ok": self.ok,
+            "classes": list(names),
+            "splits": {
+                name: {
+                    "pictures": split.pictures,
+                    "readable": split.readable,
+                    "ignored_share": split.ignored_share,
+                    "pixels": dict(zip(names, split.pixels, strict=True)),
+                    "pictures_with": dict(zip(names, split.occurs_in, strict=True)),
+                    "sizes": {f"{h}x{w}": n for (h, w), n in split.sizes.most_common()},
+                }
+                for name, split in self.splits.items()
+            },
+            "findings": [vars(finding) | {"files": [*finding.files]} for finding in self.findings],
+        }
+
+
+@dataclass(frozen=True)
+class Record:
+    """What one picture and its mask turned out to be."""
+
+    index: int
+    kind: str = ""  # what is wrong, "" if nothing
+    error: str = ""
+    file: str = ""
+    size: tuple[int, int] | None = None
+    digest: bytes = b""
+    turned: bool = False  # the picture has an EXIF orientation
+    ids: Tensor | None = None  # (256,) pixels of each id, of a readable mask
+
+
+def check(
+    build: Callable[[str], SegmentationDataset],
+    splits: Sequence[str] = ("train", "val"),
+    progress: Progress | None = None,
+    workers: int | None = None,
+) -> Report:
+    """Read every picture and mask of ``splits`` and report what is wrong.
+
+    Args:
+        build: makes the data set of a split.
+        splits: which ones to read.
+        progress: wraps an iterable of known length with a description, to show how far it is.
+        workers: threads; ``None`` for as many as there are processors and a few more.
+    """
+    reports: dict[str, SplitReport] = {}
+    findings: list[Finding] = []
+    digests: dict[str, dict[bytes, str]] = {}
+    datasets: dict[str, SegmentationDataset] = {}
+    for split in splits:
+        try:
+            datasets[split] = build(split)
+        except UserError as error:
+            findings.append(Finding("missing", split, True, str(error)))
+    for split, dataset in datasets.items():
+        records = _read_all(dataset, split, progress, workers)
+        reports[split], found, digests[split] = _summarise(dataset, split, records)
+        findings += found + _count(dataset, split)
+    findings += _orphans(datasets) + _duplicates(digests)
+    classes = next((dataset.classes for dataset in datasets.values()), None)
+    findings += _unlearnt(classes, reports) if classes else []
+    return Report(classes, reports, sorted(findings, key=lambda finding: not finding.serious))
+
+
+def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]:
+    """Read ``sample`` pictures, spread evenly, and refuse what training would fail on.
+
+    Returns:
+        What is odd but no reason to stop.
+
+    Raises:
+        UserError: a picture or mask of the sample is unusable, or all its pixels are ignored.
+    """
+    count = min(sample, len(dataset))
+    indices = [i * len(dataset) // count for i in range(count)]
+    with ThreadPoolExecutor() as pool:
+        records = pool.map(lambda index: examine(dataset, index, compare=False), indices)
+        _, findings, _ = _summarise(dataset, "sample", records)
+    for finding in findings:
+        if finding.serious:
+            reason = f" (probably: {finding.guess})" if finding.guess else ""
+            where = f", such as '{finding.files[0]}'" if finding.files else ""
+            raise UserError(
+                f"of {count} pictures read, {finding.message}{where}{reason}; "
+                "'scenewise check' reads and lists all of them"
+            )
+    return findings
+
+
+def examine(dataset: SegmentationDataset, index: int, compare: bool = True) -> Record:
+    """Read picture and mask ``index`` and say what is wrong with them.
+
+    Args:
+        compare: also hash the picture's pixels, to find it again in another split.
+    """
+    if isinstance(dataset, PairedDataset):
+        return _examine_files(dataset, index, compare)
+    try:
+        image, mask = dataset.read(index)
+    except UserError as error:
+        return Record(index, "unreadable", str(error), dataset.names[index])
+    return _judge(dataset, index, image, mask, dataset.names[index], compare)
+
+
+def _examine_files(dataset: PairedDataset, index: int, compare: bool) -> Record:
+    path = dataset.images[index]
+    try:
+        image = read_image(path)
+    except UserError as error:
+        return Record(index, "unreadable picture", str(error), str(path))
+    path = dataset.masks[index]
+    try:
+        mask = dataset.read_mask(path)
+    except UserError as error:
+        raw = raw_ids(path)
+        color = raw is None and _channels(path) > 1
+        kind = "colour mask" if color else "unreadable mask" if raw is None else "wrong ids"
+        return Record(index, kind, str(error), str(path), ids=raw)
+    return _judge(dataset, index, image, mask, str(path), compare)
+
+
+def _judge(
+    dataset: SegmentationDataset, index: int, image: Tensor, mask: Tensor, file: str, compare: bool
+) -> Record:
+    size = (int(image.shape[1]), int(image.shape[2]))
+    ids = torch.bincount(mask.flatten(), minlength=256)
+    digest = b""
+    if compare:
+        pixels = hashlib.blake2b(image.contiguous().numpy().data, digest_size=16)
+        pixels.update(str(size).encode())
+        digest = pixels.digest()
+    kind = error = ""
+    outside = ids.clone()
+    outside[: len(dataset.classes)] = 0
+    outside[dataset.classes.ignore_index] = 0
+    if size != tuple(mask.shape):
+        kind = "size mismatch"
+        error = f"picture is {size[0]}x{size[1]}, mask {mask.shape[0]}x{mask.shape[1]}"
+    elif outside.any():
+        kind, error = "wrong ids", "ids outside the classes"
+    turned = isinstance(dataset, PairedDataset) and _turned(dataset.images[index])
+    return Record(index, kind, error, file, size, digest, turned, ids)
+
+
+def raw_ids(path: Path) -> Tensor | None:
+    """(256,) pixels of each id as stored in a picture of one channel, else ``None``."""
+    try:
+        with Image.open(path) as picture:
+            if picture.mode not in ("L", "P", "1"):
+                return None
+            ids = np.asarray(picture).astype(np.int64)
+    except Exception:  # the error of the reader is told, this only adds to it
+        return None
+    return torch.from_numpy(np.bincount(ids.ravel(), minlength=256))
+
+
+def _channels(path: Path) -> int:
+    try:
+        with Image.open(path) as picture:
+            return len(picture.getbands())
+    except Exception:  # the error of the reader is told, this only adds to it
+        return 0
+
+
+def _turned(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
+
+
+def _read_all(
+    dataset: SegmentationDataset, split: str, progress: Progress | None, workers: int | None
+) -> Iterator[Record]:
+    with ThreadPoolExecutor(workers) as pool:
+        records: Iterable[Record] = pool.map(lambda i: examine(dataset, i), range(len(dataset)))
+        if progress is not None:
+            records = progress(records, len(dataset), f"reading {split}")
+        yield from records
+
+
+def _summarise(
+    dataset: SegmentationDataset, split: str, records: Iterable[Record]
+) -> tuple[SplitReport, list[Finding], dict[bytes, str]]:
+    """Statistics, findings, and the file of each picture by the hash of its pixels."""
+    count, ignore = len(dataset.classes), dataset.classes.ignore_index
+    report = SplitReport(pictures=len(dataset))
+    pixels, occurs, stored = (torch.zeros(256, dtype=torch.int64) for _ in range(3))
+    bad: dict[str, list[Record]] = {}
+    empty, turned, digests = [], [], {}
+    for record in records:
+        if record.ids is not None:
+            stored += record.ids > 0
+        if record.ids is None or record.size is None or record.kind:
+            bad.setdefault(record.kind, []).append(record)
+            continue
+        report.readable += 1
+        report.sizes[record.size] += 1
+        pixels += record.ids
+        occurs += record.ids > 0
+        digests[record.digest] = record.file
+        if int(record.ids.sum()) == int(record.ids[ignore]):
+            empty.append(record)
+        if record.turned:
+            turned.append(record)
+    report.ignored = int(pixels[ignore])
+    pixels[ignore] = occurs[ignore] = 0
+    report.pixels, report.occurs_in = pixels[:count].tolist(), occurs[:count].tolist()
+    findings = _bad(split, bad, stored, dataset.classes)
+    findings += _ignored(split, report, empty, stored, dataset.classes)
+    if turned:
+        findings.append(
+            _finding(
+                "orientation",
+                split,
+                False,
+                turned,
+                f"{_n(turned, 'picture')} with an EXIF orientation, turned as it says; see that "
+                "the masks are turned too",
+            )
+        )
+    return report, findings, digests
+
+
+def _bad(
+    split: str, bad: dict[str, list[Record]], stored: Tensor, classes: Classes
+) -> list[Finding]:
+    findings = []
+    for kind, records in bad.items():
+        reason = None
+        message = f"{_n(records, kind)}: {records[0].error}"
+        if kind == "wrong ids":
+            reason = guess(stored.nonzero().flatten().tolist(), classes)
+            outside = _outside(records, classes)
+            if outside:
+                message = (
+                    f"{_n(records, 'mask')} with ids outside the {len(classes)} classes: {outside}"
+                )
+        elif kind == "colour mask":
+            reason = (
+                "colour mask: 3 channels; masks need one byte a pixel, the class id, not the "
+                "colours of the classes"
+            )
+        findings.append(_finding(kind, split, True, records, message, reason))
+    return findings
+
+
+def _outside(records: list[Record], classes: Classes) -> str:
+    """Which ids are no class, how many pixels have them, in how many masks."""
+    pixels, masks = (torch.zeros(256, dtype=torch.int64) for _ in range(2))
+    for record in records:
+        if record.ids is not None:
+            pixels += record.ids
+            masks += record.ids > 0
+    pixels[: len(classes)] = 0
+    pixels[classes.ignore_index] = 0
+    found = pixels.nonzero().flatten().tolist()
+    told = [f"{k} ({int(pixels[k])} pixels in {int(masks[k])})" for k in found[:8]]
+    return ", ".join(told) + (", ..." if len(found) > 8 else "")
+
+
+def _ignored(
+    split: str, report: SplitReport, empty: list[Record], stored: Tensor, classes: Classes
+) -> list[Finding]:
+    findings = []
+    if report.readable and len(empty) == report.readable:
+        message = "every pixel of every readable mask is ignored"
+        findings.append(_finding("ignored", split, True, empty, message))
+    elif empty:
+        message = f"{_n(empty, 'mask')} with nothing but ignored pixels"
+        findings.append(_finding("ignored", split, False, empty, message))
+    if report.ignored_share > 0.5 and len(empty) < report.readable:
+        message = f"{report.ignored_share:.0%} of the pixels are ignored"
+        findings.append(Finding("ignored", split, False, message))
+    binary = guess(stored.nonzero().flatten().tolist(), classes)
+    if binary and report.readable == report.pictures:
+        message = "the masks hold 0 and 255 and nothing else"
+        findings.append(Finding("two values", split, True, message, guess=binary))
+    return findings
+
+
+def _count(dataset: SegmentationDataset, split: str) -> list[Finding]:
+    published = getattr(dataset, "published_count", None)
+    if published in (None, len(dataset)):
+        return []
+    message = f"{len(dataset)} pictures, but {published} were published; is a part missing?"
+    return [Finding("count", split, False, message)]
+
+
+def _orphans(datasets: Mapping[str, SegmentationDataset]) -> list[Finding]:
+    """Mask files whose picture does not exist."""
+    findings: list[Finding] = []
+    seen: set[tuple[Path, str]] = set()
+    for split, dataset in datasets.items():
+        if not isinstance(dataset, PairedDataset):
+            continue
+        for image, mask in zip(dataset.images, dataset.masks, strict=True):
+            shared = _shared(mask.name, image.name)
+            where = (mask.parent, mask.name[shared:] or mask.suffix)
+            if where in seen or not mask.parent.is_dir():
+                continue
+            seen.add(where)
+            lost = _without_picture(*where, image.parent, image.name[shared:])
+            if lost:
+                files = tuple(map(str, lost[:NAMED]))
+                message = f"{_n(lost, 'mask')} without a picture"
+                findings.append(Finding("orphans", split, False, message, len(lost), files))
+    return findings
+
+
+def _shared(one: str, other: str) -> int:
+    """How many characters two texts begin with in common."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+
+
+def _without_picture(masks: Path, ending: str, images: Path, image_ending: str) -> list[Path]:
+    """Files ``masks/*ENDING`` that no file of the folder ``images`` goes with."""
+    names = set(os.listdir(images))
+    stems = {Path(name).stem for name in names}
+    return [
+        path
+        for path in sorted(masks.glob(f"*{ending}"))
+        if path.name.removesuffix(ending) + image_ending not in names and path.stem not in stems
+    ]
+
+
+def _duplicates(digests: dict[str, dict[bytes, str]]) -> list[Finding]:
+    """Pictures of the first split that stand, pixel for pixel, in another one as well."""
+    findings = []
+    first, *others = digests or {"": {}}
+    for other in others:
+        same = sorted(digests[other][key] for key in digests[first].keys() & digests[other].keys())
+        if same:
+            serious = len(same) * 100 >= len(digests[other])
+            message = f"{_n(same, 'picture')} of {other} also in {first}"
+            files = tuple(same[:NAMED])
+            findings.append(Finding("duplicates", other, serious, message, len(same), files))
+    return findings
+
+
+def _unlearnt(classes: Classes, reports: dict[str, SplitReport]) -> list[Finding]:
+    """Classes that never occur, and classes that are tested but never trained."""
+    findings = []
+    for split, report in reports.items():
+        absent = [n for n, k in zip(classes.names, report.occurs_in, strict=True) if not k]
+        present = len(classes) - len(absent)
+        if absent and report.readable:
+            some = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
+            message = f"{len(absent)} of {len(classes)} classes never occur: {some}"
+            findings.append(Finding("absent classes", split, False, message, len(absent)))
+        if split == "train" and report.readable and present == 1 and len(classes) > 1:
+            message = "one class is all there is to learn"
+            findings.append(Finding("one class", split, True, message))
+    return findings
+
+
+def _finding(
+    kind: str,
+    split: str,
+    serious: bool,
+    records: list[Record],
+    message: str,
+    reason: str | None = None,
+) -> Finding:
+    files = tuple(record.file for record in records[:NAMED])
+    return Finding(kind, split, serious, message, len(records), files, reason)
+
+
+def _n(things: Sequence[object], what: str) -> str:
+    plural = what if what.endswith("s") or len(things) == 1 else f"{what}s"
+    return f"{len(things)} {plural}"

@@ -1,0 +1,170 @@
+"""From the numbers and colours in published label files to class ids."""
+
+from collections.abc import Iterable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from scenewise.classes import Classes, Color
+from scenewise.data.images import read_image
+from scenewise.errors import UserError
+
+UNKNOWN = 254  # a class id that no data set here reaches
+Table = NDArray[np.uint8]
+
+
+def class_table(text: str) -> Classes:
+    """Classes from lines of ``rrggbb name``.
+
+    >>> class_table("804080 road").colors
+    ((128, 64, 128),)
+    """
+    rows = [line.strip().split(" ", 1) for line in text.strip().splitlines()]
+    numbers = [int(color, 16) for color, _ in rows]
+    colors = tuple((number >> 16, number >> 8 & 255, number & 255) for number in numbers)
+    return Classes(tuple(name for _, name in rows), colors)
+
+
+def voc_colors(count: int) -> tuple[Color, ...]:
+    """The colours of the VOC development kit: bits 0, 1, 2 of the id become the top bits of
+    red, green, blue, bits 3, 4, 5 the next lower ones, and so on.
+
+    >>> voc_colors(4)
+    ((0, 0, 0), (128, 0, 0), (0, 128, 0), (128, 128, 0))
+    """
+
+    def channel(number: int, first: int) -> int:
+        return sum((number >> (3 * j + first) & 1) << (7 - j) for j in range(3))
+
+    return tuple((channel(k, 0), channel(k, 1), channel(k, 2)) for k in range(count))
+
+
+def id_table(
+    class_of: Mapping[int, int], ignored: Iterable[int] = (255,), size: int = 256
+) -> Table:
+    """A table of ``size`` that maps published ids to class ids and everything else to UNKNOWN."""
+    table = np.full(size, UNKNOWN, dtype=np.uint8)
+    table[list(ignored)] = 255
+    table[list(class_of)] = list(class_of.values())
+    return table
+
+
+def translate(ids: NDArray[Any], table: Table, path: Path, expected: str) -> Tensor:
+    """Look every id up in ``table``: (H, W) of any integer type -> (H, W), uint8.
+
+    Raises:
+        UserError: ids that the table does not know; lists them with their pixel counts.
+    """
+    low, high = int(ids.min(initial=0)), int(ids.max(initial=0))
+    mask: NDArray[np.uint8] = (
+        table[ids]
+        if low >= 0 and high < len(table)
+        else np.where((ids < 0) | (ids >= len(table)), UNKNOWN, table[ids.clip(0, len(table) - 1)])
+    )
+    unknown = mask == UNKNOWN
+    if unknown.any():
+        values, counts = np.unique(ids[unknown], return_counts=True)
+        found = [f"{v} ({c} pixels)" for v, c in zip(values, counts, strict=True)]
+        more = ", ..." if len(found) > 8 else ""
+        raise UserError(
+            f"label '{path}' holds ids that are not {expected}: {', '.join(found[:8])}{more}; "
+            "take the publisher's file, or the format that fits this one"
+        )
+    return torch.from_numpy(mask)
+
+
+@cache
+def color_table(colors: tuple[Color, ...], ignored: tuple[Color, ...] = ()) -> Table:
+    """A table over all 2^24 colours: class ids, 255 for ``ignored``, else UNKNOWN.
+
+    Of two classes of one colour the first counts.
+    """
+    table = np.full(1 << 24, UNKNOWN, dtype=np.uint8)
+    for red, green, blue in ignored:
+        table[red << 16 | green << 8 | blue] = 255
+    for k, (red, green, blue) in reversed(list(enumerate(colors))):
+        table[red << 16 | green << 8 | blue] = k
+    return table
+
+
+def read_colors(path: Path, table: Table, expected: str) -> Tensor:
+    """Class ids (H, W), uint8, of a label file that is a colour picture.
+
+    Raises:
+        UserError: unreadable, or a colour that is no class.
+    """
+    rgb = read_image(path).numpy().astype(np.int32)
+    codes = rgb[0] << 16 | rgb[1] << 8 | rgb[2]
+    mask = table[codes]
+    unknown = mask == UNKNOWN
+    if unknown.any():
+        values, counts = np.unique(codes[unknown], return_counts=True)
+        found = [
+            f"({v >> 16}, {v >> 8 & 255}, {v & 255}) ({c} pixels)"
+            for v, c in zip(values, counts, strict=True)
+        ]
+        more = ", ..." if len(found) > 4 else ""
+        raise UserError(
+            f"label '{path}' holds colours that are not {expected}: {', '.join(found[:4])}{more}; "
+            "a resized or JPEG-compressed label is of no use, take the publisher's file"
+        )
+    return torch.from_numpy(mask)
+
+
+def is_color(path: Path) -> bool:
+    """Whether a file is a readable picture with three or four channels."""
+    try:
+        with Image.open(path) as picture:
+            return picture.mode in ("RGB", "RGBA")
+    except Exception:  # the reader that comes next says what is wrong with the file
+        return False
+
+
+def read_mat(path: Path) -> dict[str, Any]:
+    """The variables of a MATLAB file.
+
+    Raises:
+        UserError: scipy is not installed, or the file is unreadable.
+    """
+    try:
+        from scipy.io import loadmat
+    except ImportError:
+        raise UserError(
+            f"'{path}' is a MATLAB file, which needs scipy to be read; run: "
+            "pip install 'scenewise[data]'"
+        ) from None
+    try:
+        with path.open("rb") as file:
+            variables: dict[str, Any] = loadmat(file)
+    except FileNotFoundError:
+        raise UserError(f"no such label: '{path}'; check the path") from None
+    except Exception as error:  # a broken file raises errors of many kinds
+        raise UserError(f"cannot read label '{path}' ({error}); extract it again") from error
+    return variables
+
+
+def mat_ids(variables: dict[str, Any], path: Path, *fields: str) -> NDArray[Any]:
+    """The map of ids (H, W) at ``variables[fields[0]][fields[1]]...``, through cells of one entry.
+
+    Raises:
+        UserError: there is no such field, or it holds something else.
+    """
+    value: Any = variables
+    try:
+        for field in fields:
+            value = value[field]
+            while isinstance(value, np.ndarray) and value.dtype == object:
+                value = value.flat[0]
+    except (KeyError, ValueError, IndexError):
+        value = None
+    if not (isinstance(value, np.ndarray) and value.ndim == 2 and value.dtype.kind in "ui"):
+        raise UserError(
+            f"label '{path}' holds no map of ids in '{'.'.join(fields)}'; extract the archive again"
+        )
+    return value

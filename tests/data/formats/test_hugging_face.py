@@ -1,0 +1,111 @@
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scenewise.data.formats.hugging_face import HuggingFace
+from scenewise.errors import UserError
+from tests.data.formats.trees import ids
+
+datasets = pytest.importorskip("datasets")
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch, tmp_path):
+    datasets.disable_progress_bars()
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+
+
+def rows(count=3, masks=None, columns=("image", "label"), seed=0):
+    random = np.random.default_rng(seed)
+    pictures = [
+        Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)) for _ in range(count)
+    ]
+    masks = masks or [Image.fromarray(ids([0, 1, 2, 255]).astype(np.uint8))] * count
+    features = datasets.Features(dict.fromkeys(columns, datasets.Image()))
+    return datasets.Dataset.from_dict(
+        {columns[0]: pictures, columns[1]: masks}, features=features
+    ), pictures
+
+
+def saved(path, names=("a", "b", "c"), **options):
+    content, pictures = rows(**options)
+    datasets.DatasetDict(train=content, validation=content).save_to_disk(path)
+    if names:
+        (path / "id2label.json").write_text(json.dumps(dict(enumerate(names))))
+    return pictures
+
+
+@pytest.mark.parametrize("columns", [("image", "label"), ("pixel_values", "annotation")])
+def test_pictures_and_masks_are_found(tmp_path, columns):
+    pictures = saved(tmp_path / "d", columns=columns)
+    for split, name in (("train", "train"), ("val", "validation"), ("validation", "validation")):
+        data = HuggingFace(tmp_path / "d", split)
+        assert data.names == [f"{name}_0000000{i}" for i in range(3)]
+        assert data.classes.names == ("a", "b", "c")
+        image, mask = data.read(2)
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(pictures[2]))
+        assert np.array_equal(mask.numpy(), ids([0, 1, 2, 255]))
+
+
+def test_a_folder_of_parquet_files(tmp_path):
+    content, _ = rows()
+    (tmp_path / "d").mkdir()
+    content.to_parquet(tmp_path / "d" / "train.parquet")
+    assert len(HuggingFace(tmp_path / "d")) == 3
+    with pytest.raises(UserError, match=r"no split validation or val .*; it has train"):
+        HuggingFace(tmp_path / "d", "val")
+
+
+def test_classes_are_numbered_where_nobody_names_them(tmp_path):
+    saved(tmp_path / "d", names=None)
+    assert HuggingFace(tmp_path / "d").classes.names == ("class_0", "class_1", "class_2")
+
+
+def test_columns_that_cannot_be_told(tmp_path):
+    saved(tmp_path / "d", columns=("front", "rear"))
+    with pytest.raises(UserError, match="picture columns are front, rear"):
+        HuggingFace(tmp_path / "d")
+    assert len(HuggingFace(tmp_path / "d", columns=("front", "rear"))) == 3
+    with pytest.raises(UserError, match="has no column 'depth'; it has front, rear"):
+        HuggingFace(tmp_path / "d", columns=("front", "depth"))
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Image.new("RGB", (7, 5)), "colour picture"),
+        (Image.new("L", (5, 7)), "7 rows x 5 columns but its picture 5 x 7"),
+        (Image.new("L", (7, 5), 9), r"9 \(35 pixels\)"),
+        (Image.new("I;16", (7, 5), 300), "300"),
+        (None, "NoneType"),
+    ],
+)
+def test_bad_masks_name_the_row(tmp_path, mask, message):
+    saved(tmp_path / "d", masks=[Image.new("L", (7, 5)), mask, mask])
+    data = HuggingFace(tmp_path / "d")
+    data.read(0)
+    with pytest.raises(UserError, match=message) as error:
+        data.read(1)
+    assert "train_00000001" in str(error.value)
+
+
+def test_no_such_data_set(tmp_path):
+    with pytest.raises(UserError, match="cannot load data set"):
+        HuggingFace(tmp_path / "none")
+
+
+def test_a_broken_class_list(tmp_path):
+    saved(tmp_path / "d")
+    for text in ("[]", '{"0": "a", "2": "c"}', "{"):
+        (tmp_path / "d" / "id2label.json").write_text(text)
+        with pytest.raises(UserError, match=r"id2label\.json"):
+            HuggingFace(tmp_path / "d")
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"pip install 'scenewise\[hf\]'"):
+        HuggingFace(tmp_path)

@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scenewise.data.formats import FORMATS
+from scenewise.data.formats.labels import (
+    UNKNOWN,
+    color_table,
+    id_table,
+    mat_ids,
+    read_colors,
+    read_mat,
+    translate,
+    voc_colors,
+)
+from scenewise.errors import UserError
+from tests.data.formats.trees import coloured, ids, mat
+
+
+def test_voc_colours_follow_the_kits_rule_up_to_the_last_id():
+    colors = voc_colors(256)
+    assert len(set(colors)) == 256
+    assert colors[15] == (192, 128, 128)
+    assert colors[20] == (0, 64, 128)
+    assert colors[255] == (224, 224, 192)
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int64])
+def test_translation_is_the_same_for_every_integer_type(kind):
+    table = id_table({3: 0, 7: 1}, ignored=[255, 5])
+    found = translate(np.array([[3, 7, 5]], dtype=kind), table, Path("a.png"), "x")
+    assert found.tolist() == [[0, 1, 255]]
+
+
+@pytest.mark.parametrize("bad", [-1, 6, 255, 256, 60000])
+def test_unknown_ids_are_refused_and_counted(bad):
+    table = id_table({3: 0}, ignored=[])
+    with pytest.raises(UserError, match=rf"'a.png' holds ids that are not x: {bad} \(2 pixels\)"):
+        translate(np.array([[3, bad, bad]]), table, Path("a.png"), "x")
+
+
+def test_no_format_uses_the_sentinel_as_a_class():
+    assert UNKNOWN > 171
+
+
+def test_colours_are_looked_up_exactly(tmp_path):
+    colors = {0: (1, 2, 3), 1: (3, 2, 1), 255: (224, 224, 192)}
+    path = coloured(tmp_path / "a.png", ids([0, 1, 255]), colors)
+    table = color_table((colors[0], colors[1]), (colors[255],))
+    assert np.array_equal(read_colors(path, table, "x").numpy(), ids([0, 1, 255]))
+    other = coloured(tmp_path / "b.png", ids([0, 1]), {0: (1, 2, 3), 1: (3, 2, 2)})
+    with pytest.raises(UserError, match=r"b.png' holds colours that are not x: \(3, 2, 2\) \(17 p"):
+        read_colors(other, table, "x")
+
+
+def test_matlab_files_that_are_something_else(tmp_path):
+    with pytest.raises(UserError, match="no such label"):
+        read_mat(tmp_path / "none.mat")
+    (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 MAT-file, but not really" * 9)
+    with pytest.raises(UserError, match="cannot read label"):
+        read_mat(tmp_path / "broken.mat")
+    path = mat(tmp_path / "a.mat", S=np.zeros((3, 4)), T=np.zeros((3, 4), np.uint8), U={"V": 1})
+    variables = read_mat(path)
+    assert mat_ids(variables, path, "T").shape == (3, 4)
+    for fields in (("S",), ("none",), ("U", "V"), ("T", "V"), ("U",)):
+        with pytest.raises(UserError, match="holds no map of ids"):
+            mat_ids(variables, path, *fields)
+
+
+def test_without_scipy_the_extra_is_named(monkeypatch, tmp_path):
+    monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
+    with pytest.raises(UserError, match=r"pip install 'scenewise\[data\]'"):
+        read_mat(tmp_path / "a.mat")
+
+
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"folder", "hugging_face"}))
+def test_a_wrong_root_says_what_was_looked_for(name, tmp_path):
+    with pytest.raises(UserError) as empty:
+        FORMATS[name](tmp_path, "train", None)
+    assert "not found" in str(empty.value)
+    assert "it is empty" in str(empty.value)
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(UserError, match="it holds pictures"):
+        FORMATS[name](tmp_path, "train", None)
+    with pytest.raises(UserError, match="there is no such folder"):
+        FORMATS[name](tmp_path / "none", "train", None)
+    file = tmp_path / "archive.zip"
+    file.write_bytes(b"")
+    with pytest.raises(UserError, match="that is a file"):
+        FORMATS[name](file, "train", None)
