@@ -17,6 +17,7 @@ from scenewise.models.heads.attention import (
     squeeze_excite,
 )
 from scenewise.models.heads.fcn import fcn
+from scenewise.models.heads.interaction import InteractionHead
 from scenewise.models.heads.object_context import ocnet_asp, ocnet_base, ocnet_pyramid
 from scenewise.models.heads.pyramid import deeplabv3, pspnet
 from scenewise.models.wiring import (
@@ -94,6 +95,9 @@ NETWORKS: dict[str, Network] = {
             "torchvision": TORCHVISION,
             "ocnet": replace(OCNET, auxiliary=False),
         },
+    ),
+    "interaction": Network(
+        InteractionHead, "Du et al., ECCV", 2018, "learned maps over fixed places", _OWN
     ),
     "nonlocal": Network(nonlocal_, "Wang et al., CVPR", 2018, "position", {"mmseg": MMSEG}),
     "ocnet_asp": Network(

@@ -5,11 +5,16 @@ from collections.abc import Callable, Sequence
 from torch import Tensor, nn
 
 from scenewise.attention import (
+    ASPOC,
+    CBAM,
+    BaseOC,
     ChannelAttention,
     CrissCrossAttention,
     NonLocal,
     PositionAttention,
+    PyramidOC,
     SAGANAttention,
+    SqueezeExcite,
 )
 from scenewise.attention.convolution import conv_norm
 from scenewise.errors import UserError
@@ -27,11 +32,16 @@ def pyramid_pooling(inputs: int, width: int) -> nn.Sequential:
 
 # Blocks that keep the number of channels, made for that number.
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
+    "asp_oc": ASPOC,
+    "base_oc": BaseOC,
+    "cbam": CBAM,
     "channel": ChannelAttention,
     "criss_cross": CrissCrossAttention,
     "non_local": NonLocal,
     "position": PositionAttention,
+    "pyramid_oc": PyramidOC,
     "sagan": SAGANAttention,
+    "squeeze_excite": SqueezeExcite,
 }
 
 # Contexts that lead from the channels of a map to the width of the chain by themselves.
@@ -46,7 +56,7 @@ def list_contexts() -> list[str]:
     """The names that :class:`ChainHead` takes.
 
     >>> list_contexts()[:2]
-    ['aspp', 'channel']
+    ['asp_oc', 'aspp']
     """
     return sorted(BLOCKS | REDUCING)
 

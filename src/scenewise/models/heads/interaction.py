@@ -1,0 +1,75 @@
+"""Interaction-aware attention as a segmentation head."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scenewise.attention import InteractionAware
+from scenewise.attention.convolution import conv_norm
+from scenewise.models.heads.base import HeadOutput
+from scenewise.models.layers import classifier, head_width
+
+
+class InteractionHead(nn.Module):
+    """Interaction-aware attention (Du et al., ECCV 2018) beside the features it re-assembles.
+
+    The paper is on the classes of videos; the surroundings here are ours. A 3x3 convolution leads
+    to ``width`` channels. The attention's maps belong to fixed places, so it works on that map
+    averaged to ``size``; what it gives is enlarged again, stands beside the map, and goes through
+    a second 3x3 convolution. In training the losses of the attention are penalties named ``pca``
+    and ``diversity``; the paper does not tell their weights, here both are 0.1.
+
+    Args:
+        channels: of the backbone's maps; the last is read, with ``layers=2`` the last two.
+        classes: K.
+        layers: of the pyramid: 1, or 2 to fuse the maps of the third stage as well, and so on.
+        size: height and width at which the attention works.
+        width: default a quarter of the last map's channels, at least 64.
+        dropout: probability that a whole map is dropped before the classifier.
+        align_corners: of the enlargement.
+    """
+
+    loss_weights: ClassVar[dict[str, float]] = {"pca": 0.1, "diversity": 0.1}
+
+    def __init__(
+        self,
+        channels: Sequence[int],
+        classes: int,
+        *,
+        layers: int = 1,
+        size: Sequence[int] = (16, 16),
+        width: int | None = None,
+        dropout: float = 0.1,
+        align_corners: bool = True,
+    ) -> None:
+        super().__init__()
+        if not 1 <= layers <= len(channels):
+            raise ValueError(f"layers is 1 to {len(channels)}, not {layers}")
+        height, across = size
+        width = width or head_width(channels[-1])
+        self.layers = layers
+        self.align_corners = align_corners
+        self.reduce = conv_norm(channels[-1], width, 3)
+        earlier = list(channels[len(channels) - layers : -1])
+        self.attention = InteractionAware([*earlier, width], (height, across))
+        self.bottleneck = conv_norm(2 * width, width, 3)
+        self.classify = classifier(width, classes, dropout)
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
+        """Maps -> scores at the size of the last map."""
+        x = self.reduce(maps[-1])
+        last = F.adaptive_avg_pool2d(x, self.attention.size)
+        pyramid = [*maps[len(maps) - self.layers : -1], last]
+        penalties: dict[str, Tensor] = {}
+        if self.training:
+            assembled, penalties = self.attention.with_penalties(pyramid)
+        else:
+            assembled = self.attention(pyramid)
+        context = F.interpolate(
+            assembled, x.shape[2:], mode="bilinear", align_corners=self.align_corners
+        )
+        y = self.bottleneck(torch.cat([x, context], dim=1))
+        return HeadOutput(self.classify(y), {}, penalties)

@@ -1,0 +1,277 @@
+"""The networks as published: parameters, side heads, losses, dilations, first weights."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from scenewise import Segmenter, create_model
+from scenewise.errors import UserError
+from scenewise.models.networks import NETWORKS
+
+
+def build(name: str, **options: Any) -> Segmenter:
+    """A network without memory for its weights: 19 classes, ResNet-50 with a 32/32/64 stem."""
+    options = {"backbone": "resnet50c", "num_classes": 19, **options}
+    with torch.device("meta"):
+        return create_model(name, pretrained=False, **options)
+
+
+def tiny(name: str, **options: Any) -> Segmenter:
+    return create_model(name, num_classes=3, backbone="tiny", **options)
+
+
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("ccnet", 49_826_055),
+        ("danet", 49_846_574),
+        ("deeplabv3", 68_113_030),
+        ("fcn", 49_497_734),
+        ("nonlocal", 50_023_814),
+        ("pspnet", 48_975_494),
+    ],
+)
+def test_parameters_of_mmsegmentation(name: str, parameters: int) -> None:
+    assert count(build(name, variant="mmseg", auxiliary=True)) == parameters
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("deeplabv3", 42_004_074), ("fcn", 35_322_218)])
+def test_parameters_of_torchvision(name: str, parameters: int) -> None:
+    model = build(name, variant="torchvision", backbone="resnet50", num_classes=21)
+    assert count(model) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "parameters"),
+    [
+        ("ccnet", "official", 71_287_911),
+        ("fcn", "ocnet", 52_072_403),
+        ("ocnet_asp", "official", 62_542_182),
+        ("ocnet_base", "official", 57_722_854),
+        ("ocnet_pyramid", "official", 62_584_294),
+    ],
+)
+def test_parameters_of_the_deep_stem(name: str, variant: str, parameters: int) -> None:
+    """ResNet-101 with a 64/64/128 stem, and the side head that the code trains."""
+    assert count(build(name, variant=variant, backbone="resnet101s")) == parameters
+
+
+def test_parameters_of_the_danet_head() -> None:
+    assert count(build("danet", backbone="resnet50").head) == 23_954_619
+
+
+def dilations(model: Segmenter) -> list[list[int]]:
+    stages = (model.backbone.net.layer3, model.backbone.net.layer4)
+    return [[block.conv2.dilation[0] for block in stage] for stage in stages]
+
+
+CONTRACTED = [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
+FULL = [[2] * 6, [4] * 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("danet", {}, CONTRACTED),
+        ("ccnet", {}, FULL),
+        ("ccnet", {"variant": "mmseg"}, CONTRACTED),
+        ("ccnet", {"contract_dilation": True}, CONTRACTED),
+        ("ocnet_base", {}, FULL),
+        ("ocnet_base", {"variant": "openseg"}, CONTRACTED),
+        ("pspnet", {}, FULL),
+        ("deeplabv3", {}, CONTRACTED),
+        ("danet", {"contract_dilation": False}, FULL),
+        ("ccnet", {"multi_grid": (4, 8, 16)}, [[2] * 6, [4, 8, 16]]),
+        ("ccnet", {"output_stride": 16}, [[1] * 6, [2] * 3]),
+        ("ccnet", {"output_stride": 32}, [[1] * 6, [1] * 3]),
+    ],
+)
+def test_dilations(name: str, options: dict[str, Any], expected: list[list[int]]) -> None:
+    assert dilations(build(name, backbone="resnet50", **options)) == expected
+
+
+def test_dilations_of_basic_blocks() -> None:
+    """ResNet-18 has two 3x3 convolutions in a block; a contracted first block has 1 and 2."""
+    for contract, expected in ((True, [1, 2]), (False, [2, 2])):
+        model = build("fcn", backbone="resnet18", contract_dilation=contract)
+        block = model.backbone.net.layer3[0]
+        assert [block.conv1.dilation[0], block.conv2.dilation[0]] == expected
+
+
+@pytest.mark.parametrize(("name", "rows"), [("danet", 8), ("ccnet", 9), ("ocnet_base", 9)])
+def test_pooling_that_rounds_up_gives_one_more_row(name: str, rows: int) -> None:
+    """Of 64 pixels, rounded down 32, 16, 8; rounded up 32, 17, 9."""
+    model = build(name, backbone="resnet18")
+    maps = model.backbone(torch.empty(2, 3, 64, 65, device="meta"))
+    assert maps[-1].shape[2:] == (rows, 9)
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2_100"])
+@pytest.mark.parametrize("option", [{"contract_dilation": False}, {"ceil_pool": True}])
+def test_options_of_resnets_are_refused_elsewhere(backbone: str, option: dict[str, bool]) -> None:
+    assert create_model("ccnet", num_classes=2, backbone=backbone, pretrained=False)
+    with pytest.raises(UserError, match=next(iter(option))):
+        create_model("danet", num_classes=2, backbone=backbone, pretrained=False, **option)
+
+
+def test_rates_follow_the_output_stride() -> None:
+    for stride, expected in ((8, [1, 12, 24, 36]), (16, [1, 6, 12, 18])):
+        model = build("deeplabv3", output_stride=stride)
+        branches = model.head.context.pool.branches
+        assert [branch[0].dilation[0] for branch in branches] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "expected"),
+    [
+        ("ccnet", None, {"auxiliary": 0.4}),
+        ("danet", None, {"position": 1.0, "channel": 1.0}),
+        ("danet", "mmseg", {"position": 1.0, "channel": 1.0, "auxiliary": 0.4}),
+        ("deeplabv3", None, {"auxiliary": 0.5}),
+        ("fcn", None, {}),
+        ("fcn", "ocnet", {}),
+        ("interaction", None, {"pca": 0.1, "diversity": 0.1}),
+        ("nonlocal", None, {"auxiliary": 0.4}),
+        ("ocnet_base", None, {"auxiliary": 0.4}),
+        ("pspnet", None, {"auxiliary": 0.4}),
+    ],
+)
+def test_losses(name: str, variant: str | None, expected: dict[str, float]) -> None:
+    assert tiny(name, variant=variant).loss_weights == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "expected"),
+    [
+        ("ccnet", None, True),
+        ("danet", None, True),
+        ("danet", "mmseg", False),
+        ("deeplabv3", None, False),
+        ("deeplabv3", "encoding", True),
+        ("ocnet_asp", None, True),
+        ("pspnet", None, True),
+        ("pspnet", "mmseg", False),
+    ],
+)
+def test_enlargement(name: str, variant: str | None, expected: bool) -> None:
+    model = tiny(name, variant=variant)
+    assert model.align_corners is expected
+    inside = [m.align_corners for m in model.head.modules() if hasattr(m, "align_corners")]
+    assert set(inside) <= {expected}
+
+
+def side(name: str, variant: str | None = None) -> tuple[int, bool, list[str], float]:
+    """Width, bias, the layers, and the dropout of a side head on 1024 channels."""
+    head = build(name, variant=variant, auxiliary=True).auxiliary_head
+    conv, drop = head.reduce[0], head.classify[0]
+    kinds = [type(m).__name__ for m in [*head.reduce, drop]]
+    return conv.out_channels, conv.bias is not None, kinds, drop.p
+
+
+def test_side_heads() -> None:
+    relu, leaky = ["Conv2d", "BatchNorm2d", "ReLU"], ["Conv2d", "BatchNorm2d", "LeakyReLU"]
+    assert side("danet") == (256, False, [*relu, "Dropout"], 0.1)
+    assert side("danet", "mmseg") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert side("pspnet") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert side("ccnet") == (512, True, [*leaky, "Dropout2d"], 0.1)
+    assert side("ocnet_base") == (512, True, [*leaky, "Dropout2d"], 0.05)
+    assert side("ocnet_asp") == (512, True, [*leaky, "Dropout2d"], 0.1)
+    assert side("ocnet_pyramid") == (512, True, ["Conv2d", "BatchNorm2d", "Dropout2d"], 0.05)
+    assert side("ocnet_base", "openseg")[3] == 0.0
+
+
+def rectifiers(module: nn.Module) -> set[float]:
+    slopes = {m.negative_slope for m in module.modules() if isinstance(m, nn.LeakyReLU)}
+    return slopes | {0.0 for m in module.modules() if isinstance(m, nn.ReLU)}
+
+
+def test_rectifiers_of_the_heads() -> None:
+    assert rectifiers(tiny("ccnet").head) == {0.01}
+    assert rectifiers(tiny("ccnet", variant="mmseg").head) == {0.0}
+    assert rectifiers(tiny("ocnet_asp").head) == {0.01}
+    assert rectifiers(tiny("danet").head) == {0.0}
+    assert len(tiny("ocnet_pyramid").head.context.reduce) == 2  # no rectifier
+
+
+def test_dropout_of_the_heads() -> None:
+    def drops(name: str, variant: str | None = None) -> list[tuple[str, float]]:
+        layers = tiny(name, variant=variant).head.modules()
+        kinds = (nn.Dropout, nn.Dropout2d)
+        return [(type(m).__name__, m.p) for m in layers if isinstance(m, kinds) and m.p]
+
+    assert drops("fcn") == [("Dropout", 0.1)]
+    assert drops("fcn", "ocnet") == [("Dropout2d", 0.05)]
+    assert drops("fcn", "mmseg") == [("Dropout2d", 0.1)]
+    assert drops("ccnet") == [("Dropout2d", 0.1)]
+    assert drops("ocnet_asp") == [("Dropout2d", 0.1)]
+    assert drops("ocnet_base") == [("Dropout2d", 0.05)]
+    assert drops("deeplabv3") == [("Dropout", 0.5)]
+    assert drops("deeplabv3", "encoding") == [("Dropout2d", 0.5), ("Dropout", 0.1)]
+    assert drops("deeplabv3", "mmseg") == [("Dropout2d", 0.1)]
+
+
+def test_first_weights_of_mmsegmentation() -> None:
+    """Normal numbers: deviation 0.01 to the classes, sqrt(2 / fan out) in front of a norm."""
+    model = create_model("fcn", num_classes=19, backbone="tiny", width=96, variant="mmseg")
+    last = model.head.classify[1]
+    assert last.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert last.bias.abs().max() == 0
+    for conv, fan in (
+        (model.head.context.bottleneck[0], 96 * 9),
+        (model.auxiliary_head.reduce[0], 64 * 9),
+    ):
+        assert conv.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
+        assert conv.weight.abs().max() > 3 * conv.weight.std()  # no uniform numbers
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_variant_trains_and_tests(name: str) -> None:
+    for variant, wiring in NETWORKS[name].wirings.items():
+        model = tiny(name, variant=variant)
+        images = torch.randn(2, 3, 40, 56)
+        out = model.train()(images)
+        assert ("auxiliary" in out.auxiliary) is wiring.auxiliary
+        assert set(out.auxiliary) | set(out.penalties) == set(model.loss_weights)
+        out = model.eval()(images)
+        assert out.logits.shape == (2, 3, 40, 56)
+        assert out.logits.isfinite().all()
+        assert out.auxiliary == {}
+        assert out.penalties == {}
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_tells_its_paper(name: str) -> None:
+    network = NETWORKS[name]
+    assert network.paper
+    assert network.attention
+    assert 2014 < network.year < 2026
+
+
+def test_concat_head_of_ccnet_joins_the_map_first() -> None:
+    model = tiny("ccnet", recurrence=1).eval()
+    seen: dict[str, torch.Tensor] = {}
+    joined = model.head.context.join
+    joined.register_forward_hook(lambda _m, args, out: seen.update(x=args[0], out=out))
+    model(torch.randn(1, 3, 40, 56))
+    assert torch.equal(seen["out"][:, :64], seen["x"])
+    assert torch.equal(seen["out"][:, 64:], joined.branch(seen["x"]))
+
+
+def test_interaction_fuses_a_pyramid() -> None:
+    model = tiny("interaction", layers=2, size=(4, 6)).train()
+    assert [w.shape for w in model.head.attention.maps] == [(24, 64), (24, 64)]
+    model(torch.randn(2, 3, 40, 56)).logits.sum().backward()
+    assert all(w.grad.abs().max() > 0 for w in model.head.attention.maps)
+    with pytest.raises(UserError, match="layers is 1 to 3, not 4"):
+        tiny("interaction", layers=4)
+
+
+def test_unknown_variant_is_told() -> None:
+    with pytest.raises(UserError, match="'ccnet' has no variant 'gluon'; it has official, mmseg"):
+        tiny("ccnet", variant="gluon")
