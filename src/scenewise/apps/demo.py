@@ -4,6 +4,7 @@ Trains networks alike on generated scenes, tests them, shows what they predict a
 """
 
 import argparse
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -165,11 +166,9 @@ def _decided_pixel(mask: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _curves(results: Sequence[Result]) -> Image.Image:
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     drawing = Figure(figsize=(11, 3.6), layout="constrained")
-    canvas = FigureCanvasAgg(drawing)
     loss, context = drawing.subplots(1, 2)
     for result in results:
         loss.plot(*zip(*result.curve.loss, strict=True), label=result.network, linewidth=1)
@@ -180,5 +179,6 @@ def _curves(results: Sequence[Result]) -> Image.Image:
     for axes in (loss, context):
         axes.grid(alpha=0.3)
         axes.legend()
-    canvas.draw()
-    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+    buffer = io.BytesIO()
+    drawing.savefig(buffer, format="png")
+    return Image.open(buffer)
