@@ -1,0 +1,273 @@
+"""The Lightning data module: from a folder or generated scenes to batches."""
+
+import math
+import os
+from collections.abc import Callable, Iterator, Sized
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+from torch.utils.data import DataLoader, DistributedSampler
+
+from scenewise.classes import Classes
+from scenewise.data.datasets import FolderDataset, Sample, SegmentationDataset, Transform
+from scenewise.data.scenes import Scenes
+from scenewise.data.transforms import eval_transform, train_transform
+from scenewise.errors import UserError
+
+Format = Literal["scenes", "folder"]
+# How to open one split of a format that lives in files: (root, split, transform) -> data set.
+FORMATS: dict[str, Callable[[Path, str, Transform | None], SegmentationDataset]] = {
+    "folder": FolderDataset,
+}
+SPLITS = ("train", "val", "test")
+LARGEST_CROP = 768
+
+
+class SegmentationData(LightningDataModule):
+    """Batches for training, validation and testing.
+
+    A batch is ``{"image": uint8 (B, 3, h, w), "mask": int64 (B, h, w), "name": list of str}``.
+    ``classes``, ``num_classes`` and ``context_classes`` are known right after construction;
+    what was left open (``None``) is chosen from the data by ``setup("fit")``.
+
+    Args:
+        format: how the data is laid out: "folder" for your own pictures, "scenes" for generated
+            ones.
+        root: folder of the data set; not used by "scenes".
+        crop_size: side, or (height, width), of the training windows in pixels; by default the size
+            of a typical picture, at most 768.
+        batch_size: training pictures a step and process; by default 2 to 8, by window and device.
+        eval_batch_size: pictures a step in validation and test; more than 1 needs equal sizes.
+        num_workers: processes that prepare batches; by default one a core, at most 8, and none for
+            a tiny set.
+        scale: smallest and largest factor of random scaling; by default 0.5 to 2, and none for
+            "scenes", whose context would be cut away.
+        flip: mirror half of the training pictures.
+        photometric: change brightness, contrast, saturation and hue in training; by default yes,
+            but not for "scenes", whose light changes already.
+        scenes_train: number of generated training scenes.
+        scenes_val: number of generated validation scenes, and of test scenes.
+        scenes_size: (height, width) of generated scenes in pixels.
+        seed: order of the training pictures, and which training scenes are generated; validation
+            and test scenes are always the same.
+
+    Raises:
+        UserError: an argument out of range, or no split can be read under ``root``.
+    """
+
+    def __init__(
+        self,
+        format: Format = "folder",
+        root: str | None = None,
+        crop_size: int | tuple[int, int] | None = None,
+        batch_size: int | None = None,
+        eval_batch_size: int = 1,
+        num_workers: int | None = None,
+        scale: tuple[float, float] | None = None,
+        flip: bool = True,
+        photometric: bool | None = None,
+        scenes_train: int = 1024,
+        scenes_val: int = 64,
+        scenes_size: tuple[int, int] = (64, 192),
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.format = format
+        self.root = root
+        self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
+        self.batch_size = batch_size
+        self.eval_batch_size = eval_batch_size
+        self.num_workers = num_workers
+        self.scale = scale or ((1.0, 1.0) if format == "scenes" else (0.5, 2.0))
+        self.flip = flip
+        self.photometric = format != "scenes" if photometric is None else photometric
+        self.scenes_train = scenes_train
+        self.scenes_val = scenes_val
+        self.scenes_size = scenes_size
+        self.seed = seed
+        self._check_arguments()
+        self._datasets: dict[str, SegmentationDataset] = {}
+        known = self._first_split()
+        self.classes: Classes = known.classes
+        self.num_classes = len(known.classes)
+        self.context_classes = known.context_classes
+
+    def _check_arguments(self) -> None:
+        if self.format != "scenes" and self.format not in FORMATS:
+            names = ", ".join(sorted([*FORMATS, "scenes"]))
+            raise UserError(f"no data format '{self.format}'; choose one of {names}")
+        if self.format != "scenes" and self.root is None:
+            raise UserError(f"format '{self.format}' needs the data's folder; give --data.root DIR")
+        low, high = self.scale
+        batch_size = 1 if self.batch_size is None else self.batch_size
+        smallest = min(*(self.crop_size or (1, 1)), batch_size, self.eval_batch_size)
+        if smallest < 1 or (self.num_workers or 0) < 0 or not 0 < low <= high:
+            raise UserError(
+                f"crop_size {self.crop_size}, batch_size {self.batch_size}, eval_batch_size "
+                f"{self.eval_batch_size}, num_workers {self.num_workers} and scale {self.scale} "
+                "must be positive, and scale from small to large; correct the one that is not"
+            )
+
+    def _first_split(self) -> SegmentationDataset:
+        """Any split that can be opened: a set may hold only what its user trains or tests on."""
+        errors = []
+        for split in SPLITS:
+            try:
+                return self.dataset(split)
+            except UserError as error:
+                errors.append(error)
+        raise errors[0]
+
+    def dataset(self, split: str) -> SegmentationDataset:
+        """The data set of one split; without random transforms unless ``setup`` added them."""
+        if split not in self._datasets:
+            self._datasets[split] = self._open(split)
+        return self._datasets[split]
+
+    def _open(self, split: str) -> SegmentationDataset:
+        if self.format == "scenes":
+            held_out = {"val": 2**31, "test": 2**31 + 1}
+            length = self.scenes_val if split in held_out else self.scenes_train
+            return Scenes(length, self.scenes_size, held_out.get(split, self.seed))
+        return FORMATS[self.format](Path(self.root or ""), split, eval_transform())
+
+    def setup(self, stage: str) -> None:
+        """Open the splits of ``stage`` and choose what was left open.
+
+        Raises:
+            UserError: a split is missing, empty or incomplete.
+        """
+        needed = {"fit": ("train", "val"), "validate": ("val",), "test": ("test",)}
+        for split in needed.get(stage, ()):
+            self.dataset(split)
+        if stage == "fit":
+            train = self.dataset("train")
+            self.crop_size = self.crop_size or typical_size(train)
+            self.batch_size = self.batch_size or _fitting_batch(self.crop_size)
+            train.transform = train_transform(
+                self.crop_size,
+                self.scale,
+                self.flip,
+                self.photometric,
+                self.classes.ignore_index,
+            )
+
+    def train_dataloader(self) -> DataLoader[Sample]:
+        """Random windows in an order that depends on ``seed`` and the epoch alone."""
+        train, (world, rank) = self.dataset("train"), self._processes()
+        sampler: DistributedSampler[Any] = DistributedSampler(train, world, rank, seed=self.seed)
+        batch = self.batch_size or 1
+        return self._loader(train, sampler, batch, drop_last=len(sampler) > batch)
+
+    def val_dataloader(self) -> DataLoader[Sample]:
+        return self._evaluation("val")
+
+    def test_dataloader(self) -> DataLoader[Sample]:
+        return self._evaluation("test")
+
+    def _evaluation(self, split: str) -> DataLoader[Sample]:
+        dataset, (world, rank) = self.dataset(split), self._processes()
+        if len(dataset) < world:
+            raise UserError(
+                f"split '{split}' has {len(dataset)} pictures for {world} processes; use at most "
+                f"{len(dataset)} processes"
+            )
+        return self._loader(dataset, EachOnce(dataset, world, rank), self.eval_batch_size)
+
+    def _loader(
+        self,
+        dataset: SegmentationDataset,
+        sampler: DistributedSampler[Any],
+        batch_size: int,
+        drop_last: bool = False,
+    ) -> DataLoader[Sample]:
+        workers = _workers(len(dataset)) if self.num_workers is None else self.num_workers
+        world, rank = self._processes()
+        return DataLoader(
+            dataset,
+            batch_size,
+            sampler=sampler,
+            num_workers=workers,
+            collate_fn=collate,
+            pin_memory=torch.cuda.is_available(),
+            drop_last=drop_last,
+            persistent_workers=workers > 0,
+            generator=torch.Generator().manual_seed(self.seed * world + rank),
+        )
+
+    def _processes(self) -> tuple[int, int]:
+        """How many processes there are, and which of them this is."""
+        if self.trainer is None:
+            return 1, 0
+        return self.trainer.world_size, self.trainer.global_rank
+
+
+class EachOnce(DistributedSampler[Any]):
+    """Gives every index to exactly one process, in order; some processes get one index more.
+
+    PyTorch's own sampler repeats indices until all processes have equally many, which counts some
+    pictures twice. It is a ``DistributedSampler`` so that Lightning leaves it in place.
+
+    >>> [list(EachOnce(range(5), num_replicas=2, rank=r)) for r in (0, 1)]
+    [[0, 2, 4], [1, 3]]
+    """
+
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)  # type: ignore[arg-type]
+        self._indices = range(rank, len(dataset), num_replicas)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+
+def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
+    """One batch of samples.
+
+    Raises:
+        UserError: the samples differ in size.
+    """
+    sizes = {tuple(sample["mask"].shape) for sample in samples}
+    if len(sizes) > 1:
+        raise UserError(
+            f"pictures of different sizes {sorted(sizes)} cannot share a batch; evaluate them one "
+            "by one with eval_batch_size 1"
+        )
+    return {
+        "image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
+        "mask": torch.stack([sample["mask"].as_subclass(Tensor) for sample in samples]).long(),
+        "name": [sample["name"] for sample in samples],
+    }
+
+
+def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
+    """The median (height, width) of up to five pictures, in multiples of 8 up to 768."""
+    step = math.ceil(len(dataset) / 5)
+    sizes = torch.tensor([dataset.read(i)[1].shape for i in range(0, len(dataset), step)])
+    height, width = sizes.median(dim=0).values.tolist()
+    return _multiple_of_8(height), _multiple_of_8(width)
+
+
+def _multiple_of_8(length: int) -> int:
+    return min(LARGEST_CROP, max(8, length // 8 * 8))
+
+
+def _fitting_batch(crop_size: tuple[int, int]) -> int:
+    """2 to 8 pictures: 2**16 pixels for each GiB of GPU memory, 2**19 without a GPU."""
+    pixels = 2**19
+    if torch.cuda.is_available():
+        pixels = torch.cuda.get_device_properties(0).total_memory // 2**14
+    return min(8, max(2, pixels // (crop_size[0] * crop_size[1])))
+
+
+def _workers(pictures: int) -> int:
+    """One process a core that this process may use, at most 8; none for a tiny set."""
+    if pictures < 32:
+        return 0
+    affinity = getattr(os, "sched_getaffinity", None)
+    return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)

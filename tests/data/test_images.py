@@ -1,0 +1,160 @@
+"""Files of every usual kind become the right numbers, and broken ones a sentence."""
+
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scenewise.data.images import read_image, read_mask
+from scenewise.errors import UserError
+
+RED, BLUE = (250, 10, 20), (5, 15, 240)
+
+
+def two_colors(height: int = 5, width: int = 7) -> Image.Image:
+    """A blue picture whose upper left pixel is red."""
+    picture = Image.new("RGB", (width, height), BLUE)
+    picture.putpixel((0, 0), RED)
+    return picture
+
+
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+def test_rgb_is_read_exactly(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    two_colors().save(path)
+    image = read_image(path)
+    assert image.shape == (3, 5, 7)
+    assert image.dtype == torch.uint8
+    assert tuple(image[:, 0, 0].tolist()) == RED
+    assert tuple(image[:, 4, 6].tolist()) == BLUE
+
+
+def test_exif_orientation_is_respected(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    picture = Image.new("RGB", (32, 16), BLUE)
+    picture.paste(RED, (0, 0, 8, 8))
+    picture.save(tmp_path / "a.jpg", exif=exif, quality=95)
+    image = read_image(tmp_path / "a.jpg")
+    assert image.shape == (3, 32, 16)
+    assert image[0, 2, 13] > 200  # upper left has become upper right
+    assert image[0, 2, 2] < 60
+
+
+def test_sixteen_bits_keep_the_upper_eight(tmp_path: Path) -> None:
+    values = np.array([[0, 255, 256], [0x1234, 0x7FFF, 0xFFFF]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "a.png")
+    image = read_image(tmp_path / "a.png")
+    assert image.tolist() == [[[0, 0, 1], [0x12, 0x7F, 0xFF]]] * 3
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "RGBA", "P", "1"])
+def test_other_modes_become_rgb(tmp_path: Path, mode: str) -> None:
+    white = Image.new("RGB", (7, 5), "white").convert(mode)
+    white.save(tmp_path / "a.png")
+    assert read_image(tmp_path / "a.png").unique().tolist() == [255]
+
+
+def test_transparent_palette_and_cmyk(tmp_path: Path) -> None:
+    two_colors().quantize(4).save(tmp_path / "a.png", transparency=b"\x00\x80")
+    assert tuple(read_image(tmp_path / "a.png")[:, 0, 0].tolist()) == RED
+    Image.new("CMYK", (7, 5), (0, 255, 255, 0)).save(tmp_path / "a.jpg")
+    assert read_image(tmp_path / "a.jpg").float().mean(dim=(1, 2)).round().tolist() == [255, 0, 0]
+
+
+def test_a_picture_of_floats_has_no_known_range(tmp_path: Path) -> None:
+    Image.new("F", (7, 5), 0.5).save(tmp_path / "a.tif")
+    with pytest.raises(UserError, match="save it as 8 bits"):
+        read_image(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+def test_masks_keep_their_ids(tmp_path: Path, mode: str) -> None:
+    ids = np.array([[0, 1, 2], [11, 254, 255]])
+    if mode == "I;16":
+        picture = Image.fromarray(ids.astype(np.uint16))
+    else:
+        picture = Image.fromarray(ids.astype(np.uint8))
+    if mode == "P":
+        picture.putpalette([255, 0, 0] * 256)
+    picture.save(tmp_path / "a.png")
+    mask = read_mask(tmp_path / "a.png")
+    assert mask.dtype == torch.uint8
+    assert mask.tolist() == ids.tolist()
+
+
+def test_one_bit_masks_are_zero_and_one(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[True, False]])).save(tmp_path / "a.png")
+    assert read_mask(tmp_path / "a.png").tolist() == [[1, 0]]
+
+
+def test_masks_that_are_no_masks(tmp_path: Path) -> None:
+    two_colors().save(tmp_path / "rgb.png")
+    Image.fromarray(np.array([[0, 26001]], dtype=np.uint16)).save(tmp_path / "instances.png")
+    with pytest.raises(UserError, match=r"rgb\.png' is a colour picture .*one byte a pixel"):
+        read_mask(tmp_path / "rgb.png")
+    with pytest.raises(UserError, match=r"instances\.png' holds ids from 0 to 26001"):
+        read_mask(tmp_path / "instances.png")
+
+
+@pytest.mark.parametrize("read", [read_image, read_mask])
+def test_missing_unreadable_truncated(tmp_path: Path, read) -> None:
+    with pytest.raises(UserError, match=r"no such .*gone\.png'; check the path"):
+        read(tmp_path / "gone.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(UserError, match=r"cannot read .*text\.png"):
+        read(tmp_path / "text.png")
+    noise = np.random.default_rng(0).integers(0, 255, (40, 40), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    half = (tmp_path / "whole.png").read_bytes()[:800]
+    (tmp_path / "half.png").write_bytes(half)
+    with pytest.raises(UserError, match=r"cannot read .*half\.png.*replace or remove"):
+        read(tmp_path / "half.png")
+    with pytest.raises(UserError, match="cannot read"):
+        read(tmp_path)
+
+
+def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    two_colors(40, 40).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 500)
+    with pytest.raises(UserError, match="decompression bomb"):
+        read_image(tmp_path / "a.png")
+
+
+def test_masks_whose_ids_cannot_be_told(tmp_path: Path) -> None:
+    ids = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
+    ids.save(tmp_path / "lossy.png", format="JPEG")
+    with pytest.raises(UserError, match=r"lossy\.png' is a JPEG picture, which blurs ids"):
+        read_mask(tmp_path / "lossy.png")
+    (tmp_path / "four_bits.png").write_bytes(grey_png(4, 4, bits=4))
+    with pytest.raises(UserError, match=r"four_bits\.png' has 4 bits of grey"):
+        read_mask(tmp_path / "four_bits.png")
+
+
+def test_a_mask_is_turned_like_its_picture(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    Image.fromarray(ids).save(tmp_path / "a.png", exif=exif)
+    assert read_mask(tmp_path / "a.png").tolist() == np.rot90(ids, -1).tolist()
+
+
+def grey_png(height: int, width: int, bits: int) -> bytes:
+    """A grey PNG of few bits a pixel, all zero; PIL reads such files but does not write them."""
+
+    def chunk(name: bytes, content: bytes) -> bytes:
+        check = zlib.crc32(name + content)
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", check)
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    row = b"\0" + bytes((width * bits + 7) // 8)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(row * height))
+        + chunk(b"IEND", b"")
+    )

@@ -1,0 +1,143 @@
+"""Joint transforms keep picture and mask together and draw from PyTorch alone."""
+
+import pickle
+
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from scenewise.data.transforms import (
+    MEAN_COLOR,
+    RandomScaleCrop,
+    eval_transform,
+    photometric_distortion,
+    train_transform,
+)
+
+
+def gradient(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
+    """A picture whose channels are row, column and 0, with the row as its mask."""
+    rows = torch.arange(height, dtype=torch.uint8)[:, None].expand(height, width)
+    columns = torch.arange(width, dtype=torch.uint8).expand(height, width)
+    image = torch.stack([rows, columns, torch.zeros_like(rows)])
+    return tv_tensors.Image(image), tv_tensors.Mask(rows.clone())
+
+
+def test_a_crop_at_scale_one_is_a_window() -> None:
+    image, mask = gradient(31, 41)
+    corners = set()
+    for _ in range(200):
+        patch, ids = RandomScaleCrop((7, 11), (1.0, 1.0))(image, mask)
+        top, left = int(patch[0, 0, 0]), int(patch[1, 0, 0])
+        corners.add((top, left))
+        assert torch.equal(patch, image[:, top : top + 7, left : left + 11])
+        assert torch.equal(ids, mask[top : top + 7, left : left + 11])
+    tops, lefts = zip(*corners, strict=True)
+    assert (min(tops), max(tops), min(lefts), max(lefts)) == (0, 24, 0, 30)
+
+
+@pytest.mark.parametrize("factor", [0.5, 0.7, 1.3, 2.0])
+def test_picture_and_mask_stay_together_when_scaled(factor: float) -> None:
+    image, mask = gradient(101, 131)
+    for _ in range(20):
+        patch, ids = RandomScaleCrop((23, 31), (factor, factor))(image, mask)
+        inner = slice(2, -2)
+        assert (patch[0, inner].float() - ids[inner].float()).abs().max() <= 1
+        slope = (patch[0, -3].float() - patch[0, 2].float()).mean() / (23 - 5)
+        assert slope.item() == pytest.approx(1 / factor, rel=0.1)
+        slope = (patch[1, :, -3].float() - patch[1, :, 2].float()).mean() / (31 - 5)
+        assert slope.item() == pytest.approx(1 / factor, rel=0.1)
+
+
+def test_the_mask_is_not_shifted_against_the_picture() -> None:
+    image, mask = gradient(101, 131)
+    shifts = []
+    for _ in range(50):
+        patch, ids = RandomScaleCrop((23, 31), (0.7, 0.7))(image, mask)
+        shifts.append((patch[0, 2:-2].double() - ids[2:-2].double()).mean())
+    assert abs(torch.stack(shifts).mean()) < 0.2
+
+
+def test_all_scales_of_the_range_are_drawn() -> None:
+    image, mask = gradient(200, 200)
+    crop = RandomScaleCrop((20, 20), (0.5, 2.0))
+    factors = [
+        20 / float(crop(image, mask)[0][0].float().diff(dim=0).sum(0).mean()) for _ in "x" * 200
+    ]
+    assert 0.45 < min(factors) < 0.6
+    assert 1.8 < max(factors) < 2.3
+
+
+def test_small_pictures_are_padded_with_the_mean_colour_and_ignored() -> None:
+    image, mask = gradient(5, 7)
+    patch, ids = RandomScaleCrop((13, 11), (1.0, 1.0), ignore_index=99)(image, mask)
+    assert torch.equal(patch[:, :5, :7], image)
+    assert torch.equal(ids[:5, :7], mask)
+    outside = torch.ones(13, 11, dtype=torch.bool)
+    outside[:5, :7] = False
+    assert ids[outside].unique().tolist() == [99]
+    assert patch[:, outside].float().mean(dim=1).tolist() == list(MEAN_COLOR)
+
+
+@pytest.mark.parametrize("size", [(5, 7), (1, 200), (61, 43)])
+def test_the_result_always_has_the_wanted_size(size: tuple[int, int]) -> None:
+    image, mask = gradient(*size)
+    for _ in range(50):
+        patch, ids = train_transform((24, 37))(image, mask)
+        assert patch.shape == (3, 24, 37)
+        assert ids.shape == (24, 37)
+        assert patch.dtype == ids.dtype == torch.uint8
+        assert isinstance(ids, tv_tensors.Mask)
+
+
+def test_masks_hold_no_id_that_was_not_there() -> None:
+    ids = torch.tensor([0, 7, 255], dtype=torch.uint8)[torch.randint(3, (50, 60))]
+    image = tv_tensors.Image(torch.zeros(3, 50, 60, dtype=torch.uint8))
+    for _ in range(20):
+        _, result = train_transform((33, 29))(image, tv_tensors.Mask(ids))
+        assert set(result.unique().tolist()) <= {0, 7, 255}
+
+
+def test_flip_mirrors_half_of_the_pictures_with_their_masks() -> None:
+    image, _ = gradient(9, 12)
+    mask = tv_tensors.Mask(image[1].clone())
+    transform = train_transform((9, 12), (1.0, 1.0), photometric=False)
+    mirrored = 0
+    for _ in range(200):
+        patch, ids = transform(image, mask)
+        assert torch.equal(patch[1], ids)
+        mirrored += int(ids[0, 0] == 11)
+    assert 70 < mirrored < 130
+    still = train_transform((9, 12), (1.0, 1.0), flip=False, photometric=False)
+    assert all(torch.equal(still(image, mask)[0], image) for _ in range(20))
+
+
+def test_photometric_distortion_changes_colours_and_never_the_mask() -> None:
+    image = tv_tensors.Image(torch.randint(60, 190, (3, 8, 9), dtype=torch.uint8))
+    mask = tv_tensors.Mask(torch.randint(0, 5, (8, 9), dtype=torch.uint8))
+    results = [photometric_distortion()(image, mask) for _ in range(60)]
+    assert all(torch.equal(ids, mask) for _, ids in results)
+    unchanged = sum(torch.equal(patch, image) for patch, _ in results)
+    assert 0 < unchanged < 15  # all four are skipped once in 16 times
+    means = torch.stack([patch.float().mean() for patch, _ in results])
+    assert means.max() > 1.15 * image.float().mean() > 1.3 * means.min()
+
+
+def test_random_numbers_come_from_pytorch() -> None:
+    image, mask = gradient(60, 70)
+    transform = pickle.loads(pickle.dumps(train_transform((32, 40))))
+    torch.manual_seed(5)
+    first = transform(image, mask)
+    second = transform(image, mask)
+    torch.manual_seed(5)
+    again = transform(image, mask)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], second[0])
+
+
+def test_evaluation_leaves_everything() -> None:
+    image, mask = gradient(6, 7)
+    same = eval_transform()(image, mask)
+    assert torch.equal(same[0], image)
+    assert torch.equal(same[1], mask)
