@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scenewise.attention.precision import widen
+
 if TYPE_CHECKING:
     from scenewise.models import SegmenterOutput
 
@@ -55,7 +57,7 @@ def cross_entropy(
     >>> round(cross_entropy(logits, target).item(), 4)  # log 4
     1.3863
     """
-    logits = _at_least_float32(logits)
+    logits = widen(logits)
     weights = None if class_weights is None else class_weights.to(logits)
     total = F.cross_entropy(
         logits, target, weight=weights, ignore_index=ignore_index, reduction="sum"
@@ -101,9 +103,7 @@ def ohem_cross_entropy(
     0.6931
     """
     with torch.no_grad():
-        loss = F.cross_entropy(
-            _at_least_float32(logits), target, ignore_index=ignore_index, reduction="none"
-        )
+        loss = F.cross_entropy(widen(logits), target, ignore_index=ignore_index, reduction="none")
         probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)
         limit = probability.new_tensor(threshold)
         if min_kept > 0:
@@ -169,7 +169,3 @@ def segmentation_loss(
     for name, value in side.items():
         total = total + weights[name] * value
     return Loss(total, {"main": main, **side})
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

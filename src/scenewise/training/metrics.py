@@ -3,6 +3,7 @@
 Legend: K classes; ``matrix[t, p]`` is the number of pixels of class t that were labelled p.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -94,6 +95,31 @@ def mean_accuracy(matrix: Tensor) -> float:
     return (counts.diagonal() / counts.sum(1)).nanmean().item()
 
 
+def scores(
+    matrix: Tensor, classes: Classes, context_classes: Sequence[int] = ()
+) -> dict[str, float]:
+    """Every number of a confusion matrix by its name; classes that do not occur are left out.
+
+    Args:
+        matrix: (K, K) counts.
+        classes: the names of the K classes.
+        context_classes: ids that only far context tells apart; their mean IoU is ``context_iou``.
+
+    >>> scores(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2), context_classes=(1,))
+    {'miou': 0.775, 'pixel_accuracy': 0.875, 'mean_accuracy': 0.875, 'context_iou': 0.8,
+     'iou/class_0': 0.75, 'iou/class_1': 0.8}
+    """
+    found = {
+        "miou": mean_iou(matrix),
+        "pixel_accuracy": pixel_accuracy(matrix),
+        "mean_accuracy": mean_accuracy(matrix),
+    }
+    if context_classes:
+        found["context_iou"] = mean_iou(matrix, context_classes)
+    each = zip(classes.names, iou(matrix).tolist(), strict=True)
+    return found | {f"iou/{name}": value for name, value in each if not math.isnan(value)}
+
+
 def table(matrix: Tensor, classes: Classes, title: str = "IoU per class") -> Table:
     """A table for the terminal: IoU and share of the pixels of each class, and the means.
 
@@ -154,4 +180,4 @@ def _exact(matrix: Tensor) -> Tensor:
 
 
 def _percent(value: float) -> str:
-    return "-" if value != value else f"{100 * value:.1f}"
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

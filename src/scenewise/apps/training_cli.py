@@ -1,0 +1,240 @@
+"""LightningCLI for segmentation: what it takes from the data, and what it tells at the end."""
+
+import argparse
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import DefaultHelpFormatter
+from lightning.pytorch import Callback, Trainer, callbacks
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from rich.console import Console
+
+from scenewise.data import SegmentationData
+from scenewise.errors import UserError
+from scenewise.models.checkpoints import model_config
+from scenewise.models.weights import read_file
+from scenewise.training.folder import RunFolder
+from scenewise.training.length import length_from_data
+from scenewise.training.metrics import scores, table
+from scenewise.training.task import SegmentationTask, default_backbone, describe
+
+
+class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+    """Options as jsonargparse shows them, examples as they are written."""
+
+
+class SegmentationCLI(LightningCLI):
+    """``fit``, ``validate`` and ``test`` of a :class:`SegmentationTask` on a data set."""
+
+    datamodule: SegmentationData
+    model: SegmentationTask
+    trainer: Trainer
+
+    @classmethod
+    def start(cls, verb: str, words: Sequence[str], examples: str) -> "SegmentationCLI":
+        """Parse ``words`` and run ``verb``."""
+        return cls(
+            SegmentationTask,
+            SegmentationData,
+            save_config_kwargs={"overwrite": True},
+            trainer_defaults={"default_root_dir": "runs", "enable_model_summary": False},
+            seed_everything_default=0,
+            parser_kwargs={
+                "prog": "scenewise",
+                "exit_on_error": False,
+                "formatter_class": HelpFormatter,
+                verb: {"epilog": examples, "exit_on_error": False},
+            },
+            args=[verb, *words],
+            auto_configure_optimizers=False,
+        )
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The verbs, and which of their arguments are no options."""
+        stock = LightningCLI.subcommands()
+        return {verb: stock[verb] for verb in ("fit", "validate", "test")}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """Add the name of the run, EMA, and the checkpoints' options; link the classes."""
+        parser.add_argument(
+            "--name", type=str | None, help="Folder of the run in trainer.default_root_dir."
+        )
+        parser.add_argument(
+            "--ema",
+            type=float | None,
+            help="Also keep an exponential moving average of the weights with this decay, for "
+            "example 0.999; it is what is validated and saved.",
+        )
+        parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
+        parser.set_defaults(
+            {
+                "checkpoint.monitor": "val/miou",
+                "checkpoint.mode": "max",
+                "checkpoint.filename": "best",
+                "checkpoint.save_last": True,
+            }
+        )
+        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse, and refuse a file that is no checkpoint before anything else reads it."""
+        super().parse_arguments(parser, args)
+        path = self.config[self.config.subcommand].ckpt_path
+        if path is not None:
+            check_checkpoint(path)
+
+    def before_instantiate_classes(self) -> None:
+        """Check what is to be loaded, and settle what depends on the machine."""
+        config = self.config[self.subcommand]
+        if config.ckpt_path is not None:
+            config.model.pretrained = False
+        elif self.subcommand != "fit" and config.model.weights is None:
+            raise UserError(
+                f"nothing to {self.subcommand}; give --model RUN_FOLDER, or --config and "
+                "--ckpt_path"
+            )
+        if config.model.backbone is None:
+            config.model.backbone = default_backbone()
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        """A Trainer with loggers, callbacks, length and SyncBN where the user has not chosen."""
+        given = self._get(self.config_init, "trainer")
+        chosen: dict[str, Any] = {}
+        gpus = count_gpus(given.accelerator, given.devices, given.num_nodes)
+        if gpus > 1:
+            chosen["sync_batchnorm"] = True
+        if self.subcommand == "fit" and not given.fast_dev_run:
+            chosen |= self._length(gpus)
+        for name, value in chosen.items():  # so that config.yaml tells it
+            self.config[self.subcommand].trainer[name] = value
+        self.run_folder = RunFolder()
+        if not sys.stdout.isatty():
+            chosen["enable_progress_bar"] = False  # RunFolder prints a line at each validation
+        if given.logger in (None, True) and not given.fast_dev_run:
+            chosen["logger"] = self._loggers(given.default_root_dir)
+        chosen["callbacks"] = [*(given.callbacks or []), *self._callbacks()]
+        return super().instantiate_trainer(**chosen, **kwargs)
+
+    def after_instantiate_classes(self) -> None:
+        """Say what is going to run."""
+        if not self.trainer.is_global_zero:
+            return
+        model = self.model.model
+        millions = sum(p.numel() for p in model.parameters()) / 1e6
+        print(f"{describe(model_config(model))}, {millions:.1f} million parameters")
+        if self.subcommand == "fit":
+            steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
+            print(
+                f"{steps} steps" if steps > 0 else f"{epochs} epochs",
+                f"of {len(self.datamodule.train_dataloader())} batches;",
+                f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
+            )
+
+    def before_validate(self) -> None:
+        """Leave the printing to the table at the end."""
+        self.config_init[self.subcommand].verbose = False
+
+    before_test = before_validate
+
+    def after_fit(self) -> None:
+        """Print the scores of the best or tested model, and where they are."""
+        if not self.trainer.is_global_zero:
+            return
+        matrix, classes = self.run_folder.matrix, self.model.classes
+        if matrix is not None:
+            Console().print(table(matrix, classes))
+            found = scores(matrix, classes, self.model.context_classes())
+            means = {name: value for name, value in found.items() if "/" not in name}
+            print(", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items()))
+        print(f"written to {self.run_folder.folder}")
+
+    after_validate = after_fit
+    after_test = after_fit
+
+    def _length(self, gpus: int) -> dict[str, Any]:
+        trainer = self._get(self.config_init, "trainer")
+        self.datamodule.setup("fit")
+        for name in ("crop_size", "batch_size"):  # now chosen; so that config.yaml tells it
+            self.config[self.subcommand].data[name] = getattr(self.datamodule, name)
+        batches = len(self.datamodule.train_dataloader())
+        length = length_from_data(
+            math.ceil(batches / max(1, gpus)),
+            gpu=gpus > 0,
+            max_epochs=trainer.max_epochs,
+            max_steps=trainer.max_steps,
+            accumulate=trainer.accumulate_grad_batches,
+        )
+        if trainer.val_check_interval is not None or trainer.check_val_every_n_epoch != 1:
+            length.pop("val_check_interval", None)
+            length.pop("check_val_every_n_epoch", None)
+        if trainer.log_every_n_steps is None:
+            length["log_every_n_steps"] = max(1, min(10, batches))
+        return length
+
+    def _loggers(self, root: str | None) -> list[Logger]:
+        config = self.config[self.subcommand]
+        network = (self.model.model.recipe or {"name": "own"})["name"]
+        name = str(config.name or (network if self.subcommand == "fit" else self.subcommand))
+        base = Path(root or "runs")
+        version = free_version(base / name)
+        return [
+            CSVLogger(base, name, version),
+            TensorBoardLogger(base, name, version, default_hp_metric=False),
+        ]
+
+    def _callbacks(self) -> list[Callback]:
+        config = self.config[self.subcommand]
+        added: list[Callback] = [self.run_folder]
+        given = config.trainer.callbacks or []
+        bars = [each for each in given if "ProgressBar" in str(each.class_path)]
+        if config.trainer.enable_progress_bar is not False and not bars and sys.stdout.isatty():
+            added.append(TQDMProgressBar())
+        if config.ema is not None and self.subcommand == "fit":
+            added.insert(0, moving_average(config.ema))
+        return added
+
+
+def moving_average(decay: float) -> Callback:
+    """Lightning's callback that keeps an exponential moving average of the weights."""
+    if not 0 < decay < 1:
+        raise UserError(f"--ema is {decay}; give a decay between 0 and 1, for example 0.999")
+    if not hasattr(callbacks, "EMAWeightAveraging"):
+        raise UserError("--ema needs lightning 2.6 or newer; pip install 'lightning>=2.6'")
+    return callbacks.EMAWeightAveraging(decay=decay)
+
+
+def check_checkpoint(path: str) -> None:
+    """Raise a UserError unless ``path`` is a checkpoint that ``fit`` wrote; execute nothing."""
+    if "scenewise" not in read_file(path):
+        raise UserError(f"'{path}' is no checkpoint of Scenewise; give one that fit wrote")
+
+
+def count_gpus(accelerator: Any, devices: Any, nodes: int) -> int:
+    """How many CUDA GPUs Lightning's arguments name, on all nodes.
+
+    >>> count_gpus("cpu", 2, 1)
+    0
+    """
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return 0
+    if devices == "auto":
+        return CUDAAccelerator.auto_device_count() * nodes
+    return len(CUDAAccelerator.parse_devices(devices) or []) * nodes
+
+
+def free_version(folder: Path) -> int:
+    """The number of the next run in ``folder``, after version_0, version_1, ...
+
+    >>> free_version(Path("no such folder"))
+    0
+    """
+    taken = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
+    return 1 + max((int(number) for number in taken if number.isdigit()), default=-1)

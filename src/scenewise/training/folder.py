@@ -1,0 +1,109 @@
+"""What a run leaves behind: the best model, ready for use, and its scores."""
+
+import math
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from scenewise.files import write_json
+from scenewise.models import load_model
+from scenewise.models.weights import read_file
+from scenewise.training.metrics import scores
+from scenewise.training.task import SegmentationTask
+
+
+class RunFolder(Callback):
+    """Leave ``config.json``, ``model.safetensors`` and ``metrics.json`` in the run's folder.
+
+    After ``fit`` the model is that of the best checkpoint (of the last step if no validation ran),
+    also when the training was stopped with Ctrl-C. The folder is ready for ``load_model`` and
+    ``--model``.
+
+    Attributes:
+        folder: where the run writes.
+        matrix: the confusion matrix of the model that was written or evaluated, if there is one.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.matrix: Tensor | None = None
+        self._seen: dict[int, tuple[int, Tensor]] = {}  # step -> epoch, matrix
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn the folder; every process must ask for it."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Remember the scores of this step; after ``validate``, write them."""
+        assert isinstance(pl_module, SegmentationTask)
+        if trainer.sanity_checking or pl_module.matrix is None:
+            return
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._seen[trainer.global_step] = trainer.current_epoch, pl_module.matrix
+            self._print(trainer)
+        else:
+            self._write_scores(trainer, pl_module, "val", pl_module.matrix)
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the scores."""
+        assert isinstance(pl_module, SegmentationTask)
+        if pl_module.matrix is not None:
+            self._write_scores(trainer, pl_module, "test", pl_module.matrix)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the best model and its scores."""
+        self._write_best(trainer, pl_module)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write the best model so far when the user stops a training."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == TrainerFn.FITTING:
+            self._write_best(trainer, pl_module)
+
+    def _print(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and trainer.progress_bar_callback is None:
+            loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+            score = float(trainer.callback_metrics["val/miou"])
+            print(
+                f"epoch {trainer.current_epoch}, step {trainer.global_step}: "
+                f"train loss {loss:.3f}, mIoU {100 * score:.1f} %",
+                flush=True,
+            )
+
+    def _write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        saver = trainer.checkpoint_callback
+        best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) else Path()
+        if best.is_file():
+            load_model(best).save_pretrained(self.folder)
+            step = int(read_file(best)["global_step"])
+        else:
+            pl_module.model.save_pretrained(self.folder)
+            step = trainer.global_step
+        if step in self._seen:
+            epoch, matrix = self._seen[step]
+            self._write_scores(trainer, pl_module, "val", matrix, epoch=epoch, step=step)
+
+    def _write_scores(
+        self,
+        trainer: Trainer,
+        task: SegmentationTask,
+        stage: str,
+        matrix: Tensor,
+        **when: int,
+    ) -> None:
+        self.matrix = matrix
+        if trainer.is_global_zero:
+            found = {**when, **scores(matrix, task.classes, task.context_classes())}
+            write_json(self.folder / "metrics.json", {stage: _without_nan(found)})
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -1,0 +1,319 @@
+"""The job of training one network, for Lightning's Trainer."""
+
+import logging
+import math
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import LightningModule
+from torch import Tensor, nn
+from torch.optim import SGD, AdamW, Optimizer
+
+from scenewise.classes import Classes
+from scenewise.errors import UserError
+from scenewise.models import Segmenter, create_model, load_model
+from scenewise.models.checkpoints import model_config
+from scenewise.training.losses import OHEM, cross_entropy, segmentation_loss
+from scenewise.training.metrics import ConfusionMatrix, scores
+from scenewise.training.schedule import poly_schedule
+
+_log = logging.getLogger(__name__)
+
+
+class SegmentationTask(LightningModule):
+    """Train, validate and test a network: loss, optimiser, schedule and scores.
+
+    The defaults follow DANet (Fu et al., CVPR 2019): SGD with momentum 0.9 and weight decay 1e-4,
+    ten times the rate for the head, poly schedule with power 0.9 in each step, the sum of the
+    network's losses. Scores are of one confusion matrix over the whole set.
+
+    Args:
+        classes: what the ids in the masks mean; the data set knows.
+        network: name of the network; `scenewise models` lists them.
+        backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else resnet18.
+        pretrained: start the backbone from timm's ImageNet weights. Default: if they can be had;
+            if not, a warning says so and it starts from random weights.
+        weights: folder or .ckpt of a trained model to start from or to test. It brings its own
+            network: the arguments from network to head are then not used.
+        backbone_weights: file of tensors, whole or partial, to start the backbone from.
+        output_stride: pixels of the picture for one pixel of the feature map, 8, 16 or 32.
+        multi_grid: dilations of the last ResNet stage, for example [4, 8, 16].
+        auxiliary: train a side FCN head on the third stage. Default: as published.
+        variant: whose code of the network, where several are published. Default: the authors'.
+        head: further options of the network, for example {"similarity": "direct"}.
+        optimizer: "sgd" or "adamw". Default: adamw for backbones with layer norm (transformers,
+            ConvNeXt), else sgd.
+        lr: learning rate of the backbone. Default: 1e-4 for adamw; for sgd 0.01 divided by the
+            sum of the weights of the losses, 0.0033 for DANet's three.
+        momentum: of SGD.
+        weight_decay: on every parameter. Default: 1e-4 for sgd, 0.01 for adamw.
+        head_multiplier: factor of the learning rate for all but the backbone.
+        power: of the poly schedule.
+        floor: factor of the learning rate at the end, 0 to 1.
+        warmup: number of steps over which the learning rate rises at first.
+        class_weights: one factor for each class in the loss.
+        ohem: let only hard pixels count in the main loss (online hard example mining).
+        ohem_threshold: pixels whose true class has at most this probability are hard.
+        ohem_min_kept: number of pixels of a batch that count at least.
+
+    Raises:
+        UserError: an unknown network, backbone or option, a number outside its range, or weights
+            of a model with another number of classes.
+
+    >>> task = SegmentationTask(Classes.numbered(3), network="fcn", backbone="tiny")
+    >>> task.model.classes.names
+    ('class_0', 'class_1', 'class_2')
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        classes: Classes,
+        network: str = "danet",
+        backbone: str | None = None,
+        pretrained: bool | None = None,
+        weights: str | None = None,
+        backbone_weights: str | None = None,
+        output_stride: int = 8,
+        multi_grid: list[int] | None = None,
+        auxiliary: bool | None = None,
+        variant: str | None = None,
+        head: dict[str, Any] | None = None,
+        optimizer: Literal["sgd", "adamw"] | None = None,
+        lr: float | None = None,
+        momentum: float = 0.9,
+        weight_decay: float | None = None,
+        head_multiplier: float = 10.0,
+        power: float = 0.9,
+        floor: float = 0.0,
+        warmup: int = 0,
+        class_weights: list[float] | None = None,
+        ohem: bool = False,
+        ohem_threshold: float = 0.7,
+        ohem_min_kept: int = 100_000,
+    ) -> None:
+        super().__init__()
+        self.model = (
+            trained_network(weights, classes)
+            if weights is not None
+            else new_network(
+                network,
+                pretrained=pretrained,
+                classes=classes,
+                backbone=backbone or default_backbone(),
+                backbone_weights=backbone_weights,
+                output_stride=output_stride,
+                multi_grid=multi_grid,
+                auxiliary=auxiliary,
+                variant=variant,
+                **(head or {}),
+            )
+        )
+        self.classes = classes
+        self.optimizer_name = optimizer or default_optimizer(self.model)
+        self.lr = default_lr(self.optimizer_name, self.model) if lr is None else lr
+        self.momentum = momentum
+        self.weight_decay = weight_decay
+        self.head_multiplier = head_multiplier
+        self.power = power
+        self.floor = floor
+        self.warmup = warmup
+        self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
+        self.confusion = ConfusionMatrix(len(classes), classes.ignore_index)
+        self.matrix: Tensor | None = None
+        self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
+        self._check()
+
+    def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
+        """Loss of one batch: images (B, 3, H, W) uint8, masks (B, H, W)."""
+        try:
+            output = self.model(self.model.normalize(batch["image"]))
+        except ValueError as error:
+            if "more than 1 value per channel" not in str(error):
+                raise
+            raise UserError(
+                "a batch of one picture is too small for batch normalisation behind global "
+                "pooling; set --data.batch_size to 2 or more"
+            ) from error
+        loss = segmentation_loss(
+            output,
+            batch["mask"],
+            self.model.loss_weights,
+            class_weights=self.class_weights,
+            ohem=self.ohem,
+            ignore_index=self.classes.ignore_index,
+        )
+        self.log("train/loss", loss.total, prog_bar=True)
+        self.log_dict({f"train/loss_{name}": value for name, value in loss.parts.items()})
+        self.log_dict(self._state())
+        return loss.total
+
+    def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count the pixels of one batch."""
+        self._count(batch, "val")
+
+    def test_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Count the pixels of one batch."""
+        self._count(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the scores of the validation set."""
+        self._score("val")
+
+    def on_test_epoch_end(self) -> None:
+        """Log the scores of the test set."""
+        self._score("test")
+
+    def configure_optimizers(self) -> Any:
+        """Optimiser over backbone and head, with the poly schedule over all steps."""
+        total = self.trainer.estimated_stepping_batches
+        if math.isinf(total):
+            raise UserError(
+                "the learning rate falls over the whole training, so its length must be known; "
+                "give --trainer.max_epochs or --trainer.max_steps"
+            )
+        optimizer = self._optimizer()
+        schedule = poly_schedule(
+            optimizer, int(total), power=self.power, floor=self.floor, warmup=self.warmup
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Let the checkpoint know its model, so that ``load_model`` can build it."""
+        checkpoint["scenewise"] = model_config(self.model)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse the checkpoint of another model."""
+        wanted = {name: value.shape for name, value in self.state_dict().items()}
+        found = {name: value.shape for name, value in checkpoint["state_dict"].items()}
+        if wanted == found:
+            return
+        there, here = checkpoint.get("scenewise"), model_config(self.model)
+        raise UserError(
+            f"the checkpoint holds {describe(there) if there else 'another model'} but this is "
+            f"{describe(here)}; give the --config that it was trained with"
+        )
+
+    def context_classes(self) -> tuple[int, ...]:
+        """The class ids that only far context tells apart, if the data has some."""
+        data = getattr(self.trainer, "datamodule", None)
+        return tuple(getattr(data, "context_classes", ()))
+
+    def _check(self) -> None:
+        for name in ("lr", "head_multiplier"):
+            if not getattr(self, name) > 0:
+                raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
+        if not 0 <= self.floor <= 1:
+            raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
+
+    def _optimizer(self) -> Optimizer:
+        groups = self.model.parameter_groups(self.lr, self.head_multiplier)
+        if self.optimizer_name == "adamw":
+            return AdamW(groups, lr=self.lr, weight_decay=_or(self.weight_decay, 0.01))
+        return SGD(
+            groups, lr=self.lr, momentum=self.momentum, weight_decay=_or(self.weight_decay, 1e-4)
+        )
+
+    def _state(self) -> dict[str, float | Tensor]:
+        """Learning rates and the scale of every attention block, for the log."""
+        optimizer = self.optimizers()
+        assert isinstance(optimizer, Optimizer)
+        rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
+        gammas = {
+            f"gamma/{name.removesuffix('.gamma')}": parameter.detach().squeeze()
+            for name, parameter in self.model.named_parameters()
+            if name.endswith("gamma") and parameter.numel() == 1
+        }
+        return rates | gammas
+
+    def _count(self, batch: dict[str, Any], stage: str) -> None:
+        logits = self.model(self.model.normalize(batch["image"])).logits
+        loss = cross_entropy(logits, batch["mask"], ignore_index=self.classes.ignore_index)
+        self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
+        self.confusion.update(logits.argmax(1), batch["mask"])
+
+    def _score(self, stage: str) -> None:
+        self.matrix = self.confusion.compute().cpu()
+        self.confusion.reset()
+        for name, value in scores(self.matrix, self.classes, self.context_classes()).items():
+            self.log(f"{stage}/{name}", value, prog_bar=name == "miou")
+
+
+def default_backbone() -> str:
+    """resnet50 where there is a CUDA GPU, else resnet18, which a CPU trains in hours."""
+    return "resnet50" if torch.cuda.is_available() else "resnet18"
+
+
+def default_optimizer(model: Segmenter) -> Literal["sgd", "adamw"]:
+    """adamw for backbones with layer norm (transformers, ConvNeXt), sgd for the others.
+
+    >>> default_optimizer(create_model("fcn", num_classes=2, backbone="tiny"))
+    'sgd'
+    """
+    normed = any(isinstance(module, nn.LayerNorm) for module in model.backbone.modules())
+    return "adamw" if normed else "sgd"
+
+
+def default_lr(optimizer: str, model: Segmenter) -> float:
+    """1e-4 for adamw; for sgd 0.01 divided by the sum of the weights of the losses.
+
+    DANet's author used 0.01 with one loss and 0.003 with three.
+
+    >>> model = create_model("danet", num_classes=2, backbone="tiny", pretrained=False)
+    >>> round(default_lr("sgd", model), 4)
+    0.0033
+    """
+    return 1e-4 if optimizer == "adamw" else 0.01 / (1 + sum(model.loss_weights.values()))
+
+
+def new_network(network: str, *, pretrained: bool | None, **options: Any) -> Segmenter:
+    """``create_model``; with ``pretrained=None`` from ImageNet weights if they can be had."""
+    if pretrained is not None or options["backbone_weights"] is not None:
+        return create_model(network, pretrained=bool(pretrained), **options)
+    try:
+        return create_model(network, pretrained=True, **options)
+    except UserError as error:
+        model = create_model(network, pretrained=False, **options)  # raises if that was not why
+        _log.warning("%s; the backbone starts from random weights", error)
+        return model
+
+
+def trained_network(path: str, classes: Classes) -> Segmenter:
+    """The model in ``path``, checked against the classes of the data."""
+    model = load_model(path).train()
+    if len(model.classes) != len(classes):
+        raise UserError(
+            f"the model in '{path}' has {len(model.classes)} classes but the data has "
+            f"{len(classes)}; give data with the classes that it was trained on"
+        )
+    return model
+
+
+def describe(config: dict[str, Any]) -> str:
+    """A model in a few words, from its ``config.json``.
+
+    >>> describe(model_config(create_model("fcn", num_classes=2, backbone="tiny")))
+    'fcn with backbone tiny and 2 classes'
+    """
+    recipe = config["model"] or {"name": "a network of own parts", "backbone": "?"}
+    count = len(config["classes"]["names"])
+    return f"{recipe['name']} with backbone {recipe['backbone']} and {count} classes"
+
+
+def _factors(values: list[float] | None, classes: Classes) -> Tensor | None:
+    if values is None:
+        return None
+    if len(values) != len(classes):
+        raise UserError(
+            f"--model.class_weights has {len(values)} numbers for {len(classes)} classes; give one "
+            "for each class"
+        )
+    return torch.tensor(values)
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value
