@@ -9,6 +9,7 @@ torch.Size([1, 64, 12, 20])
 from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
+from scenewise.attention.disentangled import DisentangledNonLocal
 from scenewise.attention.global_context import GlobalContext
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
@@ -24,6 +25,7 @@ __all__ = [
     "BaseOC",
     "ChannelAttention",
     "CrissCrossAttention",
+    "DisentangledNonLocal",
     "GlobalContext",
     "InteractionAware",
     "NonLocal",

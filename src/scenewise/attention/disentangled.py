@@ -1,0 +1,110 @@
+"""Disentangled non-local: what pixels share pairwise, and what all pixels look at, apart.
+
+Yin et al., "Disentangled Non-Local Neural Networks", ECCV 2020.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+from scenewise.attention.precision import no_autocast, widen
+
+Variant = Literal["official", "mmseg"]
+
+
+class DisentangledNonLocal(nn.Module):
+    r"""A whitened pairwise term and a unary term, each with a softmax of its own.
+
+    .. math:: y = x + W \Bigl( \gamma \operatorname{softmax}
+              \bigl(\tfrac{(Q - \mu_Q)(K - \mu_K)^\top}{\tau \sqrt d}\bigr) V
+              + \operatorname{softmax}(m(x))^\top V \Bigr)
+
+    The means run over the positions. W is a 1x1 convolution without bias and batch norm. The paper
+    prints the plain sum of both maps; two codes differ from it and from each other:
+
+    - ``"official"``: a scalar gamma on the pairwise term, 0 at the start; all convolutions start
+      with deviation 0.01. So a new block adds the unary term alone.
+    - ``"mmseg"``: no gamma; each term goes through W (and its norm) on its own; the norm starts
+      with scale 0, so the block starts as the identity.
+
+    Args:
+        channels: C, channels of the input and the output.
+        reduction: C divided by d, the channels of query, key and value.
+        temperature: tau; smaller is sharper.
+        variant: ``"official"`` or ``"mmseg"``.
+
+    Raises:
+        ValueError: another variant.
+
+    >>> block = DisentangledNonLocal(16, variant="mmseg")
+    >>> x = torch.randn(2, 16, 5, 7)
+    >>> torch.equal(block(x), x)
+    True
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        reduction: int = 2,
+        temperature: float = 0.05,
+        variant: Variant = "official",
+    ) -> None:
+        super().__init__()
+        if variant not in ("official", "mmseg"):
+            raise ValueError(f"variant is 'official' or 'mmseg', not '{variant}'")
+        inner = max(1, channels // reduction)
+        self.scale = inner**-0.5 / temperature
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
+        self.value = nn.Conv2d(channels, inner, 1)
+        self.mask = nn.Conv2d(channels, 1, 1)
+        self.out = nn.Conv2d(inner, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.gamma = nn.Parameter(torch.zeros(1)) if variant == "official" else None
+        for layer in (self.query, self.key, self.value, self.mask, self.out):
+            nn.init.normal_(layer.weight, std=0.01)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+        if variant == "mmseg":
+            nn.init.zeros_(self.norm.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        value = pixels(self.value(x))
+        rows = position_attention(
+            pixels(_centred(self.query(x))), pixels(_centred(self.key(x))), value, scale=self.scale
+        )
+        pairwise = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+        shares = self.unary_weights(x).flatten(1)[:, None].to(value.dtype)
+        unary = (shares @ value).transpose(1, 2)[..., None]  # (B, d, 1, 1)
+        y: Tensor
+        if self.gamma is None:
+            y = self.norm(self.out(pairwise)) + self.norm(self.out(unary))
+        else:
+            y = self.norm(self.out(self.gamma * pairwise + unary))
+        return y + x
+
+    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+        """The pairwise part of what the pixel ``at`` gathers from: (B, H, W), sum 1.
+
+        The row is computed alone. Without ``at``, the whole map, (B, N, N), which is large.
+        """
+        query = _centred(self.query(x))
+        query = query if at is None else pixel(query, at)
+        key = pixels(_centred(self.key(x)))
+        return attention_map(pixels(query), key, x, at, self.scale)
+
+    def unary_weights(self, x: Tensor) -> Tensor:
+        """The part that is the same for every pixel: (B, H, W), sum 1."""
+        energy = self.mask(x)
+        with no_autocast(x):
+            return torch.softmax(widen(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])
+
+
+def _centred(x: Tensor) -> Tensor:
+    """Without its mean over the positions, in float32 or wider."""
+    with no_autocast(x):
+        wide = widen(x)
+        return wide - wide.mean((2, 3), keepdim=True)
