@@ -10,6 +10,10 @@ from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.disentangled import DisentangledNonLocal
+from scenewise.attention.expectation_maximisation import (
+    ExpectationMaximisation,
+    expectation_maximisation,
+)
 from scenewise.attention.global_context import GlobalContext
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
@@ -26,6 +30,7 @@ __all__ = [
     "ChannelAttention",
     "CrissCrossAttention",
     "DisentangledNonLocal",
+    "ExpectationMaximisation",
     "GlobalContext",
     "InteractionAware",
     "NonLocal",
@@ -39,6 +44,7 @@ __all__ = [
     "criss_cross_attention",
     "diversity_loss",
     "dot_product_mix",
+    "expectation_maximisation",
     "pca_loss",
     "position_attention",
     "rectified_sum_mix",

@@ -1,0 +1,106 @@
+"""Expectation-maximisation attention: pixels are rebuilt from a few bases fitted to the picture.
+
+Li et al., "Expectation-Maximization Attention Networks for Semantic Segmentation", ICCV 2019.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import normalize
+
+from scenewise.attention.position import pixel, pixels
+from scenewise.attention.precision import no_autocast, widen
+
+
+def expectation_maximisation(x: Tensor, bases: Tensor, stages: int = 3) -> tuple[Tensor, Tensor]:
+    r"""Fit bases to the pixels by a few rounds of soft clustering.
+
+    .. math:: z_{nk} = \operatorname{softmax}_k(x_n \cdot \mu_k), \quad
+              \mu_k \leftarrow \frac{\sum_n z_{nk} x_n}{\|\sum_n z_{nk} x_n\|}
+
+    Args:
+        x: (B, N, C).
+        bases: mu, (K, C), of unit length.
+        stages: rounds, at least 1.
+
+    Returns:
+        The shares z (B, N, K) of the last round, and the bases (B, K, C) that followed from them.
+
+    >>> shares, bases = expectation_maximisation(torch.randn(1, 35, 4), torch.eye(4)[:3])
+    >>> shares.shape, bases.shape
+    (torch.Size([1, 35, 3]), torch.Size([1, 3, 4]))
+    """
+    fitted = bases.expand(x.shape[0], *bases.shape)
+    for _ in range(stages):
+        shares = (x @ fitted.transpose(1, 2)).softmax(-1)
+        fitted = normalize(shares.transpose(1, 2) @ x, dim=-1)
+    return shares, fitted
+
+
+class ExpectationMaximisation(nn.Module):
+    r"""EMA unit: bases fitted to the picture, pixels rebuilt from them, added to the input.
+
+    .. math:: y = \operatorname{relu}(x + W_2 \operatorname{relu}(Z \mu)), \quad
+              Z, \mu = \operatorname{EM}(W_1 x)
+
+    W1 is a 1x1 convolution with bias, W2 one without and batch norm. Memory is O(N K). As in the
+    authors' code, no gradient flows through the rounds: Z and mu count as constants, so W1 keeps
+    its first weights and is frozen here. In training the stored bases follow the batch's mean
+    slowly, inside ``forward``; under data parallelism all processes take those of the first.
+
+    Args:
+        channels: C, channels of the input and the output.
+        bases: K.
+        stages: rounds of clustering.
+        momentum: how fast the stored bases follow, 0.1 in the authors' settings.
+
+    >>> block = ExpectationMaximisation(16, bases=4)
+    >>> block(torch.randn(2, 16, 5, 7)).shape
+    torch.Size([2, 16, 5, 7])
+    """
+
+    bases: Tensor
+
+    def __init__(
+        self, channels: int, bases: int = 64, stages: int = 3, momentum: float = 0.1
+    ) -> None:
+        super().__init__()
+        if stages < 1:
+            raise ValueError(f"stages is at least 1, not {stages}")
+        self.stages, self.momentum = stages, momentum
+        self.first = nn.Conv2d(channels, channels, 1).requires_grad_(False)
+        self.last = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        for conv in (self.first, self.last):
+            nn.init.normal_(conv.weight, std=(2 / channels) ** 0.5)
+        self.register_buffer("bases", normalize(torch.randn(bases, channels), dim=-1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W), not negative."""
+        with torch.no_grad():
+            shares, fitted = self._fit(x)
+            if self.training:
+                follow = self.bases.lerp(fitted.mean(0).to(self.bases.dtype), self.momentum)
+                self.bases.copy_(normalize(follow, dim=-1))
+            with no_autocast(x):
+                rebuilt = (shares @ fitted).transpose(1, 2).reshape(x.shape)
+        y: Tensor = self.norm(self.last(rebuilt.relu().to(x.dtype)))
+        return (y + x).relu()
+
+    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+        """What the pixel ``at`` is rebuilt from, through the bases: (B, H, W), sum 1.
+
+        Each basis is a mean of pixels (but for its length). Without ``at``, all rows: (B, N, N).
+        """
+        shares, _ = self._fit(x)
+        of_bases = (shares / shares.sum(1, keepdim=True)).transpose(1, 2)  # (B, K, N)
+        if at is None:
+            return shares @ of_bases
+        pixel(x, at)
+        row = shares[:, at[0] * x.shape[3] + at[1], None]
+        return (row @ of_bases).reshape(-1, *x.shape[2:])
+
+    def _fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        inner = self.first(x)
+        with no_autocast(x):
+            wide = widen(pixels(inner))
+            return expectation_maximisation(wide, self.bases.to(wide.dtype), self.stages)

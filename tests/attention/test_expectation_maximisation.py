@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from scenewise.attention.expectation_maximisation import (
+    ExpectationMaximisation,
+    expectation_maximisation,
+)
+from tests.attention.contract import EXACT, BlockLaw, PermutesPositions, WeighsPositions
+
+
+def rebuilt(block: ExpectationMaximisation, x: Tensor) -> Tensor:
+    """Basis by basis, on (B, C, N)."""
+    inner = torch.einsum("oc,bcn->bon", block.first.weight.flatten(1), x.flatten(2))
+    inner = inner + block.first.bias[:, None]  # type: ignore[index]
+    mu = [basis.expand(len(x), -1) for basis in block.bases]
+    for _ in range(block.stages):
+        energy = torch.stack([(inner * m[..., None]).sum(1) for m in mu], dim=1)
+        z = energy.exp() / energy.exp().sum(1, keepdim=True)  # (B, K, N)
+        sums = [(inner * z[:, k, None]).sum(2) for k in range(len(mu))]
+        mu = [s / s.square().sum(1, keepdim=True).sqrt() for s in sums]
+    return torch.einsum("kbc,bkn->bcn", torch.stack(mu), z)
+
+
+class TestExpectationMaximisation(BlockLaw, PermutesPositions, WeighsPositions):
+    def build(self, channels: int) -> ExpectationMaximisation:
+        return ExpectationMaximisation(channels, bases=4)
+
+    def reference(self, block: ExpectationMaximisation, x: Tensor) -> Tensor:
+        y = torch.einsum("oc,bcn->bon", block.last.weight.flatten(1), rebuilt(block, x).relu())
+        n = block.norm
+        y = F.batch_norm(y, n.running_mean, n.running_var, n.weight, n.bias, eps=1e-5)
+        return (y.view_as(x) + x).relu()
+
+    def test_gradients_are_finite_from_the_first_step(self) -> None:
+        block = self.build(16).train()
+        block(torch.randn(2, 16, 5, 7)).square().sum().backward()
+        for name, value in block.named_parameters():
+            if name.startswith("first."):
+                assert value.grad is None
+            else:
+                assert value.grad is not None
+                assert value.grad.isfinite().all(), name
+
+    def test_gradients_are_those_of_the_function(self) -> None:
+        """Of the function with the rebuilt pixels held fixed."""
+        block, (x,) = self.ready(), self.sample()
+        assert isinstance(block, ExpectationMaximisation)
+        x.requires_grad_()
+        fixed = rebuilt(block, x).detach().relu()
+        y = block.norm(torch.einsum("oc,bcn->bon", block.last.weight.flatten(1), fixed)[..., None])
+        expected = (y[..., 0].view_as(x) + x).relu()
+        wanted = [x, block.last.weight, block.norm.weight]
+        weight = torch.randn_like(x)
+        ours = torch.autograd.grad((block(x) * weight).sum(), wanted)
+        assert_close(ours, torch.autograd.grad((expected * weight).sum(), wanted), **EXACT)
+
+    def test_training_moves_the_bases_and_testing_does_not(self) -> None:
+        block, (x,) = self.ready(), self.sample()
+        assert isinstance(block, ExpectationMaximisation)
+        before = block.bases.clone()
+        block(x)
+        assert torch.equal(block.bases, before)
+        block.train()(x)
+        assert (block.bases - before).abs().max() > 1e-3
+        length = block.bases.square().sum(1)
+        assert_close(length, torch.ones_like(length), **EXACT)
+
+
+def test_bases_find_two_clusters() -> None:
+    x = torch.tensor([[[9.0, 0.0], [8.0, 0.0], [0.0, 7.0]]])
+    start = F.normalize(torch.tensor([[1.0, 0.5], [0.5, 1.0]]), dim=-1)
+    shares, bases = expectation_maximisation(x, start, stages=5)
+    assert_close(bases[0], torch.eye(2), rtol=0, atol=1e-3)
+    assert_close(shares[0], torch.tensor([[1.0, 0], [1, 0], [0, 1]]), rtol=0, atol=2e-3)
+
+
+def test_no_rounds_are_named() -> None:
+    with pytest.raises(ValueError, match="stages"):
+        ExpectationMaximisation(16, stages=0)
