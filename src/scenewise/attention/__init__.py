@@ -8,6 +8,7 @@ torch.Size([1, 64, 12, 20])
 
 from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
+from scenewise.attention.context_encoding import ContextEncoding, encode
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.disentangled import DisentangledNonLocal
 from scenewise.attention.expectation_maximisation import (
@@ -28,6 +29,7 @@ __all__ = [
     "CBAM",
     "BaseOC",
     "ChannelAttention",
+    "ContextEncoding",
     "CrissCrossAttention",
     "DisentangledNonLocal",
     "ExpectationMaximisation",
@@ -44,6 +46,7 @@ __all__ = [
     "criss_cross_attention",
     "diversity_loss",
     "dot_product_mix",
+    "encode",
     "expectation_maximisation",
     "pca_loss",
     "position_attention",
