@@ -72,7 +72,8 @@ class Predictor:
         device: where the model is moved to and works; None leaves it where it is.
 
     Raises:
-        UserError: no scale, a scale that is not positive, gaps between windows, another merge.
+        UserError: no scale, a scale that is not positive, gaps between windows, another merge, no
+            such device.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -94,7 +95,7 @@ class Predictor:
         _check(scales, merge)
         sizes = _windows(window, stride)
         self.model = model
-        self.device = None if device is None else torch.device(device)
+        self.device = None if device is None else usable_device(device)
         self.protocol: Protocol = partial(
             plain,
             scales=tuple(scales),
@@ -209,6 +210,21 @@ def _checked(image: Tensor) -> Tensor:
             "leave the normalisation to the model"
         )
     return image.to(torch.promote_types(image.dtype, torch.float32))
+
+
+def usable_device(name: str | torch.device) -> torch.device:
+    """The device called ``name``.
+
+    Raises:
+        UserError: PyTorch does not know it, or it is not in this machine.
+    """
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"no device '{name}' here ({reason}); cpu is always there") from error
+    return device
 
 
 def _check(scales: Sequence[float], merge: str) -> None:

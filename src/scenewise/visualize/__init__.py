@@ -1,0 +1,43 @@
+"""What a network sees: labels as pictures, attention as maps, numbers and figures."""
+
+from scenewise.visualize.attention import (
+    AttentionMaps,
+    BlockMaps,
+    ChannelMaps,
+    GateMaps,
+    PositionMaps,
+    attention_maps,
+)
+from scenewise.visualize.drawing import colorize, overlay, save_labels, save_picture, shares
+from scenewise.visualize.figure import explain_figure
+from scenewise.visualize.quantities import (
+    Ablation,
+    Spread,
+    ablate,
+    channel_contrast,
+    class_attention,
+    spread,
+    switched_off,
+)
+
+__all__ = [
+    "Ablation",
+    "AttentionMaps",
+    "BlockMaps",
+    "ChannelMaps",
+    "GateMaps",
+    "PositionMaps",
+    "Spread",
+    "ablate",
+    "attention_maps",
+    "channel_contrast",
+    "class_attention",
+    "colorize",
+    "explain_figure",
+    "overlay",
+    "save_labels",
+    "save_picture",
+    "shares",
+    "spread",
+    "switched_off",
+]

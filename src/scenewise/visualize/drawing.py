@@ -1,0 +1,114 @@
+"""Labels as pictures: indexed PNGs with a palette, and overlays."""
+
+import os
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from scenewise.classes import Classes, Color
+from scenewise.errors import UserError
+from scenewise.files import atomic_write
+from scenewise.inference import Picture, as_floats
+
+Labels = Tensor | NDArray[np.integer]
+
+
+def colorize(labels: Labels, classes: Classes) -> Image.Image:
+    """An indexed picture: one byte a pixel, the class id, and the palette of ``classes``.
+
+    Ids without a class, such as the ignore index, are black.
+
+    Raises:
+        UserError: ids outside 0..255, or not (H, W).
+
+    >>> picture = colorize(torch.tensor([[0, 1, 255]]), Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
+    >>> picture.mode, picture.convert("RGB").getpixel((1, 0)), np.asarray(picture)[0, 2]
+    ('P', (4, 5, 6), np.uint8(255))
+    """
+    picture = Image.fromarray(_ids(labels))
+    picture.putpalette(classes.palette())  # the mode becomes P
+    return picture
+
+
+def overlay(image: Picture, labels: Labels, classes: Classes, opacity: float = 0.5) -> Image.Image:
+    """The picture under the colours of its labels.
+
+    Pixels whose id has no class keep the picture's colour.
+
+    Args:
+        image: as a :class:`~scenewise.inference.Predictor` takes it.
+        labels: (H, W) class ids, of the size of the picture.
+        classes: the colours.
+        opacity: of the colours, 0..1.
+
+    Raises:
+        UserError: another size, an opacity outside 0..1.
+
+    >>> red = Classes(("a",), ((255, 0, 0),))
+    >>> overlay(torch.zeros(3, 1, 2), torch.tensor([[0, 255]]), red, 0.2).getpixel((0, 0))
+    (51, 0, 0)
+    """
+    if not 0 <= opacity <= 1:
+        raise UserError(f"an opacity is in 0..1, not {opacity:g}")
+    picture, ids = as_floats(image).permute(1, 2, 0).cpu(), torch.from_numpy(_ids(labels)).long()
+    if picture.shape[:2] != ids.shape:
+        raise UserError(
+            f"a picture of {_size(picture)} and labels of {_size(ids)} do not fit; give both in "
+            "the same size"
+        )
+    colors = torch.tensor(classes.palette()).view(256, 3) / 255
+    weight = (opacity * (ids < len(classes)))[..., None]
+    mixed = picture * (1 - weight) + colors[ids] * weight
+    return Image.fromarray(mixed.mul(255).round().byte().numpy())
+
+
+def save_labels(path: str | os.PathLike[str], labels: Labels, classes: Classes) -> None:
+    """Write labels (H, W) as an indexed PNG, whole or not at all.
+
+    Raises:
+        UserError: the file cannot be written, or the name does not end in .png.
+    """
+    if os.path.splitext(path)[1].lower() != ".png":
+        raise UserError(f"labels are written as PNG, not '{os.fspath(path)}'; choose a .png name")
+    save_picture(path, colorize(labels, classes))
+
+
+def save_picture(path: str | os.PathLike[str], picture: Image.Image) -> None:
+    """Write a picture, whole or not at all; the suffix chooses the format.
+
+    Raises:
+        UserError: the file cannot be written, or Pillow does not know the suffix.
+    """
+    try:
+        with atomic_write(path) as temporary:
+            picture.save(temporary, quality=90)  # of JPEG; PNG has none
+    except ValueError as error:
+        raise UserError(f"cannot write '{os.fspath(path)}': {error}; choose .png") from error
+
+
+def shares(labels: Labels, classes: Classes) -> list[tuple[str, Color, float]]:
+    """Name, colour and share of the pixels of each class that occurs, the largest first.
+
+    >>> shares(torch.tensor([[0, 1, 1, 255]]), Classes.numbered(3))
+    [('class_1', (...), 0.5), ('class_0', (...), 0.25)]
+    """
+    ids = _ids(labels)
+    counts = np.bincount(ids.ravel(), minlength=256)[: len(classes)]
+    order = sorted(np.flatnonzero(counts), key=lambda k: -counts[k])
+    return [(classes.names[k], classes.colors[k], float(counts[k] / ids.size)) for k in order]
+
+
+def _ids(labels: Labels) -> NDArray[np.uint8]:
+    array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
+    if array.ndim != 2 or array.size == 0:
+        raise UserError(f"labels are (H, W), not {array.shape}; convert them")
+    if array.min() < 0 or array.max() > 255:
+        raise UserError(f"labels hold {array.min()} to {array.max()}; class ids are 0 to 255")
+    return np.ascontiguousarray(array.astype(np.uint8))
+
+
+def _size(x: Tensor) -> str:
+    return f"{x.shape[0]} x {x.shape[1]}"
