@@ -17,6 +17,7 @@ from scenewise.attention.expectation_maximisation import (
 )
 from scenewise.attention.global_context import GlobalContext
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
+from scenewise.attention.interlaced import InterlacedSparse
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.object_contextual import ObjectContextual, region_features
@@ -35,6 +36,7 @@ __all__ = [
     "ExpectationMaximisation",
     "GlobalContext",
     "InteractionAware",
+    "InterlacedSparse",
     "NonLocal",
     "ObjectAttention",
     "ObjectContextual",
