@@ -6,6 +6,7 @@
 torch.Size([1, 64, 12, 20])
 """
 
+from scenewise.attention.asymmetric import AsymmetricFusion, AsymmetricPyramid, pyramid_average
 from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
 from scenewise.attention.context_encoding import ContextEncoding, encode
@@ -28,6 +29,8 @@ from scenewise.attention.squeeze_excite import SqueezeExcite
 __all__ = [
     "ASPOC",
     "CBAM",
+    "AsymmetricFusion",
+    "AsymmetricPyramid",
     "BaseOC",
     "ChannelAttention",
     "ContextEncoding",
@@ -52,6 +55,7 @@ __all__ = [
     "expectation_maximisation",
     "pca_loss",
     "position_attention",
+    "pyramid_average",
     "rectified_sum_mix",
     "region_features",
 ]

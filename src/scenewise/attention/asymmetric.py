@@ -1,0 +1,171 @@
+"""Asymmetric non-local attention: all pixels ask, a pyramid of averages answers.
+
+Zhu et al., "Asymmetric Non-local Neural Networks for Semantic Segmentation", ICCV 2019.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import adaptive_avg_pool2d
+
+from scenewise.attention.convolution import conv_norm
+from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+
+Variant = Literal["official", "mmseg"]
+
+
+def pyramid_average(x: Tensor, sizes: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
+    """Averages of a map in s x s bins for each size s, in a row: (B, C, H, W) -> (B, S, C).
+
+    S is the sum of the squares of the sizes, 110 for (1, 3, 6, 8).
+
+    >>> pyramid_average(torch.ones(2, 4, 12, 20)).shape
+    torch.Size([2, 110, 4])
+    """
+    return torch.cat([pixels(adaptive_avg_pool2d(x, s)) for s in sizes], dim=1)
+
+
+class _PyramidAttention(nn.Module):
+    """Queries from one map, averaged keys and values from another; see the two blocks."""
+
+    def __init__(
+        self,
+        query_channels: int,
+        key_channels: int,
+        inner: int,
+        sizes: tuple[int, ...],
+        variant: Variant,
+        shared: bool,
+    ) -> None:
+        super().__init__()
+        if variant not in ("official", "mmseg"):
+            raise ValueError(f"variant is 'official' or 'mmseg', not '{variant}'")
+        self.sizes, self.scale = sizes, inner**-0.5
+        bias = variant == "official"
+        self.query = conv_norm(query_channels, inner, bias=bias)
+        self.key = None if shared else conv_norm(key_channels, inner, bias=bias)
+        self.value = nn.Conv2d(key_channels, inner, 1)
+        self.out = nn.Conv2d(inner, query_channels, 1)
+        for parameter in self.out.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor, source: Tensor) -> Tensor:
+        """(B, C, H, W), (B, D, h, w) -> (B, C, H, W)."""
+        rows = position_attention(
+            pixels(self.query(x)),
+            pyramid_average((self.key or self.query)(source), self.sizes),
+            pyramid_average(self.value(source), self.sizes),
+            scale=self.scale,
+        )  # (B, N, inner)
+        context: Tensor = self.out(rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+        return context
+
+    def weights(self, x: Tensor, source: Tensor, at: tuple[int, int]) -> Tensor:
+        """Weights of the averages, shared out among the pixels that each is the mean of."""
+        keys = pyramid_average((self.key or self.query)(source), self.sizes)
+        query = pixels(self.query(pixel(x, at)))
+        bins = attention_map(query, keys, x, None, self.scale)[:, 0]  # (B, S)
+        blank = bins.new_zeros(x.shape[0], 1, *source.shape[2:])
+        spread = torch.func.vjp(lambda one: pyramid_average(one, self.sizes)[..., 0], blank)[1]
+        shares: Tensor = spread(bins)[0][:, 0]
+        return shares
+
+
+class AsymmetricPyramid(nn.Module):
+    r"""APNB: self-attention whose keys and values are averages of a pyramid of bins.
+
+    .. math:: y = \operatorname{conv}([W \operatorname{softmax}(d^{-1/2} Q P(K)^\top) P(V), x])
+
+    P averages in 1, 3 x 3, 6 x 6 and 8 x 8 bins: 110 keys at any size, so memory is linear. Q and
+    K are one module, a 1x1 convolution with norm and ReLU; W starts at 0, weight and bias.
+    ``"official"``: convolutions with bias, dropout of whole maps. ``"mmseg"``: no bias in front of
+    a norm, no dropout.
+
+    Args:
+        channels: C, channels of the input and the output.
+        key_channels: d, of queries, keys and values; default C / 2.
+        sizes: bins along each axis.
+        dropout: probability, of ``"official"``.
+        variant: ``"official"`` or ``"mmseg"``.
+
+    Raises:
+        ValueError: another variant.
+
+    >>> AsymmetricPyramid(16)(torch.randn(2, 16, 9, 11)).shape
+    torch.Size([2, 16, 9, 11])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        key_channels: int | None = None,
+        sizes: tuple[int, ...] = (1, 3, 6, 8),
+        dropout: float = 0.05,
+        variant: Variant = "official",
+    ) -> None:
+        super().__init__()
+        inner = key_channels or channels // 2
+        self.attention = _PyramidAttention(channels, channels, inner, sizes, variant, shared=True)
+        first = variant == "official"
+        self.mix = conv_norm(2 * channels, channels, bias=first)
+        self.dropout = nn.Dropout2d(dropout) if first else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W)."""
+        y: Tensor = self.dropout(self.mix(torch.cat([self.attention(x, x), x], dim=1)))
+        return y
+
+    def weights(self, x: Tensor, at: tuple[int, int]) -> Tensor:
+        """What the pixel ``at`` = (row, column) gathers from, through the averages: (B, H, W)."""
+        return self.attention.weights(x, x, at)
+
+
+class AsymmetricFusion(nn.Module):
+    r"""AFNB: a deep map gathers from a shallower one, then both are mixed.
+
+    As :class:`AsymmetricPyramid`, but keys and values come from the second map, Q and K are two
+    modules, and the last convolution has a norm and no activation.
+
+    Args:
+        channels: C of the deep map, input and output.
+        low_channels: of the shallower map, whose size may differ.
+        key_channels: d, of queries, keys and values; default C / 8, as 256 of 2048.
+        sizes: bins along each axis.
+        dropout: probability, of ``"official"``.
+        variant: ``"official"`` or ``"mmseg"``.
+
+    Raises:
+        ValueError: another variant.
+
+    >>> block = AsymmetricFusion(16, low_channels=8)
+    >>> block(torch.randn(2, 16, 9, 11), torch.randn(2, 8, 9, 11)).shape
+    torch.Size([2, 16, 9, 11])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        low_channels: int,
+        key_channels: int | None = None,
+        sizes: tuple[int, ...] = (1, 3, 6, 8),
+        dropout: float = 0.05,
+        variant: Variant = "official",
+    ) -> None:
+        super().__init__()
+        inner = key_channels or channels // 8
+        self.attention = _PyramidAttention(
+            channels, low_channels, inner, sizes, variant, shared=False
+        )
+        first = variant == "official"
+        self.mix = conv_norm(2 * channels, channels, bias=first, slope=None)
+        self.dropout = nn.Dropout2d(dropout) if first else nn.Identity()
+
+    def forward(self, x: Tensor, low: Tensor) -> Tensor:
+        """(B, C, H, W) and (B, low channels, h, w) -> (B, C, H, W)."""
+        y: Tensor = self.dropout(self.mix(torch.cat([self.attention(x, low), x], dim=1)))
+        return y
+
+    def weights(self, x: Tensor, low: Tensor, at: tuple[int, int]) -> Tensor:
+        """What the pixel ``at`` of ``x`` gathers from ``low``, through the averages: (B, h, w)."""
+        return self.attention.weights(x, low, at)
