@@ -42,17 +42,9 @@ from scenewise.visualize import (
 )
 from scenewise.visualize.attention import cell
 from tests.attention.contract import peak_bytes, randomise
+from tests.toy_model import random_danet
 
 STREET = Classes(("road", "sky", "car"), ((10, 20, 30), (40, 50, 60), (250, 0, 5)))
-
-
-def danet(classes: int = 3):
-    """With random weights, and each class predicted somewhere."""
-    model = randomise(create_model("danet", num_classes=classes, backbone="tiny")).eval()
-    with torch.no_grad():
-        mean = model(torch.rand(4, 3, 40, 56)).logits.mean((0, 2, 3))
-        model.head.classify[1].bias -= mean
-    return model
 
 
 def recorded(block, *size, channels=16, batch=2):
@@ -179,7 +171,7 @@ def test_gates_are_the_blocks_own(block):
 
 
 def test_a_network_names_its_blocks_and_factors():
-    model = danet()
+    model = random_danet(Classes.numbered(3))
     with torch.no_grad():
         model.head.position[1].gamma.fill_(0.25)
         model.head.channel[1].gamma.fill_(-2.0)
@@ -206,7 +198,7 @@ def hooks(model: nn.Module) -> int:
 
 
 def test_the_model_is_left_as_it_was_also_after_an_error():
-    model = danet().train()
+    model = random_danet(Classes.numbered(3)).train()
     modes = [module.training for module in model.modules()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
     with attention_maps(model) as maps:
@@ -224,7 +216,7 @@ def test_the_model_is_left_as_it_was_also_after_an_error():
 
 
 def test_every_window_is_a_call_in_reading_order():
-    model = danet()
+    model = random_danet(Classes.numbered(3))
     image = torch.rand(3, 40, 72)
     with attention_maps(model, keep=None) as all_calls, attention_maps(model) as latest:
         Predictor(model, window=(40, 40), stride=(40, 32))(image)
@@ -352,7 +344,7 @@ def test_the_class_of_a_channel_is_the_one_it_rises_on():
 
 
 def test_switching_a_block_off_is_setting_its_factor_to_zero():
-    model = danet()
+    model = random_danet(Classes.numbered(3))
     x = torch.randn(1, 3, 40, 56)
     with torch.no_grad(), switched_off(model, "head.position.1"):
         off = model(x).logits
@@ -368,7 +360,7 @@ def test_switching_a_block_off_is_setting_its_factor_to_zero():
 
 
 def test_an_ablation_counts_the_pixels_that_change():
-    model = danet()
+    model = random_danet(Classes.numbered(3))
     predictor, image = Predictor(model), torch.rand(3, 41, 59)
     found = ablate(predictor, image, "head.position.1")
     assert torch.equal(found.labels, predictor(image).labels)
@@ -384,8 +376,7 @@ def test_an_ablation_counts_the_pixels_that_change():
 
 
 def test_a_figure_names_classes_pixels_and_blocks(tmp_path):
-    model = danet(classes=3)
-    model.classes = STREET
+    model = random_danet(STREET)
     image = torch.rand(3, 41, 59)
     present = [name for name, _, _ in shares(Predictor(model)(image).labels, STREET)]
     explain_figure(model, image, [(0, 0), (40, 58), (7, 30)], tmp_path / "a.svg")

@@ -1,7 +1,9 @@
-"""A small network whose answer depends on where a pixel lies in what it is shown.
+"""Small networks that make errors visible.
 
-A window put in the wrong place, a wrong padding colour or a forgotten mirror image changes the
-scores of :func:`toy_model`, which a network of convolutions alone would partly hide.
+The answer of :func:`toy_model` depends on where a pixel lies in what it is shown: a window put in
+the wrong place, a wrong padding colour or a forgotten mirror image changes its scores, which a
+network of convolutions alone would partly hide. :func:`random_danet` is no identity anywhere and
+predicts several classes.
 """
 
 from collections.abc import Sequence
@@ -10,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.classes import Classes
-from scenewise.models import Preprocessing, Segmenter
+from scenewise.models import Preprocessing, Segmenter, create_model
 from scenewise.models.heads import HeadOutput
+from tests.attention.contract import randomise
 
 
 class Pixels(nn.Module):
@@ -68,3 +71,13 @@ def toy_model(
         align_corners=align_corners,
     )
     return model.double()
+
+
+def random_danet(classes: Classes) -> Segmenter:
+    """DANet on the tiny backbone, in evaluation mode; random weights, no favourite class."""
+    pictures = torch.randn(4, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    model = randomise(create_model("danet", classes=classes, backbone="tiny")).eval()
+    with torch.no_grad():
+        mean = model(pictures).logits.mean((0, 2, 3))
+        model.head.classify[1].bias -= mean
+    return model

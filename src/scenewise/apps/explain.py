@@ -1,0 +1,253 @@
+"""``scenewise explain``: what pixels of a picture attend to, as a figure and as a report."""
+
+import argparse
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+from torch import Tensor
+
+from scenewise.apps import report
+from scenewise.apps.predict import best_device
+from scenewise.data.images import read_image, read_mask
+from scenewise.errors import UserError
+from scenewise.files import write_text
+from scenewise.inference import Prediction, Predictor
+from scenewise.models import Segmenter, load_model
+from scenewise.visualize import (
+    AttentionMaps,
+    ChannelMaps,
+    PositionMaps,
+    ablate,
+    attention_maps,
+    channel_contrast,
+    class_attention,
+    explain_figure,
+    overlay,
+    shares,
+    spread,
+)
+from scenewise.visualize.attention import Place
+from scenewise.visualize.figure import check_attention, check_pixels, map_picture
+
+EXAMPLES = """\
+rows and columns count from 0, at the upper left.
+
+examples:
+  scenewise explain street.png --model RUN_FOLDER --at 120,300 --out attention.png
+  scenewise explain street.png --model RUN_FOLDER --at 120,300 --at 40,7 --out attention.pdf
+  scenewise explain street.png --model RUN_FOLDER --class car --out car.png --report car.html
+"""
+QUERIES = 1024
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``scenewise explain``."""
+    parser.epilog = EXAMPLES
+    parser.add_argument("image", metavar="IMAGE", help="a picture")
+    parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
+    parser.add_argument(
+        "--at", type=_pixel, action="append", metavar="ROW,COL", help="a pixel; may be repeated"
+    )
+    parser.add_argument(
+        "--class",
+        dest="class_name",
+        action="append",
+        metavar="NAME",
+        help="the surest pixel of this predicted class; may be repeated",
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="figure to write: .png, .pdf or .svg"
+    )
+    parser.add_argument("--report", type=Path, metavar="HTML", help="also write all numbers")
+    parser.add_argument(
+        "--mask", metavar="FILE", help="true labels for the report; default the prediction"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Draw the figure, and write the report if one is wanted."""
+    if not args.at and not args.class_name:
+        raise UserError("no pixel to explain; give --at ROW,COL or --class NAME")
+    image = read_image(args.image)
+    size = (image.shape[1], image.shape[2])
+    check_pixels(args.at or [(0, 0)], size)
+    model = load_model(args.model).to(best_device(args.device))
+    with attention_maps(model) as maps:
+        prediction = Predictor(model)(image)
+    check_attention(maps)
+    at = [*(args.at or []), *(surest(prediction, model, name) for name in args.class_name or [])]
+    explain_figure(model, image, at, args.out)
+    if args.report is not None:
+        labels = prediction.labels if args.mask is None else _mask(args.mask, size)
+        write_text(args.report, write_report(model, image, at, maps, prediction, labels))
+
+
+def surest(prediction: Prediction, model: Segmenter, name: str) -> Place:
+    """The pixel of the predicted class ``name`` with the highest confidence.
+
+    Raises:
+        UserError: the model has no such class, or predicts it nowhere.
+    """
+    names = model.classes.names
+    if name not in names:
+        raise UserError(f"the model has no class '{name}'; it has {', '.join(names)}")
+    inside = prediction.labels == names.index(name)
+    if not inside.any():
+        there = ", ".join(found for found, _, _ in shares(prediction.labels, model.classes))
+        raise UserError(f"class '{name}' is predicted nowhere in the picture; there are {there}")
+    best = int(torch.where(inside, prediction.confidence, -1.0).argmax())
+    return divmod(best, inside.shape[1])
+
+
+def write_report(
+    model: Segmenter,
+    image: Tensor,
+    at: Sequence[Place],
+    maps: AttentionMaps,
+    prediction: Prediction,
+    labels: Tensor,
+) -> str:
+    """All pictures and numbers as one HTML page.
+
+    Args:
+        model: with attention blocks.
+        image: (3, H, W), uint8.
+        at: marked pixels.
+        maps: recorded while ``prediction`` was made.
+        prediction: of the picture.
+        labels: (H, W), what the class tables go by: true labels, or the prediction's.
+    """
+    parts = [_figure(model, image, at), report.heading("Prediction"), _shares(prediction, model)]
+    if maps.gammas:
+        rows = [(name, f"{gamma:.4g}") for name, gamma in maps.gammas.items()]
+        parts += [report.heading("Residual factors"), report.table(("block", "gamma"), rows)]
+    for position in maps.positions.values():
+        parts += _position_part(position, labels, model)
+    for channel in maps.channels.values():
+        parts += _channel_part(channel, labels, model)
+    parts.append(report.heading("Without a block"))
+    for name in maps.blocks():
+        parts += _ablation_part(model, image, name)
+    return report.page("What the network attends to", *parts)
+
+
+def _figure(model: Segmenter, image: Tensor, at: Sequence[Place]) -> str:
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "figure.png")
+        explain_figure(model, image, at, path)
+        return report.figure(path, f"the marked pixels (row, column): {', '.join(map(str, at))}")
+
+
+def _shares(prediction: Prediction, model: Segmenter) -> str:
+    rows = [(name, _percent(share)) for name, _, share in shares(prediction.labels, model.classes)]
+    sure = float(prediction.confidence.mean())
+    return report.table(("class", "share of the picture"), rows) + report.paragraph(
+        f"Mean confidence {_percent(sure)}."
+    )
+
+
+def _position_part(block: PositionMaps, labels: Tensor, model: Segmenter) -> list[str]:
+    x = block.before()
+    cells = x.shape[2] * x.shape[3]
+    step = max(1, math.ceil(math.sqrt(cells / QUERIES)))
+    wide = spread(block, step=step)
+    table = class_attention(block, labels.to(x.device), len(model.classes), step=step)
+    own, share = table.diagonal().tolist(), _class_shares(labels, len(model.classes))
+    rows = [
+        (name, _percent(share[k]), _percent(own[k]), f"{own[k] / share[k]:.2f}")
+        for k, name in enumerate(model.classes.names)
+        if share[k] > 0 and not math.isnan(own[k])
+    ]
+    return [
+        report.heading(block.name),
+        report.paragraph(
+            f"Every pixel attends to {x.shape[2]} x {x.shape[3]} cells; {wide.entropy.numel()} "
+            f"pixels were examined. Even attention has an entropy of {math.log(cells):.2f} nats."
+        ),
+        report.grid(
+            [
+                report.figure(
+                    map_picture(wide.entropy[0], "nats"), "entropy of each pixel's attention"
+                ),
+                report.figure(
+                    map_picture(wide.distance[0], "cells"), "mean distance to what it attends to"
+                ),
+            ]
+        ),
+        report.table(("class", "share of pixels", "attention on own class", "ratio"), rows),
+    ]
+
+
+def _channel_part(block: ChannelMaps, labels: Tensor, model: Segmenter) -> list[str]:
+    features = block.after()
+    contrast = channel_contrast(features, labels.to(features.device), len(model.classes))
+    strongest = features[0].abs().mean((1, 2)).topk(min(12, features.shape[1])).indices.tolist()
+    rows = []
+    for channel in strongest:
+        speaks = int(contrast[channel].nan_to_num(-math.inf).argmax())
+        partners = block.partners(channel, 3)
+        listed = ", ".join(
+            f"{c} ({_percent(w)})"
+            for c, w in zip(
+                partners.channels[0].tolist(), partners.weights[0].tolist(), strict=True
+            )
+        )
+        rows.append((str(channel), model.classes.names[speaks], listed))
+    return [
+        report.heading(block.name),
+        report.paragraph(
+            "The channels with the largest mean size behind the block, the class on which each is "
+            "highest above its mean, and the channels it gathers most from."
+        ),
+        report.table(("channel", "speaks for", "gathers from"), rows),
+    ]
+
+
+def _ablation_part(model: Segmenter, image: Tensor, name: str) -> list[str]:
+    found = ablate(Predictor(model), image, name)
+    count = found.labels.numel()
+    rows = [
+        (model.classes.names[k], f"{100 * int(change) / count:+.2f} %")
+        for k, change in enumerate(found.difference)
+        if int(change) != 0
+    ]
+    changed = _percent(float((found.labels != found.without).float().mean()))
+    return [
+        report.paragraph(f"Without {name}, {changed} of the pixels get another class."),
+        report.figure(overlay(image, found.without, model.classes), f"without {name}"),
+        report.table(("class", "change, share of the picture"), rows),
+    ]
+
+
+def _mask(path: str, size: Place) -> Tensor:
+    mask = read_mask(path)
+    if tuple(mask.shape) != tuple(size):
+        raise UserError(
+            f"mask '{path}' is {mask.shape[0]} x {mask.shape[1]} and its picture {size[0]} x "
+            f"{size[1]}; give the mask of this picture"
+        )
+    return mask
+
+
+def _class_shares(labels: Tensor, count: int) -> list[float]:
+    counts = torch.bincount(labels.flatten().long(), minlength=256)[:count]
+    shares: list[float] = (counts / labels.numel()).tolist()
+    return shares
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _pixel(text: str) -> Place:
+    try:
+        row, column = (int(part) for part in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"a pixel is ROW,COL such as 120,300, not '{text}'"
+        ) from None
+    return row, column

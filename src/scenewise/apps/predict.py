@@ -1,0 +1,177 @@
+"""``scenewise predict``: labels and overlays of pictures."""
+
+import argparse
+import glob
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
+
+import torch
+from rich.console import Console
+from rich.progress import track
+
+from scenewise.data.images import SUFFIXES, read_image
+from scenewise.errors import UserError
+from scenewise.files import write_json
+from scenewise.inference import Merge, Predictor, usable_device
+from scenewise.models import Segmenter, load_model
+from scenewise.protocols import PROTOCOLS
+from scenewise.visualize import overlay, save_labels, save_picture
+from scenewise.windows import Size
+
+EXAMPLES = """\
+writes OUT/labels/NAME.png (one byte a pixel, the class id), OUT/overlays/NAME.jpg and
+OUT/classes.json. NAME is the picture's name without suffix; where two pictures share it, the
+suffix is kept, or the folders.
+
+examples:
+  scenewise predict street.png --model RUN_FOLDER --out predictions
+  scenewise predict pictures/ --model RUN_FOLDER --out predictions --window 768 --flip
+  scenewise predict 'pictures/**/*.jpg' --model RUN_FOLDER --out predictions --scales 0.75 1 1.25
+  scenewise predict pictures/ --model RUN_FOLDER --out predictions --protocol danet_ss
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``scenewise predict``."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "images", nargs="+", metavar="IMAGE", help="a picture, a folder of them, or a glob pattern"
+    )
+    parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument(
+        "--scales", type=float, nargs="+", metavar="S", help="factors on the size; default 1"
+    )
+    parser.add_argument("--flip", action="store_true", help="average with the mirror image")
+    parser.add_argument(
+        "--window", type=int, nargs="+", metavar="PIXELS", help="side, or height and width"
+    )
+    parser.add_argument(
+        "--stride", type=int, nargs="+", metavar="PIXELS", help="default two thirds of the window"
+    )
+    parser.add_argument("--merge", choices=get_args(Merge), help="what is averaged; softmax")
+    parser.add_argument(
+        "--protocol", metavar="NAME", help=f"a published evaluation: {', '.join(PROTOCOLS)}"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
+    parser.add_argument("--no-overlay", action="store_true", help="write the labels only")
+    parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Label every picture; tell at the end which ones could not be read."""
+    files, left_out = find_pictures(args.images)
+    names = output_names(files)
+    predictor = _predictor(load_model(args.model), args)
+    classes = predictor.model.classes
+    console = Console(stderr=True)
+    failures = []
+    for file, name in track(
+        list(zip(files, names, strict=True)), description="predict", console=console
+    ):
+        try:
+            image = read_image(file)
+        except UserError as error:
+            failures.append(str(error))
+            continue
+        labels = predictor(image).labels
+        save_labels(args.out / "labels" / f"{name}.png", labels, classes)
+        if not args.no_overlay:
+            drawn = overlay(image, labels, classes, args.opacity)
+            save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
+    write_json(args.out / "classes.json", classes.to_dict())
+    done = f"{len(files) - len(failures)} of {len(files)} pictures labelled in '{args.out}'"
+    if failures:
+        raise UserError(f"{done}; {'; '.join(failures)}")
+    others = f"; left out {left_out} other files in the folders" if left_out else ""
+    console.print(f"{done}{others}", soft_wrap=True)
+
+
+def find_pictures(words: Sequence[str]) -> tuple[list[Path], int]:
+    """The pictures that files, folders and glob patterns name, each once, in order.
+
+    Returns:
+        The pictures, and the number of files in the folders that have no picture's suffix.
+
+    Raises:
+        UserError: a word names no picture.
+    """
+    found: dict[str, Path] = {}
+    left_out = 0
+    for word in words:
+        path = Path(word)
+        if path.is_dir():
+            inside = sorted(p for p in path.iterdir() if p.is_file())
+            pictures = [p for p in inside if p.suffix.lower() in SUFFIXES]
+            left_out += len(inside) - len(pictures)
+        elif path.exists():
+            pictures = [path]
+        else:
+            pictures = [
+                Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()
+            ]
+        if not pictures:
+            raise UserError(
+                f"'{word}' names no picture; give a picture, a folder of them, or a pattern"
+            )
+        found |= {os.path.realpath(p): p for p in pictures if os.path.realpath(p) not in found}
+    return list(found.values()), left_out
+
+
+def output_names(files: Sequence[Path]) -> list[str]:
+    """Names without suffix, kept apart: by the pictures' suffixes, or by their folders.
+
+    >>> output_names([Path("x/a.png"), Path("x/b.png")])
+    ['a', 'b']
+    >>> output_names([Path("x/a.png"), Path("x/a.jpg")])
+    ['a.png', 'a.jpg']
+    >>> output_names([Path("x/a.png"), Path("y/a.png")])
+    ['x/a', 'y/a']
+    """
+    absolute = [Path(os.path.abspath(file)) for file in files]
+    top = os.path.commonpath([file.parent for file in absolute])
+    deep = [file.relative_to(top) for file in absolute]
+    choices = (
+        [file.stem for file in files],
+        [file.name for file in files],
+        [file.with_suffix("").as_posix() for file in deep],
+        [file.as_posix() for file in deep],
+    )
+    return next(names for names in choices if len({n.casefold() for n in names}) == len(names))
+
+
+def best_device(name: str | None) -> torch.device:
+    """The named device, or an accelerator where there is one, else the CPU."""
+    if name is not None:
+        return usable_device(name)
+    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+
+
+def _predictor(model: Segmenter, args: argparse.Namespace) -> Predictor:
+    device = best_device(args.device)
+    if args.protocol is None:
+        return Predictor(
+            model,
+            scales=args.scales or (1.0,),
+            flip=args.flip,
+            window=_size(args.window, "--window"),
+            stride=_size(args.stride, "--stride"),
+            merge=args.merge or "softmax",
+            device=device,
+        )
+    for option in ("scales", "flip", "window", "stride", "merge"):
+        if getattr(args, option):
+            raise UserError(f"--protocol sets --{option} itself; leave one of the two out")
+    return Predictor.from_protocol(model, args.protocol, device)
+
+
+def _size(numbers: list[int] | None, option: str) -> int | Size | None:
+    if numbers is None or len(numbers) == 1:
+        return numbers[0] if numbers else None
+    if len(numbers) != 2:
+        raise UserError(
+            f"{option} takes a side, or a height and a width, not {len(numbers)} numbers"
+        )
+    return numbers[0], numbers[1]
