@@ -9,6 +9,7 @@ torch.Size([1, 64, 12, 20])
 from scenewise.attention.asymmetric import AsymmetricFusion, AsymmetricPyramid, pyramid_average
 from scenewise.attention.cbam import CBAM
 from scenewise.attention.channel import ChannelAttention, channel_attention
+from scenewise.attention.compact import CompactChannel, CompactPosition, CrossLevelGate
 from scenewise.attention.context_encoding import ContextEncoding, encode
 from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
 from scenewise.attention.disentangled import DisentangledNonLocal
@@ -33,8 +34,11 @@ __all__ = [
     "AsymmetricPyramid",
     "BaseOC",
     "ChannelAttention",
+    "CompactChannel",
+    "CompactPosition",
     "ContextEncoding",
     "CrissCrossAttention",
+    "CrossLevelGate",
     "DisentangledNonLocal",
     "ExpectationMaximisation",
     "GlobalContext",
