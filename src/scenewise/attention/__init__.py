@@ -23,6 +23,7 @@ from scenewise.attention.interlaced import InterlacedSparse
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.object_contextual import ObjectContextual, region_features
+from scenewise.attention.pointwise import PointwiseSpatial, offset_energies
 from scenewise.attention.position import PositionAttention, position_attention
 from scenewise.attention.sagan import SAGANAttention
 from scenewise.attention.squeeze_excite import SqueezeExcite
@@ -47,6 +48,7 @@ __all__ = [
     "NonLocal",
     "ObjectAttention",
     "ObjectContextual",
+    "PointwiseSpatial",
     "PositionAttention",
     "PyramidOC",
     "SAGANAttention",
@@ -57,6 +59,7 @@ __all__ = [
     "dot_product_mix",
     "encode",
     "expectation_maximisation",
+    "offset_energies",
     "pca_loss",
     "position_attention",
     "pyramid_average",
