@@ -44,6 +44,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: of each map.
+        stride: pixels of the picture for one pixel of the last map.
         multiple: height and width of the pictures must be multiples of it; 1 for CNNs.
         mean, std: of the pictures it was trained on, RGB in 0..1.
 
@@ -68,6 +69,7 @@ class Backbone(nn.Module):
         super().__init__()
         self.net = _timm_network(name, output_stride, pretrained)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]
+        self.stride: int = self.net.feature_info.reduction()[-1]
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
@@ -99,6 +101,7 @@ class TinyBackbone(nn.Module):
     """
 
     channels: tuple[int, ...] = (32, 64, 64)
+    stride: int = 8
     multiple: int = 1
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD

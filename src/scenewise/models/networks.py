@@ -41,14 +41,14 @@ class Network:
         head: (channels of the maps, number of classes, **options) -> head. Of its options,
             ``variant``, ``output_stride`` and ``align_corners`` are given by ``create_model``.
         paper: its short reference, without the year.
-        year: of the paper.
+        year: of the paper; None without one.
         attention: what gathers from what, in a few words.
         wirings: the published codes by name, the choices for ``variant``; the first is the default.
     """
 
     head: Callable[..., nn.Module]
     paper: str
-    year: int
+    year: int | None
     attention: str
     wirings: dict[str, Wiring]
 
@@ -63,7 +63,7 @@ NETWORKS: dict[str, Network] = {
     "ccnet": Network(
         ccnet, "Huang et al., ICCV", 2019, "criss-cross", {"official": CCNET, "mmseg": MMSEG}
     ),
-    "chain": Network(ChainHead, "your own", 2019, "any, one behind the other", _OWN),
+    "chain": Network(ChainHead, "your own", None, "any, one behind the other", _OWN),
     "channel": Network(channel, "Fu et al., CVPR", 2019, "channel", _OWN),
     "danet": Network(
         DANetHead,

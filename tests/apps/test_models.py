@@ -1,0 +1,63 @@
+import json
+from typing import Any
+
+import pytest
+
+from scenewise import create_model, list_models
+from scenewise.apps.cli import main
+
+TINY = ["models", "--backbone", "tiny", "--size", "64", "96", "--num-classes", "5"]
+
+
+def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert main([*TINY, *words]) == 0
+    return capsys.readouterr().out
+
+
+def test_table_has_a_row_for_each_network(capsys: pytest.CaptureFixture[str]) -> None:
+    names = ["fcn", "danet", "chain"]
+    heading, *rows = told(capsys, *names).splitlines()
+    assert heading.split()[:4] == ["network", "year", "stride", "parameters"]
+    assert [row.split()[0] for row in rows] == names
+    danet = create_model("danet", num_classes=5, backbone="tiny")
+    assert rows[1].split()[1:4] == ["2019", "8", f"{sum(p.numel() for p in danet.parameters()):,}"]
+    assert rows[1].endswith("position + channel; Fu et al., CVPR")
+    assert rows[2].split()[1] == "-"
+
+
+def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    rows: list[dict[str, Any]] = json.loads(told(capsys, "--json", "ccnet", "fcn"))
+    assert [row["name"] for row in rows] == ["ccnet", "fcn"]
+    ccnet, fcn = rows
+    assert ccnet["variants"] == ["official", "mmseg"]
+    assert ccnet["size"] == [64, 96]
+    assert ccnet["gflops"] > fcn["gflops"] > 0
+    assert ccnet["train_mb"] > ccnet["test_mb"] > 0
+
+
+def test_all_networks_are_told(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every name, without counting every network once more."""
+    monkeypatch.setattr("scenewise.apps.models.facts", lambda name, _args: {"name": name})
+    rows = json.loads(told(capsys, "--json"))
+    assert [row["name"] for row in rows] == list_models()
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["danett"], "no network 'danett'"),
+        (["--size", "8", "64"], "--size 8 64 is too small"),
+        (["--batch", "1"], "--batch 1 is too small"),
+        (["--backbone", "resnet999"], "no backbone 'resnet999'"),
+        (["--num-classes", "0"], "needs classes"),
+    ],
+)
+def test_bad_words_are_told(
+    words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*TINY, *words]) == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert sentence in error
