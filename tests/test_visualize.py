@@ -9,13 +9,14 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from scenewise import create_model
+from scenewise import create_model, list_models
 from scenewise.attention import (
     ASPOC,
     CBAM,
     BaseOC,
     ChannelAttention,
     CrissCrossAttention,
+    InteractionAware,
     NonLocal,
     PositionAttention,
     PyramidOC,
@@ -136,6 +137,43 @@ def test_rows_of_frames():
     assert_close(maps.rows([(2, 4, 6)])[:, 0], maps.module.weights(x, at=(2, 4, 6)).detach())
 
 
+def test_blocks_of_several_inputs_are_asked_with_all_of_them():
+    block = randomise(InteractionAware((8, 16), size=(5, 7)).double())
+    layers = [torch.randn(2, c, *s, dtype=torch.float64) for c, s in ((8, (10, 14)), (16, (5, 7)))]
+    with attention_maps(block) as maps:
+        out = block(layers)
+    assert_close(maps.positions[""].rows([(4, 6)])[:, 0], block.weights(layers, at=(4, 6)).detach())
+    assert_close(maps.positions[""].before(), layers[1])
+    assert_close(maps.positions[""].after(), out.detach())
+    with switched_off(block, ""):
+        assert torch.equal(block(layers), layers[1])
+
+
+def test_a_block_that_changes_the_shape_cannot_be_left_out():
+    model = nn.Sequential(nn.Conv2d(3, 4, 1))
+    with pytest.raises(UserError, match="keeps the shape"), switched_off(model, "0"):
+        model(torch.zeros(1, 3, 5, 7))
+    assert hooks(model) == 0
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_network_tells_what_it_attends_to(name):
+    model = create_model(name, num_classes=3, backbone="tiny").eval()
+    with attention_maps(model) as maps, torch.no_grad():
+        model(torch.randn(2, 3, 40, 56))
+    for position in maps.positions.values():
+        rows = position.rows([(0, 0), (4, 6)])
+        assert rows.shape[:2] == (2, 2)
+        assert spread(position, step=3).entropy.isfinite().all()
+        assert not class_attention(position, torch.zeros(40, 56), 2)[0].isnan().any()
+    for channel in maps.channels.values():
+        assert_close(channel.weights().sum(2), torch.ones(channel.weights().shape[:2]))
+    for block in maps.blocks().values():
+        assert block.after().shape == block.before().shape
+    attends = name not in ("fcn", "pspnet", "deeplabv3")
+    assert bool(maps.blocks()) == attends
+
+
 def test_criss_cross_reaches_a_cross_after_one_round_and_all_after_two():
     maps, _ = recorded(CrissCrossAttention(16, recurrence=2), 5, 7)
     cross = torch.zeros(5, 7, dtype=torch.bool)
@@ -221,8 +259,8 @@ def test_every_window_is_a_call_in_reading_order():
     with attention_maps(model, keep=None) as all_calls, attention_maps(model) as latest:
         Predictor(model, window=(40, 40), stride=(40, 32))(image)
     block = all_calls.positions["head.position.1"]
-    assert len(block.inputs) == 2
-    assert len(latest.positions["head.position.1"].inputs) == 1
+    assert len(block.calls) == 2
+    assert len(latest.positions["head.position.1"].calls) == 1
     for call, left in ((0, 0), (1, 32)):
         with attention_maps(model) as alone:
             model(model.normalize(image[None, :, :, left : left + 40]))
@@ -234,9 +272,11 @@ def test_every_window_is_a_call_in_reading_order():
 
 def test_a_place_outside_and_a_block_that_never_ran_are_told():
     maps, _ = recorded(PositionAttention(16), 5, 7)
-    for place in ((5, 0), (0, -1), (0, 0, 0)):
+    for place in ((5, 0), (0, -1)):
         with pytest.raises(UserError, match="outside a map of 5 x 7"):
             maps.rows([place])
+    with pytest.raises(UserError, match="cannot tell"):
+        maps.rows([(0, 0, 0)])
     with attention_maps(PositionAttention(16)) as empty:
         pass
     with pytest.raises(UserError, match="0 recorded calls"):

@@ -16,13 +16,14 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention import PositionAttention
-from scenewise.attention.position import attention_map, pixels
+from scenewise.attention.position import attention_map, pixel, pixels
 from scenewise.errors import UserError
 from scenewise.inference import evaluating
 
@@ -43,15 +44,15 @@ class BlockMaps:
     Attributes:
         name: of the block inside the model.
         module: the block itself.
-        inputs: its latest inputs, (B, C, H, W) each, the latest last.
+        calls: the arguments of its latest calls, the latest last.
     """
 
     name: str
     module: nn.Module
-    inputs: deque[Tensor]
+    calls: deque[tuple[Any, ...]]
 
     def before(self, call: int = -1) -> Tensor:
-        """The block's input, (B, C, H, W).
+        """The block's input, (B, C, H, W); of several layers the last, of two inputs the first.
 
         Args:
             call: which of the kept calls; -1 is the latest. A sliding window makes a call for
@@ -60,23 +61,29 @@ class BlockMaps:
         Raises:
             UserError: the block did not run inside ``attention_maps``, or not so often.
         """
-        try:
-            return self.inputs[call]
-        except IndexError:
-            raise UserError(
-                f"block '{self.name}' has {len(self.inputs)} recorded calls, so call {call} is not "
-                "there; run the model inside attention_maps, with keep as large as the calls needed"
-            ) from None
+        return main_input(self._arguments(call))
 
     def after(self, call: int = -1) -> Tensor:
         """The block's output, (B, C, H, W)."""
-        with torch.no_grad(), evaluating(self.module):
-            out: Tensor = self.module.forward(self.before(call))  # not (): no hook runs
+        out: Tensor = self._ask(self.module.forward, call)  # not (): no hook runs
         return out
 
-    def _ask(self, method: Callable[..., Any], *args: Any) -> Any:
+    def _arguments(self, call: int) -> tuple[Any, ...]:
+        try:
+            return self.calls[call]
+        except IndexError:
+            raise UserError(
+                f"block '{self.name}' has {len(self.calls)} recorded calls, so call {call} is not "
+                "there; run the model inside attention_maps, with keep as large as the calls needed"
+            ) from None
+
+    def _ask(self, method: Any, call: int, **options: Any) -> Any:
+        arguments = self._arguments(call)
         with torch.no_grad(), evaluating(self.module):
-            return method(*args)
+            try:
+                return method(*arguments, **options)
+            except ValueError as error:
+                raise UserError(f"block '{self.name}' cannot tell: {error}") from error
 
 
 class PositionMaps(BlockMaps):
@@ -97,12 +104,11 @@ class PositionMaps(BlockMaps):
         Raises:
             UserError: a place outside, or rounds of a block that has none.
         """
-        x = self.before(call)
-        for place in at:
-            _check_inside(place, x)
         module = self.module if rounds is None else self._after_rounds(rounds)
-        found: Tensor = self._ask(_rows, module, x, at)
-        return found
+        if isinstance(module, PositionAttention):
+            found: Tensor = self._ask(partial(_rows, module), call, at=at)
+            return found
+        return torch.stack([self._ask(module.weights, call, at=place) for place in at], dim=1)
 
     def _after_rounds(self, rounds: int) -> nn.Module:
         most = getattr(self.module, "recurrence", None)
@@ -120,8 +126,7 @@ class ChannelMaps(BlockMaps):
 
     def weights(self, call: int = -1) -> Tensor:
         """What each channel gathers from: (B, C, C), rows sum to 1."""
-        method: Any = self.module.weights
-        found: Tensor = self._ask(method, self.before(call))
+        found: Tensor = self._ask(self.module.weights, call)
         return found
 
     def partners(self, channel: int, count: int = 5, call: int = -1) -> Partners:
@@ -140,8 +145,7 @@ class GateMaps(BlockMaps):
 
     def gates(self, call: int = -1) -> Any:
         """The gates as the block gives them."""
-        method: Any = self.module.gates
-        return self._ask(method, self.before(call))
+        return self._ask(self.module.gates, call)
 
 
 @dataclass(frozen=True)
@@ -186,7 +190,7 @@ def attention_maps(model: nn.Module, *, keep: int | None = 1) -> Iterator[Attent
     try:
         for name, module, kind in _blocks(model):
             block = kind(name, module, deque(maxlen=keep))
-            handles.append(module.register_forward_pre_hook(_recorder(block.inputs)))
+            handles.append(module.register_forward_pre_hook(_recorder(block.calls)))
             if isinstance(block, PositionMaps):
                 found.positions[name] = block
             elif isinstance(block, ChannelMaps):
@@ -219,24 +223,14 @@ def cell(pixel: Place, picture: Place, cells: Place, *, align_corners: bool) -> 
     return tuple(i * n // size for i, size, n in zip(pixel, picture, cells, strict=True))
 
 
-def _rows(module: nn.Module, x: Tensor, at: Sequence[Place]) -> Tensor:
-    if isinstance(module, PositionAttention):  # queries and keys once for all places
-        index = torch.tensor([row * x.shape[3] + column for row, column in at], device=x.device)
-        query = pixels(module.query(x))[:, index]
-        weights = attention_map(query, pixels(module.key(x)), x, None)  # (B, P, N)
-        return weights.view(*weights.shape[:2], *x.shape[2:])
-    method: Any = module.weights
-    return torch.stack([method(x, at=place) for place in at], dim=1)
-
-
-def _check_inside(place: Place, x: Tensor) -> None:
-    size = tuple(x.shape[2:])
-    inside = len(place) == len(size) and all(0 <= i < n for i, n in zip(place, size, strict=True))
-    if not inside:
-        raise UserError(
-            f"place {place} is outside a map of {' x '.join(map(str, size))}; rows and columns "
-            "count from 0"
-        )
+def _rows(module: PositionAttention, x: Tensor, at: Sequence[Place]) -> Tensor:
+    """Rows of several places with the queries and keys of the map computed once."""
+    for row, column in at:
+        pixel(x, (row, column))  # raises ValueError outside
+    index = torch.tensor([row * x.shape[3] + column for row, column in at], device=x.device)
+    query = pixels(module.query(x))[:, index]
+    weights = attention_map(query, pixels(module.key(x)), x, None)  # (B, P, N)
+    return weights.view(*weights.shape[:2], *x.shape[2:])
 
 
 def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, type[BlockMaps]]]:
@@ -258,11 +252,23 @@ def _kind(module: nn.Module) -> type[BlockMaps] | None:
     return GateMaps if callable(getattr(module, "gates", None)) else None
 
 
-def _recorder(inputs: deque[Tensor]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
+def _recorder(calls: deque[tuple[Any, ...]]) -> Callable[[nn.Module, tuple[Any, ...]], None]:
     def record(_: nn.Module, args: tuple[Any, ...]) -> None:
-        inputs.append(args[0].detach())
+        calls.append(tuple(_detached(arg) for arg in args))
 
     return record
+
+
+def _detached(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return value.detach()
+    return [_detached(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def main_input(args: tuple[Any, ...]) -> Tensor:
+    """The features that a block works on: its first argument, of a list of layers the last."""
+    main: Tensor = args[0] if isinstance(args[0], Tensor) else args[0][-1]
+    return main
 
 
 def _gammas(model: nn.Module) -> dict[str, float]:

@@ -5,7 +5,7 @@ Nothing here holds a map of all pairs of pixels; rows come in groups of a few mi
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from scenewise.errors import UserError
 from scenewise.inference import Picture, Predictor
-from scenewise.visualize.attention import Place, PositionMaps
+from scenewise.visualize.attention import Place, PositionMaps, main_input
 
 _GROUP = 2**22
 
@@ -167,12 +167,22 @@ def switched_off(model: nn.Module, name: str) -> Iterator[None]:
     left as it was found, also after an error.
 
     Raises:
-        UserError: no such module.
+        UserError: no such module, or one whose output has another shape than its input.
     """
+
+    def pass_on(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = main_input(args)
+        if x.shape != output.shape:
+            raise UserError(
+                f"block '{name}' maps {tuple(x.shape)} to {tuple(output.shape)}, so it cannot be "
+                "left out; choose one that keeps the shape"
+            )
+        return x
+
     modules = dict(model.named_modules())
     if name not in modules:
         raise UserError(f"the model has no block '{name}'; attention_maps lists the names")
-    handle = modules[name].register_forward_hook(lambda module, args, output: args[0])
+    handle = modules[name].register_forward_hook(pass_on)
     try:
         yield
     finally:
