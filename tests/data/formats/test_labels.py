@@ -8,14 +8,12 @@ from scenewise.data.formats.labels import (
     UNKNOWN,
     color_table,
     id_table,
-    mat_ids,
     read_colors,
-    read_mat,
     translate,
     voc_colors,
 )
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, mat
+from tests.data.formats.trees import coloured, ids
 
 
 def test_voc_colours_follow_the_kits_rule_up_to_the_last_id():
@@ -52,26 +50,6 @@ def test_colours_are_looked_up_exactly(tmp_path):
     other = coloured(tmp_path / "b.png", ids([0, 1]), {0: (1, 2, 3), 1: (3, 2, 2)})
     with pytest.raises(UserError, match=r"b.png' holds colours that are not x: \(3, 2, 2\) \(17 p"):
         read_colors(other, table, "x")
-
-
-def test_matlab_files_that_are_something_else(tmp_path):
-    with pytest.raises(UserError, match="no such label"):
-        read_mat(tmp_path / "none.mat")
-    (tmp_path / "broken.mat").write_bytes(b"MATLAB 5.0 MAT-file, but not really" * 9)
-    with pytest.raises(UserError, match="cannot read label"):
-        read_mat(tmp_path / "broken.mat")
-    path = mat(tmp_path / "a.mat", S=np.zeros((3, 4)), T=np.zeros((3, 4), np.uint8), U={"V": 1})
-    variables = read_mat(path)
-    assert mat_ids(variables, path, "T").shape == (3, 4)
-    for fields in (("S",), ("none",), ("U", "V"), ("T", "V"), ("U",)):
-        with pytest.raises(UserError, match="holds no map of ids"):
-            mat_ids(variables, path, *fields)
-
-
-def test_without_scipy_the_extra_is_named(monkeypatch, tmp_path):
-    monkeypatch.setitem(__import__("sys").modules, "scipy.io", None)
-    with pytest.raises(UserError, match=r"pip install 'scenewise\[data\]'"):
-        read_mat(tmp_path / "a.mat")
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"folder", "hugging_face"}))

@@ -6,18 +6,12 @@ H. Caesar, J. Uijlings, V. Ferrari, "COCO-Stuff: Thing and Stuff Classes in Cont
 import os
 from pathlib import Path
 
-import numpy as np
 from torch import Tensor
 
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import (
-    class_table,
-    id_table,
-    mat_ids,
-    read_mat,
-    translate,
-)
+from scenewise.data.formats.labels import class_table, id_table, translate
 from scenewise.data.formats.layout import check_pairs, find_base, list_files, read_names
+from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
 
@@ -241,12 +235,12 @@ class CocoStuff(PairedDataset):
             expected = "COCO-Stuff pixel map ids (0 to 181, 255)"
             return translate(read_mask(path).numpy(), _FROM_PNG, path, expected)
         variables = read_mat(path)
-        if np.size(variables.get("names", ())) == 172:
+        if "names" in variables and max(variables["names"].dims, default=0) == 172:
             raise UserError(
                 f"label '{path}' is of COCO-Stuff 10k version 1.0, whose ids differ; extract "
                 "version 1.1 (cocostuff-10k-v1.1.zip)"
             )
-        ids = mat_ids(variables, path, "S")
+        ids = id_map(variables, path, "S")
         return translate(ids, _FROM_MAT, path, "COCO-Stuff 10k labels (0 to 182)")
 
 

@@ -19,8 +19,9 @@ from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import id_table, mat_ids, read_mat, translate, voc_colors
+from scenewise.data.formats.labels import id_table, translate, voc_colors
 from scenewise.data.formats.layout import check_pairs, find_base, read_names
+from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
 
@@ -166,7 +167,7 @@ class PascalContext(PairedDataset):
         if path.parent.name == _JSON:
             mask = json_mask(path.parent, path.name)
         elif path.suffix == ".mat":
-            ids = mat_ids(read_mat(path), path, "LabelMap").astype(np.int64)
+            ids = id_map(read_mat(path), path, "LabelMap")
             mask = translate(ids, _FROM_459, path, "PASCAL-Context labels (0 to 459)")
         else:
             table = _FROM_PNG if path.parent.name == "59_context_labels" else _FROM_CONVERTED

@@ -15,13 +15,12 @@ from scenewise.data.formats.labels import (
     color_table,
     id_table,
     is_color,
-    mat_ids,
     read_colors,
-    read_mat,
     translate,
     voc_colors,
 )
 from scenewise.data.formats.layout import check_pairs, find_base, read_names
+from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 
 CLASSES = Classes(
@@ -87,7 +86,7 @@ class VOC(PairedDataset):
     def read_mask(self, path: Path) -> Tensor:
         """Class ids of an indexed or a coloured label, or of SBD's MATLAB file."""
         if path.suffix == ".mat":
-            ids = mat_ids(read_mat(path), path, "GTcls", "Segmentation")
+            ids = id_map(read_mat(path), path, "GTcls", "Segmentation")
             return translate(ids, _IDS, path, "VOC ids (0 to 20)")
         if is_color(path):
             return read_colors(path, color_table(CLASSES.colors, (VOID,)), "VOC's 22 colours")

@@ -1,0 +1,82 @@
+"""Compared with files that scipy writes; scipy is no part of the package."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from scenewise.data.formats.matlab import id_map, read_mat
+from scenewise.errors import UserError
+from tests.data.formats.trees import mat
+
+scipy_io = pytest.importorskip("scipy.io")
+KINDS = ["u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("compressed", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1), (2, 1), (5, 7), (31, 53)])
+def test_every_type_of_numbers(tmp_path, kind, compressed, shape):
+    values = np.random.default_rng(0).integers(0, 120, shape).astype(kind)
+    path = tmp_path / "a.mat"
+    before = np.ones((2, 3))
+    scipy_io.savemat(path, {"T": before, "S": values}, do_compression=compressed)
+    found = id_map(read_mat(path), path, "S")
+    assert found.dtype.kind in "ui"
+    assert np.array_equal(found, values)
+
+
+def test_structs_and_cells_are_entered(tmp_path):
+    ids = np.arange(35, dtype=np.uint8).reshape(5, 7)
+    cell = np.empty((1, 2), dtype=object)
+    cell[0, 0], cell[0, 1] = ids, "text"
+    content = {"Boundaries": cell, "Segmentation": ids, "CategoriesPresent": np.ones((3, 1))}
+    path = mat(tmp_path / "a.mat", GTcls=content, cells=cell)
+    variables = read_mat(path)
+    assert set(variables) == {"GTcls", "cells"}
+    for fields in (("GTcls", "Segmentation"), ("GTcls", "Boundaries"), ("cells",)):
+        assert np.array_equal(id_map(variables, path, *fields), ids)
+
+
+def test_files_that_are_something_else(tmp_path):
+    with pytest.raises(UserError, match=r"no such label: '.*none\.mat'"):
+        read_mat(tmp_path / "none.mat")
+    with pytest.raises(UserError, match="cannot read label"):
+        read_mat(tmp_path)
+    path = tmp_path / "a.mat"
+    for content, message in (
+        (b"", "is no MATLAB file"),
+        (b"MATLAB 7.3 MAT-file", "version 7.3; save it with -v7"),
+        (b" " * 124 + b"\0\1IM" + struct.pack("<II", 15, 4) + b"\1\2\3\4", "cannot read label"),
+        (b" " * 124 + b"\0\1IM" + struct.pack("<II", 14, 400), r"cannot read label .*cut off"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=message):
+            read_mat(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        np.full((3, 4), 0.5),
+        np.full((3, 4), np.nan),
+        np.full((3, 4), np.inf),
+        np.full((3, 4), 1j),
+        np.zeros((0, 4)),
+        np.zeros((2, 3, 4)),
+        "text",
+        {"V": 1},
+    ],
+    ids=["half", "nan", "inf", "complex", "empty", "3-d", "text", "struct"],
+)
+def test_what_is_no_map_of_ids(tmp_path, content):
+    path = mat(tmp_path / "a.mat", S=content)
+    with pytest.raises(UserError, match=r"a\.mat' holds no map of ids in 'S'"):
+        id_map(read_mat(path), path, "S")
+
+
+def test_fields_that_are_not_there(tmp_path):
+    path = mat(tmp_path / "a.mat", S=np.ones((3, 4)), T={"V": 1})
+    for fields in (("none",), ("S", "T"), ("T", "none"), ("T", "V", "W")):
+        with pytest.raises(UserError, match="holds no map of ids"):
+            id_map(read_mat(path), path, *fields)
