@@ -18,7 +18,12 @@ VERBS: dict[str, tuple[str, str]] = {
     "test": ("scenewise.apps.train", "score a trained network on the test pictures"),
     "predict": ("scenewise.apps.predict", "label pictures with a trained network"),
     "explain": ("scenewise.apps.explain", "show what one pixel of a picture attends to"),
-    "models": ("scenewise.apps.models", "every network: paper, attention, size, arithmetic, memory"),
+    "check": ("scenewise.apps.check", "read every label and say what is wrong with it"),
+    "prepare": ("scenewise.apps.prepare", "rewrite a published data set once as class-id masks"),
+    "models": (
+        "scenewise.apps.models",
+        "every network: paper, attention, size, arithmetic, memory",
+    ),
     "bench": ("scenewise.apps.bench", "measure speed and memory on this machine"),
 }
 TRAINING = ("fit", "validate", "test")

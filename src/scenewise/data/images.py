@@ -85,8 +85,10 @@ def _decode(path: Path, what: str, convert: Callable[[Image.Image], Tensor]) -> 
             return convert(picture)
     except FileNotFoundError as error:
         raise UserError(f"no such {what}: '{os.fspath(path)}'; check the path") from error
-    except UserError:
-        raise
+    except UserError as error:
+        if os.fspath(path) in str(error):
+            raise
+        raise UserError(f"{what} '{os.fspath(path)}': {error}") from error
     except Exception as error:  # decoders of broken files raise errors of many kinds
         raise UserError(
             f"cannot read {what} '{os.fspath(path)}' ({error}); replace or remove the file"

@@ -2,7 +2,7 @@
 
 import math
 import os
-from collections.abc import Callable, Iterator, Sized
+from collections.abc import Iterator, Sized
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,16 +12,27 @@ from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import FolderDataset, Sample, SegmentationDataset, Transform
+from scenewise.data.datasets import Sample, SegmentationDataset
+from scenewise.data.formats import FORMATS
 from scenewise.data.scenes import Scenes
 from scenewise.data.transforms import eval_transform, train_transform
 from scenewise.errors import UserError
 
-Format = Literal["scenes", "folder"]
-# How to open one split of a format that lives in files: (root, split, transform) -> data set.
-FORMATS: dict[str, Callable[[Path, str, Transform | None], SegmentationDataset]] = {
-    "folder": FolderDataset,
-}
+Format = Literal[
+    "scenes",
+    "folder",
+    "ade20k",
+    "camvid",
+    "camvid_32",
+    "cityscapes",
+    "cityscapes_coarse",
+    "coco_stuff",
+    "hugging_face",
+    "pascal_context",
+    "pascal_context_59",
+    "voc",
+    "voc_aug",
+]
 SPLITS = ("train", "val", "test")
 LARGEST_CROP = 768
 
@@ -35,7 +46,7 @@ class SegmentationData(LightningDataModule):
 
     Args:
         format: how the data is laid out: "folder" for your own pictures, "scenes" for generated
-            ones.
+            ones, else the name of a published data set; see ``docs/data.md``.
         root: folder of the data set; not used by "scenes".
         crop_size: side, or (height, width), of the training windows in pixels; by default the size
             of a typical picture, at most 768.
