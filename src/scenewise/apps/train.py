@@ -22,6 +22,7 @@ examples:
 
 The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
 model, for --model), metrics.json, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
+A resumed run gets a folder of its own, with the best model of the part that it trained.
 """,
     "validate": """\
 examples:
@@ -51,11 +52,11 @@ def run(verb: str, words: Sequence[str]) -> None:
     Raises:
         UserError: an argument or a file is wrong.
     """
-    _quiet()
     if verb == "fit" and not hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # else the hub is asked again and again for a minute
     from scenewise.apps.training_cli import SegmentationCLI
 
+    _quiet()
     try:
         SegmentationCLI.start(verb, model_option(words), EXAMPLES[verb])
     except argparse.ArgumentError as error:
@@ -83,7 +84,7 @@ def model_option(words: Sequence[str]) -> list[str]:
 def one_sentence(text: str) -> str:
     """What is wrong with an argument, from the several lines in which jsonargparse tells it.
 
-    >>> one_sentence('Parser key "model.lr":\\n  Expected a <class \'float\'>. Got value: fast')
+    >>> one_sentence('Parser key "model.lr": Expected a float. Got value: fast')
     "--model.lr is 'fast' but must be float"
     >>> one_sentence("Subcommand 'fit' does not accept option 'modle'")
     "Subcommand 'fit' does not accept option 'modle'"

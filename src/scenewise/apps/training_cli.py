@@ -154,7 +154,8 @@ class SegmentationCLI(LightningCLI):
             found = scores(matrix, classes, self.model.context_classes())
             means = {name: value for name, value in found.items() if "/" not in name}
             print(", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items()))
-        print(f"written to {self.run_folder.folder}")
+        if not getattr(self.trainer, "fast_dev_run", False):
+            print(f"written to {self.run_folder.folder}")
 
     after_validate = after_fit
     after_test = after_fit
@@ -176,7 +177,7 @@ class SegmentationCLI(LightningCLI):
             length.pop("val_check_interval", None)
             length.pop("check_val_every_n_epoch", None)
         if trainer.log_every_n_steps is None:
-            length["log_every_n_steps"] = max(1, min(10, batches))
+            length["log_every_n_steps"] = max(1, min(10, batches // 4))
         return length
 
     def _loggers(self, root: str | None) -> list[Logger]:

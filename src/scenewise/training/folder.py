@@ -64,6 +64,7 @@ class RunFolder(Callback):
         """Write the best model so far when the user stops a training."""
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == TrainerFn.FITTING:
             self._write_best(trainer, pl_module)
+            print(f"the best model so far is in {self.folder}")
 
     def _print(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and trainer.progress_bar_callback is None:

@@ -240,7 +240,7 @@ class SegmentationTask(LightningModule):
         self.matrix = self.confusion.compute().cpu()
         self.confusion.reset()
         for name, value in scores(self.matrix, self.classes, self.context_classes()).items():
-            self.log(f"{stage}/{name}", value, prog_bar=name == "miou")
+            self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
 
 
 def default_backbone() -> str:
