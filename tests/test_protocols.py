@@ -1,5 +1,6 @@
 """Each protocol against a plain rewrite of the published evaluation, in float64."""
 
+import inspect
 import math
 from collections import Counter
 from functools import partial
@@ -316,3 +317,30 @@ def test_named_protocols_show_the_network_the_published_sizes(name):
     assert dict(shown) == SHOWN[name]
     assert labels.shape == (64, 128)
     assert torch.allclose(confidence, torch.full((64, 128), 0.5))
+
+
+# The numbers of the published evaluations, as their sources print them.
+PUBLISHED = {
+    "danet_ss": {"base": 2048, "scales": (1.0,), "window": 768, "stride": int(768 * 2 / 3)},
+    "danet_ms": {
+        "base": 2048,
+        "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2),
+        "window": 1024,
+        "stride": int(1024 / 2),
+    },
+    "mmseg_slide": {"fit": (1025, 2049), "window": (769, 769), "stride": (513, 513)},
+    "mmseg_whole": {"fit": (1024, 2048), "window": None, "stride": None},
+    "mmseg_ms": {"scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75)},
+    "semseg": {"base": 2048, "scales": (0.5, 0.75, 1.0, 1.25, 1.5, 1.75), "window": 713},
+    "semseg_ss": {"base": 2048, "scales": (1.0,), "window": 713},
+    "paper_ccnet": {"window": 769, "stride": math.ceil(769 * (1 - 1 / 3))},
+    "paper_ocnet": {"scales": (1.0,), "flip": False, "tile": (1024, 2048)},
+    "paper_ocnet_ms": {"scales": (0.75, 1.0, 1.25), "flip": True, "tile": (1024, 2048)},
+}
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_named_protocols_have_the_published_numbers(name):
+    options = inspect.signature(PROTOCOLS[name]).parameters.values()
+    found = {p.name: p.default for p in options if p.name not in ("model", "image")}
+    assert found == PUBLISHED[name]
