@@ -29,16 +29,24 @@ def count(module: nn.Module) -> int:
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [
+        ("ann", 46_228_614),
         ("ccnet", 49_826_055),
         ("danet", 49_846_574),
         ("deeplabv3", 68_113_030),
+        ("dnl", 50_024_327),
+        ("emanet", 42_349_958),
+        ("encnet", 35_891_961),
         ("fcn", 49_497_734),
+        ("gcnet", 49_630_215),
+        ("isa", 37_707_398),
         ("nonlocal", 50_023_814),
+        ("ocr", 36_524_166),
         ("pspnet", 48_975_494),
     ],
 )
 def test_parameters_of_mmsegmentation(name: str, parameters: int) -> None:
-    assert count(build(name, variant="mmseg", auxiliary=True)) == parameters
+    """With the side heads that its configurations train."""
+    assert count(build(name, variant="mmseg")) == parameters
 
 
 @pytest.mark.parametrize(("name", "parameters"), [("deeplabv3", 42_004_074), ("fcn", 35_322_218)])
@@ -84,6 +92,11 @@ FULL = [[2] * 6, [4] * 3]
         ("ccnet", {"contract_dilation": True}, CONTRACTED),
         ("ocnet_base", {}, FULL),
         ("ocnet_base", {"variant": "openseg"}, CONTRACTED),
+        ("ann", {}, CONTRACTED),
+        ("dnl", {}, CONTRACTED),
+        ("isa", {}, CONTRACTED),
+        ("ocr", {}, CONTRACTED),
+        ("psanet", {}, FULL),
         ("pspnet", {}, FULL),
         ("deeplabv3", {}, CONTRACTED),
         ("danet", {"contract_dilation": False}, FULL),
@@ -134,11 +147,16 @@ def test_rates_follow_the_output_stride() -> None:
         ("danet", None, {"position": 1.0, "channel": 1.0}),
         ("danet", "mmseg", {"position": 1.0, "channel": 1.0, "auxiliary": 0.4}),
         ("deeplabv3", None, {"auxiliary": 0.5}),
+        ("emanet", None, {}),
+        ("encnet", None, {"presence": 0.2, "auxiliary": 0.2}),
+        ("encnet", "mmseg", {"presence": 0.2, "auxiliary": 0.4}),
         ("fcn", None, {}),
         ("fcn", "ocnet", {}),
         ("interaction", None, {"pca": 0.1, "diversity": 0.1}),
         ("nonlocal", None, {"auxiliary": 0.4}),
         ("ocnet_base", None, {"auxiliary": 0.4}),
+        ("ocr", None, {"regions": 0.4}),
+        ("ocr", "mmseg", {"regions": 0.4}),
         ("pspnet", None, {"auxiliary": 0.4}),
     ],
 )
@@ -184,6 +202,11 @@ def test_side_heads() -> None:
     assert side("ocnet_asp") == (512, True, [*leaky, "Dropout2d"], 0.1)
     assert side("ocnet_pyramid") == (512, True, ["Conv2d", "BatchNorm2d", "Dropout2d"], 0.05)
     assert side("ocnet_base", "openseg")[3] == 0.0
+    assert side("isa") == (512, True, [*leaky, "Dropout2d"], 0.05)
+    assert side("ann") == (512, True, [*relu, "Dropout2d"], 0.05)
+    assert side("dnl") == (512, False, [*relu, "Dropout2d"], 0.1)
+    assert side("dranet") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert side("encnet") == (256, False, [*relu, "Dropout"], 0.1)
 
 
 def rectifiers(module: nn.Module) -> set[float]:
@@ -209,6 +232,12 @@ def test_dropout_of_the_heads() -> None:
     assert drops("fcn", "ocnet") == [("Dropout2d", 0.05)]
     assert drops("fcn", "mmseg") == [("Dropout2d", 0.1)]
     assert drops("ccnet") == [("Dropout2d", 0.1)]
+    assert drops("ann") == [("Dropout2d", 0.05)] * 2
+    assert drops("ann", "mmseg") == [("Dropout2d", 0.1)]
+    assert drops("isa") == [("Dropout2d", 0.05)]
+    assert drops("isa", "mmseg") == [("Dropout2d", 0.1)]
+    assert drops("ocr") == [("Dropout2d", 0.05)] * 2  # coarse scores, block
+    assert drops("ocr", "mmseg") == [("Dropout2d", 0.1)] * 2  # coarse scores, scores
     assert drops("ocnet_asp") == [("Dropout2d", 0.1)]
     assert drops("ocnet_base") == [("Dropout2d", 0.05)]
     assert drops("deeplabv3") == [("Dropout", 0.5)]
@@ -270,6 +299,32 @@ def test_interaction_fuses_a_pyramid() -> None:
     assert all(w.grad.abs().max() > 0 for w in model.head.attention.maps)
     with pytest.raises(UserError, match="layers is 1 to 3, not 4"):
         tiny("interaction", layers=4)
+
+
+def test_ocr_gathers_from_its_coarse_scores_in_evaluation_too() -> None:
+    model = tiny("ocr").eval()
+    images = torch.randn(1, 3, 40, 56)
+    before = model(images).logits
+    with torch.no_grad():
+        model.head.regions.classify[1].weight.mul_(-3)
+    assert not torch.allclose(model(images).logits, before)
+
+
+def test_encnet_tells_the_classes_of_a_picture_in_training() -> None:
+    assert tiny("encnet").train()(torch.randn(2, 3, 40, 56)).auxiliary["presence"].shape == (2, 3)
+
+
+def test_dranet_scores_at_the_size_of_the_first_map() -> None:
+    model = tiny("dranet").eval()
+    maps = model.backbone(torch.randn(1, 3, 40, 56))
+    assert model.head(maps).logits.shape == (1, 3, 20, 28)
+    assert len([m for m in model.head.modules() if hasattr(m, "gamma")]) == 3
+
+
+def test_emanet_freezes_the_convolution_without_gradient() -> None:
+    model = tiny("emanet")
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["head.context.block.first.weight", "head.context.block.first.bias"]
 
 
 def test_unknown_variant_is_told() -> None:

@@ -11,6 +11,7 @@ from scenewise.training.losses import (
     OHEM,
     cross_entropy,
     ohem_cross_entropy,
+    presence_loss,
     segmentation_loss,
 )
 
@@ -140,6 +141,30 @@ def test_ohem_is_for_the_main_logits_alone() -> None:
     hard = ohem_cross_entropy(logits, target, threshold=0.3, min_kept=2)
     torch.testing.assert_close(loss.parts["main"], hard)
     assert hard > loss.parts["fcn"] * 1.1
+
+
+def test_presence_is_binary_over_the_classes_that_are_shown() -> None:
+    """Picture 0 shows classes 0 and 2, picture 1 shows none."""
+    logits = torch.randn(2, 3, dtype=torch.float64)
+    target = torch.full((2, 5, 7), IGNORE)
+    target[0, 1, 2], target[0, 4, 6] = 0, 2
+    shown = [[True, False, True], [False, False, False]]
+    losses = [
+        math.log(1 + math.exp(-float(logits[b, k]) if shown[b][k] else float(logits[b, k])))
+        for b in range(2)
+        for k in range(3)
+    ]
+    assert presence_loss(logits, target).item() == pytest.approx(sum(losses) / 6)
+    assert presence_loss(logits.half(), target).dtype == torch.float32
+
+
+def test_side_logits_of_pictures_go_to_the_presence_loss() -> None:
+    logits, target = torch.zeros(2, 3, 5, 7), torch.zeros(2, 5, 7, dtype=torch.int64)
+    output = SimpleNamespace(logits=logits, auxiliary={"presence": torch.ones(2, 3)}, penalties={})
+    loss = segmentation_loss(output, target, {"presence": 0.2})
+    expected = presence_loss(torch.ones(2, 3), target)
+    assert loss.parts["presence"] == expected
+    assert loss.total.item() == pytest.approx(math.log(3) + 0.2 * expected.item())
 
 
 def test_a_part_without_a_weight_is_named() -> None:

@@ -80,7 +80,9 @@ def estimate(
     arithmetic = FlopCounterMode(display=False)
     with _mode(model, training), torch.set_grad_enabled(training), FakeTensorMode():
         state = {name: torch.empty(t.shape, dtype=t.dtype) for name, t in named}
-        parameters = [state[name].requires_grad_() for name, _ in model.named_parameters()]
+        learned = [state[n] for n, p in model.named_parameters() if p.requires_grad]
+        for parameter in learned:
+            parameter.requires_grad_()
         images = torch.empty(batch, 3, size[0], size[1])
         memory = _Memory([*state.values(), images])
         with arithmetic, memory, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
@@ -88,9 +90,9 @@ def estimate(
             if training:
                 _loss(out).backward()  # type: ignore[no-untyped-call]
     weights = sum(t.nbytes for t in state.values())
-    momentum = sum(p.nbytes for p in parameters) if training else 0
+    momentum = sum(p.nbytes for p in learned) if training else 0
     return Estimate(
-        parameters=sum(p.numel() for p in parameters),
+        parameters=sum(p.numel() for p in model.parameters()),
         flops=arithmetic.get_total_flops(),
         activation_bytes=memory.peak,
         state_bytes=weights + momentum,

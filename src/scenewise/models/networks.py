@@ -7,18 +7,26 @@ from functools import partial
 from torch import nn
 
 from scenewise.models.heads import ChainHead, DANetHead
+from scenewise.models.heads.asymmetric import ANNHead
 from scenewise.models.heads.attention import (
     cbam,
     ccnet,
     channel,
+    dnl,
+    emanet,
+    gcnet,
     nonlocal_,
     position,
+    psanet,
     sagan,
     squeeze_excite,
 )
+from scenewise.models.heads.compact import DRANetHead
+from scenewise.models.heads.context_encoding import EncNetHead
 from scenewise.models.heads.fcn import fcn
 from scenewise.models.heads.interaction import InteractionHead
-from scenewise.models.heads.object_context import ocnet_asp, ocnet_base, ocnet_pyramid
+from scenewise.models.heads.object_context import isa, ocnet_asp, ocnet_base, ocnet_pyramid
+from scenewise.models.heads.object_contextual import OCRHead
 from scenewise.models.heads.pyramid import deeplabv3, pspnet
 from scenewise.models.wiring import (
     CCNET,
@@ -27,9 +35,10 @@ from scenewise.models.wiring import (
     OCNET,
     OPENSEG,
     SEMSEG,
+    TORCHCV,
     TORCHVISION,
     Wiring,
-    leaky_side,
+    wide_side,
 )
 
 
@@ -55,10 +64,21 @@ class Network:
 
 # Blocks of papers without a segmentation network, in DANet's surroundings.
 _OWN = {"official": ENCODING}
-_OCNET_ASP = replace(OCNET, side=partial(leaky_side, dropout=0.1))
-_OCNET_PYRAMID = replace(OCNET, side=partial(leaky_side, dropout=0.05, rectify=False))
+_DNL = replace(TORCHCV, side=partial(wide_side, dropout=0.1, bias=False, slope=0.0))
+_DRANET = replace(MMSEG, align_corners=True, initialise=None)
+_ENCNET = replace(ENCODING, auxiliary=True, auxiliary_weight=0.2)
+_ISA = replace(OPENSEG, side=partial(wide_side, dropout=0.05))
+_OCNET_ASP = replace(OCNET, side=partial(wide_side, dropout=0.1))
+_OCNET_PYRAMID = replace(OCNET, side=partial(wide_side, dropout=0.05, slope=None))
 
 NETWORKS: dict[str, Network] = {
+    "ann": Network(
+        ANNHead,
+        "Zhu et al., ICCV",
+        2019,
+        "position, to a pyramid of averages",
+        {"official": TORCHCV, "mmseg": MMSEG},
+    ),
     "cbam": Network(cbam, "Woo et al., ECCV", 2018, "channel and pixel gates", _OWN),
     "ccnet": Network(
         ccnet, "Huang et al., ICCV", 2019, "criss-cross", {"official": CCNET, "mmseg": MMSEG}
@@ -84,6 +104,34 @@ NETWORKS: dict[str, Network] = {
             "encoding": replace(ENCODING, auxiliary=True),
         },
     ),
+    "dnl": Network(
+        dnl,
+        "Yin et al., ECCV",
+        2020,
+        "position, pairwise and unary apart",
+        {"official": _DNL, "mmseg": MMSEG},
+    ),
+    "dranet": Network(
+        DRANetHead,
+        "Fu et al., TNNLS",
+        2020,
+        "position + channel, to few centres",
+        {"official": _DRANET},
+    ),
+    "emanet": Network(
+        emanet,
+        "Li et al., ICCV",
+        2019,
+        "position, to fitted bases",
+        {"official": ENCODING, "mmseg": MMSEG},
+    ),
+    "encnet": Network(
+        EncNetHead,
+        "Zhang et al., CVPR",
+        2018,
+        "channel gates, from codewords",
+        {"official": _ENCNET, "mmseg": MMSEG},
+    ),
     "fcn": Network(
         fcn,
         "Long et al., CVPR",
@@ -96,8 +144,18 @@ NETWORKS: dict[str, Network] = {
             "ocnet": replace(OCNET, auxiliary=False),
         },
     ),
+    "gcnet": Network(
+        gcnet, "Cao et al., ICCVW", 2019, "position, one row for all", {"mmseg": MMSEG}
+    ),
     "interaction": Network(
         InteractionHead, "Du et al., ECCV", 2018, "learned maps over fixed places", _OWN
+    ),
+    "isa": Network(
+        isa,
+        "Huang et al., arXiv 1907.12273",
+        2019,
+        "position, far then near",
+        {"official": _ISA, "mmseg": MMSEG},
     ),
     "nonlocal": Network(nonlocal_, "Wang et al., CVPR", 2018, "position", {"mmseg": MMSEG}),
     "ocnet_asp": Network(
@@ -121,7 +179,21 @@ NETWORKS: dict[str, Network] = {
         "position, in tiles",
         {"official": _OCNET_PYRAMID},
     ),
+    "ocr": Network(
+        OCRHead,
+        "Yuan et al., ECCV",
+        2020,
+        "position, to regions of classes",
+        {"official": replace(OPENSEG, auxiliary=False), "mmseg": replace(MMSEG, auxiliary=False)},
+    ),
     "position": Network(position, "Fu et al., CVPR", 2019, "position", _OWN),
+    "psanet": Network(
+        psanet,
+        "Zhao et al., ECCV",
+        2018,
+        "position, predicted from one pixel",
+        {"official": SEMSEG},
+    ),
     "pspnet": Network(
         pspnet,
         "Zhao et al., CVPR",

@@ -19,7 +19,8 @@ class SegmenterOutput(NamedTuple):
 
     Attributes:
         logits: (B, K, H, W), class scores at the size of the pictures.
-        auxiliary: named side scores of the same shape; empty in evaluation.
+        auxiliary: named side scores of the same shape, or (B, K) where they tell which classes the
+            whole picture shows; empty in evaluation.
         penalties: named scalar losses that blocks ask for.
     """
 
@@ -134,7 +135,7 @@ class Segmenter(nn.Module):
         def full(scores: Tensor) -> Tensor:
             return self.enlarge(scores, size)[..., :height, :width]
 
-        enlarged = {name: full(scores) for name, scores in side.items()}
+        enlarged = {name: full(s) if s.ndim == 4 else s for name, s in side.items()}
         return SegmenterOutput(full(out.logits), enlarged, out.penalties)
 
     def normalize(self, images: Tensor) -> Tensor:

@@ -45,10 +45,15 @@ def mmseg_initialise(head: nn.Module) -> None:
         nn.init.zeros_(last.bias)
 
 
-def leaky_side(
-    channels: Sequence[int], classes: int, *, dropout: float, rectify: bool = True
+def wide_side(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    dropout: float,
+    bias: bool = True,
+    slope: float | None = 0.01,
 ) -> nn.Module:
-    """The side head of CCNet and OCNet: half as wide as its map, leaky."""
+    """The side head of CCNet, OCNet and their kin: half as wide as its map, often leaky."""
     return FCNHead(
         channels,
         classes,
@@ -56,8 +61,8 @@ def leaky_side(
         width=max(64, channels[-2] // 2),
         dropout=dropout,
         drop_maps=True,
-        leaky=True,
-        rectify=rectify,
+        bias=bias,
+        slope=slope,
     )
 
 
@@ -68,6 +73,8 @@ ENCODING = Wiring(True, _NUMBERS, auxiliary=False)  # DANet's code, on PyTorch-E
 MMSEG = Wiring(False, _MAPS, initialise=mmseg_initialise)
 TORCHVISION = Wiring(False, _NUMBERS, auxiliary_weight=0.5)
 SEMSEG = Wiring(True, _MAPS, contract_dilation=False)
-CCNET = Wiring(True, partial(leaky_side, dropout=0.1), contract_dilation=False, ceil_pool=True)
-OCNET = Wiring(True, partial(leaky_side, dropout=0.05), contract_dilation=False, ceil_pool=True)
-OPENSEG = Wiring(True, partial(leaky_side, dropout=0.0), ceil_pool=True)
+CCNET = Wiring(True, partial(wide_side, dropout=0.1), contract_dilation=False, ceil_pool=True)
+OCNET = Wiring(True, partial(wide_side, dropout=0.05), contract_dilation=False, ceil_pool=True)
+OPENSEG = Wiring(True, partial(wide_side, dropout=0.0), ceil_pool=True)
+# TorchCV, on which the authors of ANN and DNL built
+TORCHCV = Wiring(True, partial(wide_side, dropout=0.05, slope=0.0), ceil_pool=True)

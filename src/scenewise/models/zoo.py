@@ -22,7 +22,7 @@ def list_models() -> list[str]:
     """The names that :func:`create_model` takes.
 
     >>> list_models()[:2]
-    ['cbam', 'ccnet']
+    ['ann', 'cbam']
     """
     return sorted(NETWORKS)
 

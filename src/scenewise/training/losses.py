@@ -113,6 +113,27 @@ def ohem_cross_entropy(
     return cross_entropy(logits, hard, class_weights=class_weights, ignore_index=ignore_index)
 
 
+def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
+    """Binary cross-entropy over which classes a picture shows: EncNet's semantic encoding loss.
+
+    Args:
+        logits: (B, K).
+        target: (B, H, W) int64 class ids, or ``ignore_index``.
+        ignore_index: pixels of this id show no class.
+
+    Returns:
+        A scalar, the mean over pictures and classes.
+
+    >>> logits = torch.tensor([[9.0, -9.0, 0.0]])  # sure of class 0, sure against 1, unsure of 2
+    >>> round(presence_loss(logits, torch.tensor([[[0, 255]]])).item(), 4)  # log 2 / 3
+    0.2311
+    """
+    logits = widen(logits)
+    ids = target.where(target != ignore_index, logits.shape[1]).flatten(1)
+    shown = logits.new_zeros(logits.shape[0], logits.shape[1] + 1).scatter_(1, ids, 1.0)
+    return F.binary_cross_entropy_with_logits(logits, shown[:, :-1])
+
+
 def segmentation_loss(
     output: "SegmenterOutput",
     target: Tensor,
@@ -124,8 +145,9 @@ def segmentation_loss(
 ) -> Loss:
     """Main loss + sum of weight x cross-entropy of the side logits + sum of weight x penalties.
 
-    DANet sums its three logits with weights 1, 1, 1; an auxiliary FCN head counts 0.4. Hard pixel
-    mining is for the main logits alone, as in CCNet.
+    DANet sums its three logits with weights 1, 1, 1; an auxiliary FCN head counts 0.4. Side logits
+    of shape (B, K) go to :func:`presence_loss`. Hard pixel mining is for the main logits alone, as
+    in CCNet.
 
     Args:
         output: what a Segmenter returns; logits of (B, K, H, W).
@@ -160,7 +182,9 @@ def segmentation_loss(
             ignore_index=ignore_index,
         )
     side = {
-        name: cross_entropy(logits, target, class_weights=class_weights, ignore_index=ignore_index)
+        name: presence_loss(logits, target, ignore_index=ignore_index)
+        if logits.ndim == 2
+        else cross_entropy(logits, target, class_weights=class_weights, ignore_index=ignore_index)
         for name, logits in output.auxiliary.items()
     } | dict(output.penalties)
     if missing := sorted(side.keys() - weights.keys()):

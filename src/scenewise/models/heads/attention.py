@@ -13,7 +13,11 @@ from scenewise.attention import (
     CBAM,
     ChannelAttention,
     CrissCrossAttention,
+    DisentangledNonLocal,
+    ExpectationMaximisation,
+    GlobalContext,
     NonLocal,
+    PointwiseSpatial,
     PositionAttention,
     SAGANAttention,
     SqueezeExcite,
@@ -140,3 +144,81 @@ def nonlocal_(
     width = width or head_width(channels[-1])
     block = NonLocal(width, kind=kind, reduction=reduction, use_scale=use_scale, variant="mmcv")
     return Head(joined(channels[-1], block, width), classifier(width, classes, dropout))
+
+
+def dnl(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    variant: str = "official",
+    width: int | None = None,
+    temperature: float = 0.05,
+    dropout: float = 0.1,
+) -> nn.Module:
+    """Disentangled non-local; head and side head are alike in both codes, the block is not."""
+    width = width or head_width(channels[-1])
+    block = DisentangledNonLocal(
+        width, temperature=temperature, variant="mmseg" if variant == "mmseg" else "official"
+    )
+    return Head(joined(channels[-1], block, width), classifier(width, classes, dropout))
+
+
+def gcnet(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    width: int | None = None,
+    reduction: int = 4,
+    dropout: float = 0.1,
+) -> nn.Module:
+    """Global context in mmsegmentation's head; the authors published detectors."""
+    width = width or head_width(channels[-1])
+    block = GlobalContext(width, reduction)
+    return Head(joined(channels[-1], block, width), classifier(width, classes, dropout))
+
+
+def emanet(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    variant: str = "official",
+    width: int | None = None,
+    bases: int = 64,
+    stages: int = 3,
+    dropout: float = 0.1,
+) -> nn.Module:
+    """Expectation-maximisation attention; the second 3x3 convolution halves the channels.
+
+    mmsegmentation's stands beside the backbone's map and goes through a third. The authors train
+    with ``multi_grid=(2, 8, 16)``.
+    """
+    width, inputs = width or head_width(channels[-1]), channels[-1]
+    context = stack(
+        reduce=conv_norm(inputs, width, 3),
+        block=ExpectationMaximisation(width, bases, stages),
+        refine=conv_norm(width, width // 2, 3),
+    )
+    if variant == "mmseg":
+        bottleneck = conv_norm(inputs + width // 2, width // 2, 3)
+        context = stack(join=Beside(context), bottleneck=bottleneck)
+    return Head(context, classifier(width // 2, classes, dropout))
+
+
+def psanet(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    size: Sequence[int] = (59, 59),
+    width: int | None = None,
+    dropout: float = 0.1,
+) -> nn.Module:
+    """Point-wise spatial attention beside the map it works on, then a 3x3 convolution.
+
+    ``size`` is the largest map on which all pairs of pixels meet: 59 x 59 is a crop of 465 at
+    stride 8, as in the authors' code.
+    """
+    width, inputs = width or head_width(channels[-1]), channels[-1]
+    height, across = size
+    block = PointwiseSpatial(inputs, (height, across), inner=width)
+    context = stack(join=Beside(block), bottleneck=conv_norm(2 * inputs, width, 3))
+    return Head(context, classifier(width, classes, dropout))

@@ -23,8 +23,8 @@ class FCNHead(nn.Module):
         dropout: probability.
         drop_maps: drop whole maps, as in mmsegmentation; else single numbers, as in
             PyTorch-Encoding, on which DANet's code stands, and in torchvision.
-        leaky: a leaky ReLU of slope 0.01, and a bias before the norm, as in CCNet and OCNet.
-        rectify: False leaves the rectifier out, as in OCNet's pyramid.
+        bias: of the 3x3 convolution; CCNet and OCNet have it.
+        slope: of the rectifier, see :func:`scenewise.attention.convolution.conv_norm`.
     """
 
     def __init__(
@@ -36,14 +36,13 @@ class FCNHead(nn.Module):
         width: int | None = None,
         dropout: float = 0.1,
         drop_maps: bool = False,
-        leaky: bool = False,
-        rectify: bool = True,
+        bias: bool = False,
+        slope: float | None = 0.0,
     ) -> None:
         super().__init__()
         width = width or head_width(channels[stage])
-        slope = (0.01 if leaky else 0.0) if rectify else None
         self.stage = stage
-        self.reduce = conv_norm(channels[stage], width, 3, bias=leaky, slope=slope)
+        self.reduce = conv_norm(channels[stage], width, 3, bias=bias, slope=slope)
         self.classify = classifier(width, classes, dropout, maps=drop_maps)
 
     def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
@@ -64,10 +63,22 @@ def fcn(
     mmsegmentation has three 3x3 convolutions, the result of the second beside the backbone's map;
     the other codes have one. OCNet's baseline is leaky.
     """
-    leaky = variant == "ocnet"
-    drop = dropout if dropout is not None else 0.05 if leaky else 0.1
+    if variant == "ocnet":
+        return FCNHead(
+            channels,
+            classes,
+            width=width,
+            dropout=_or(dropout, 0.05),
+            drop_maps=True,
+            bias=True,
+            slope=0.01,
+        )
     if variant != "mmseg":
-        return FCNHead(channels, classes, width=width, dropout=drop, drop_maps=leaky, leaky=leaky)
+        return FCNHead(channels, classes, width=width, dropout=_or(dropout, 0.1))
     width = width or head_width(channels[-1])
     context = joined(channels[-1], nn.Identity(), width)
-    return Head(context, classifier(width, classes, drop))
+    return Head(context, classifier(width, classes, _or(dropout, 0.1)))
+
+
+def _or(value: float | None, default: float) -> float:
+    return default if value is None else value

@@ -1,6 +1,6 @@
-"""The heads of OCNet: base, pyramid and ASP object context.
+"""The heads of OCNet (base, pyramid and ASP object context) and of interlaced sparse attention.
 
-In all three a 3x3 convolution leads to a quarter of the channels, then stands the block with its
+In all of them a 3x3 convolution leads to a quarter of the channels, then stands the block with its
 dropout, then the classifier. ``"openseg"`` is the second release.
 """
 
@@ -8,11 +8,11 @@ from collections.abc import Sequence
 
 from torch import nn
 
-from scenewise.attention import ASPOC, BaseOC, PyramidOC
+from scenewise.attention import ASPOC, BaseOC, InterlacedSparse, PyramidOC
 from scenewise.attention.convolution import conv_norm
 from scenewise.attention.object_context import Variant
 from scenewise.models.heads.base import Head
-from scenewise.models.layers import head_width, stack
+from scenewise.models.layers import classifier, head_width, stack
 
 
 def ocnet_base(
@@ -54,6 +54,27 @@ def ocnet_asp(
     width = width or head_width(channels[-1])
     block = ASPOC(width, dropout=dropout, variant=_release(variant))
     return _head(channels[-1], block, width, classes)
+
+
+def isa(
+    channels: Sequence[int],
+    classes: int,
+    *,
+    variant: str = "official",
+    width: int | None = None,
+    tile: Sequence[int] = (8, 8),
+    dropout: float | None = None,
+) -> nn.Module:
+    """Interlaced sparse attention; mmsegmentation drops maps before its classifier instead."""
+    width = width or head_width(channels[-1])
+    down, along = tile
+    if variant != "mmseg":
+        drop = 0.05 if dropout is None else dropout
+        block = InterlacedSparse(width, tile=(down, along), dropout=drop)
+        return _head(channels[-1], block, width, classes)
+    block = InterlacedSparse(width, tile=(down, along), variant="mmseg")
+    context = stack(reduce=conv_norm(channels[-1], width, 3), block=block)
+    return Head(context, classifier(width, classes, 0.1 if dropout is None else dropout))
 
 
 def _head(
