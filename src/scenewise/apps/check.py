@@ -81,13 +81,13 @@ def progress(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
 
 def _lines(report: Report) -> list[str]:
     lines = [_summary(name, split) for name, split in report.splits.items()]
-    if report.classes is not None:
+    if report.classes is not None and any(split.readable for split in report.splits.values()):
         lines += _histogram(report.splits, report.classes)
     lines += [str(finding) for finding in report.findings]
     serious = sum(finding.serious for finding in report.findings)
     notes = len(report.findings) - serious
     verdict = "fit to train on" if report.ok else "not fit to train on"
-    return [*lines, f"{verdict}: {serious} errors, {notes} notes"]
+    return [*lines, f"{verdict} (errors: {serious}, notes: {notes})"]
 
 
 def _summary(name: str, split: SplitReport) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
-from scenewise.data.guesses import guess
+from scenewise.data.guesses import guess, guess_colors
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
 
@@ -282,7 +282,7 @@ def _summarise(
         report.sizes[record.size] += 1
         pixels += record.ids
         occurs += record.ids > 0
-        digests[record.digest] = record.file
+        digests[record.digest] = _picture(dataset, record.index)
         if int(record.ids.sum()) == int(record.ids[ignore]):
             empty.append(record)
         if record.turned:
@@ -306,6 +306,12 @@ def _summarise(
     return report, findings, digests
 
 
+def _picture(dataset: SegmentationDataset, index: int) -> str:
+    if isinstance(dataset, PairedDataset):
+        return str(dataset.images[index])
+    return dataset.names[index]
+
+
 def _bad(
     split: str, bad: dict[str, list[Record]], stored: Tensor, classes: Classes
 ) -> list[Finding]:
@@ -321,12 +327,16 @@ def _bad(
                     f"{_n(records, 'mask')} with ids outside the {len(classes)} classes: {outside}"
                 )
         elif kind == "colour mask":
-            reason = (
-                "colour mask: 3 channels; masks need one byte a pixel, the class id, not the "
-                "colours of the classes"
-            )
+            reason = _color_guess(Path(records[0].file), classes)
         findings.append(_finding(kind, split, True, records, message, reason))
     return findings
+
+
+def _color_guess(path: Path, classes: Classes) -> str | None:
+    try:
+        return guess_colors(read_image(path).permute(1, 2, 0).numpy(), classes)
+    except UserError:
+        return None
 
 
 def _outside(records: list[Record], classes: Classes) -> str:
@@ -367,7 +377,7 @@ def _count(dataset: SegmentationDataset, split: str) -> list[Finding]:
     published = getattr(dataset, "published_count", None)
     if published in (None, len(dataset)):
         return []
-    message = f"{len(dataset)} pictures, but {published} were published; is a part missing?"
+    message = f"{_n(dataset.names, 'picture')}, but {published} were published; is a part missing?"
     return [Finding("count", split, False, message)]
 
 

@@ -2,6 +2,9 @@
 
 from collections.abc import Iterable
 
+import numpy as np
+from numpy.typing import NDArray
+
 from scenewise.classes import Classes
 
 
@@ -26,12 +29,32 @@ def guess(ids: Iterable[int], classes: Classes) -> str | None:
         return f"255 looks like the ignored id, which is {ignored} here; set ignore_index to 255"
     if outside == {count} and count != ignored:
         return (
-            f"255 is missing: {count}, one past the last class, is probably void; set ignore_index "
-            f"to {count} or write {ignored} there"
+            f"255 is missing: {count}, one past the last class, looks like void; write {ignored} "
+            f"there, or read it as a folder whose classes.json says ignore_index {count}"
         )
     if len(outside) > 40:
         return "these look like the grey levels of a picture, not like ids"
     return None
+
+
+def guess_colors(pixels: NDArray[np.uint8], classes: Classes) -> str:
+    """What a mask of three channels (H, W, 3) probably is.
+
+    >>> guess_colors(np.full((2, 3, 3), 7, dtype=np.uint8), Classes.numbered(9))
+    'colour mask: 3 channels, all the same; keep one of them'
+    """
+    if (pixels == pixels[:, :, :1]).all():
+        return "colour mask: 3 channels, all the same; keep one of them"
+    found = {tuple(color) for color in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
+    if len(found) <= len(classes) + 1 and len(found - set(classes.colors)) <= 1:
+        return (
+            "colour mask: 3 channels, with the colours of the classes; write the class id of each "
+            "colour instead, one byte a pixel"
+        )
+    return (
+        "colour mask: 3 channels; masks need one byte a pixel, the class id, not the colours of "
+        "the classes"
+    )
 
 
 def _known(count: int, largest: int, outside: set[int]) -> str | None:

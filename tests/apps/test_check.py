@@ -1,0 +1,136 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scenewise.apps.cli import main
+from scenewise.data.datasets import FolderDataset
+from scenewise.data.formats.camvid import RAW_CLASSES, CamVid, camvid_32
+from tests.data.formats.trees import coloured, ids, label, mat, picture
+from tests.data.test_doctor import folder
+from tests.shared_data import shared
+
+
+def test_a_good_set_leaves_with_zero(tmp_path, capsys):
+    folder(tmp_path)
+    sheet = tmp_path / "sheet.png"
+    assert main(["check", str(tmp_path), "--format", "folder", "--out", str(sheet)]) == 0
+    told = capsys.readouterr().out
+    assert "train: 3 of 3 pictures usable, 5 x 7, 22.9% of the pixels ignored" in told
+    assert "fit to train on (errors: 0, notes: 0)" in told
+    with Image.open(sheet) as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_bad_set_leaves_with_one_and_names_files(tmp_path, capsys):
+    folder(tmp_path, classes=2)
+    assert main(["check", str(tmp_path), "--format", "folder", "--split", "train"]) == 1
+    told = capsys.readouterr().out
+    assert "3 masks with ids outside the 2 classes: 2 (27 pixels in 3)" in told
+    assert f"{tmp_path}/masks/train/0.png" in told
+    assert "probably: 255 is missing: 2" in told
+    assert "not fit to train on (errors: 1" in told
+
+
+def test_json_and_nothing_but_json(tmp_path, capsys):
+    folder(tmp_path, classes=2)
+    assert main(["check", str(tmp_path), "--format", "folder", "--json"]) == 1
+    report = json.loads(capsys.readouterr().out)
+    assert report["ok"] is False
+    assert report["format"] == "folder"
+    assert {finding["kind"] for finding in report["findings"]} == {"wrong ids"}
+    assert report["splits"]["val"]["pictures"] == 3
+
+
+def test_a_wrong_root_is_reported_like_anything_else(tmp_path, capsys):
+    assert main(["check", str(tmp_path / "none"), "--format", "voc"]) == 1
+    assert "there is no such folder" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "words", [["--format", "vok"], [], ["--format", "folder", "--workers", "0"]]
+)
+def test_wrong_arguments_are_one_sentence(tmp_path, capsys, words):
+    assert main(["check", str(tmp_path), *words]) == 2
+    assert capsys.readouterr().err.startswith("scenewise: error: ")
+
+
+def test_real_pictures(capsys):
+    root = shared("camvid")
+    assert main(["check", str(root), "--format", "folder", "--split", "val"]) == 0
+    assert "101 of 101 pictures usable, 360 x 480, 1.7% of" in capsys.readouterr().out
+
+
+def camvid(root):
+    colors = dict(enumerate(RAW_CLASSES.colors)) | {255: (0, 0, 0)}
+    for split in ("train", "val"):
+        for k in range(3):
+            picture(root / split / f"{k}.png", seed=k)
+            coloured(root / f"{split}_labels" / f"{k}_L.png", ids([0, k, 21, 255]), colors)
+    return root
+
+
+@pytest.mark.parametrize(("name", "kind"), [("camvid", CamVid), ("camvid_32", camvid_32)])
+def test_a_prepared_set_is_the_same_set(tmp_path, capsys, name, kind):
+    root, out = camvid(tmp_path / "raw"), tmp_path / "out"
+    before = {path: path.read_bytes() for path in root.rglob("*.png")}
+    assert main(["prepare", name, str(root), "--out", str(out)]) == 0
+    assert "--data.format folder" in capsys.readouterr().out
+    for split in ("train", "val"):
+        original, prepared = kind(root, split), FolderDataset(out, split)
+        assert prepared.classes == original.classes
+        assert prepared.names == original.names
+        for k in range(3):
+            for a, b in zip(original.read(k), prepared.read(k), strict=True):
+                assert np.array_equal(a.numpy(), b.numpy())
+    assert {path: path.read_bytes() for path in root.rglob("*.png")} == before
+    with Image.open(out / "masks/train/0.png") as mask:
+        assert mask.mode == "P"
+
+
+def test_preparing_goes_on_where_it_stopped(tmp_path, capsys):
+    root, out = camvid(tmp_path / "raw"), tmp_path / "out"
+    broken = root / "val_labels/1_L.png"
+    good = broken.read_bytes()
+    broken.write_bytes(b"")
+    assert main(["prepare", "camvid", str(root), "--out", str(out), "--workers", "1"]) == 2
+    assert "val_labels/1_L.png" in capsys.readouterr().err
+    done = {path: path.stat().st_mtime_ns for path in out.rglob("masks/*/*.png")}
+    assert len(done) in (4, 5)
+    broken.write_bytes(good)
+    assert main(["prepare", "camvid", str(root), "--out", str(out)]) == 0
+    assert len([*out.rglob("masks/*/*.png")]) == 6
+    assert {path: path.stat().st_mtime_ns for path in done} == done
+    assert main(["prepare", "camvid_32", str(root), "--out", str(out)]) == 2
+    assert "already holds a data set of other classes" in capsys.readouterr().err
+
+
+def test_without_links_pictures_are_copied(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    root = camvid(tmp_path / "raw")
+    assert main(["prepare", "camvid", str(root)]) == 0
+    copied = root / "prepared_camvid/images/train/2.png"
+    assert not copied.is_symlink()
+    assert copied.read_bytes() == (root / "train/2.png").read_bytes()
+
+
+def test_matlab_files_are_prepared(tmp_path):
+    pytest.importorskip("scipy")
+    (tmp_path / "imageLists").mkdir()
+    (tmp_path / "imageLists/train.txt").write_text("a\n")
+    picture(tmp_path / "images/a.jpg")
+    mat(tmp_path / "annotations/a.mat", S=ids([0, 1, 182]).astype(np.uint8))
+    assert main(["prepare", "coco_stuff", str(tmp_path), "--split", "train"]) == 0
+    prepared = FolderDataset(tmp_path / "prepared_coco_stuff", "train")
+    assert prepared.read(0)[1].tolist() == ids([255, 0, 170]).tolist()
+    assert len(prepared.classes) == 171
+
+
+def test_masks_of_the_folder_format_stay_what_they_are(tmp_path):
+    label(folder(tmp_path / "raw") / "masks/train/0.png", ids([2]))
+    assert main(["prepare", "folder", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 0
+    assert FolderDataset(tmp_path / "out").read(0)[1].unique().tolist() == [2]
