@@ -302,12 +302,18 @@ def test_interaction_fuses_a_pyramid() -> None:
 
 
 def test_ocr_gathers_from_its_coarse_scores_in_evaluation_too() -> None:
-    model = tiny("ocr").eval()
-    images = torch.randn(1, 3, 40, 56)
-    before = model(images).logits
-    with torch.no_grad():
-        model.head.regions.classify[1].weight.mul_(-3)
-    assert not torch.allclose(model(images).logits, before)
+    """Resized where the two maps differ, as here: strides 4 and 8."""
+    model = tiny("ocr", align_corners=False).eval()
+    seen: list[torch.Tensor] = []
+    model.head.block.register_forward_hook(lambda _m, args, _out: seen.extend(args))
+    maps = model.backbone(torch.randn(1, 3, 40, 56))
+    model.head(maps)
+    features, regions = seen
+    assert features.shape[2:] == (5, 7)
+    coarse = nn.functional.interpolate(
+        model.head.regions(maps).logits, (5, 7), mode="bilinear", align_corners=False
+    )
+    assert torch.equal(regions, coarse)
 
 
 def test_encnet_tells_the_classes_of_a_picture_in_training() -> None:
