@@ -124,6 +124,11 @@ class BlockLaw:
         for i in range(3):
             assert_close(together[i : i + 1], block(*(x[i : i + 1] for x in inputs)), **EXACT)
 
+    def test_memory_order_does_not_matter(self) -> None:
+        block, inputs = self.ready(), self.sample()
+        channels_last = [x.movedim(1, -1).contiguous().movedim(-1, 1) for x in inputs]
+        assert_close(block(*channels_last), block(*inputs), **EXACT)
+
     def test_autocast_is_close_to_float32(self) -> None:
         block, inputs = self.ready().float(), [x.float() for x in self.sample()]
         exact = block(*inputs)
