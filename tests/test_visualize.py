@@ -213,8 +213,10 @@ def test_a_network_names_its_blocks_and_factors():
     with torch.no_grad():
         model.head.position[1].gamma.fill_(0.25)
         model.head.channel[1].gamma.fill_(-2.0)
-    with attention_maps(model) as maps:
+    with attention_maps(model, keep=None) as maps:
         out = model(torch.rand(2, 3, 40, 56))
+        maps.channels["head.channel.1"].after()
+    assert len(maps.channels["head.channel.1"].calls) == 1  # asking is no call
     assert list(maps.positions) == ["head.position.1"]
     assert list(maps.channels) == ["head.channel.1"]
     assert maps.gammas == {"head.position.1": 0.25, "head.channel.1": -2.0}
