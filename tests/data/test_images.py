@@ -158,3 +158,17 @@ def grey_png(height: int, width: int, bits: int) -> bytes:
         + chunk(b"IDAT", zlib.compress(row * height))
         + chunk(b"IEND", b"")
     )
+
+
+def test_a_mask_with_one_flipped_bit_is_never_another_mask(tmp_path: Path) -> None:
+    ids = np.random.default_rng(0).integers(0, 19, (13, 29), dtype=np.uint8)
+    path = tmp_path / "a.png"
+    Image.fromarray(ids).save(path)
+    good = path.read_bytes()
+    for k in range(len(good)):
+        path.write_bytes(good[:k] + bytes([good[k] ^ 1 << k % 8]) + good[k + 1 :])
+        try:
+            mask = read_mask(path)
+        except UserError:
+            continue
+        assert np.array_equal(mask.numpy(), ids)

@@ -165,7 +165,8 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
     for finding in findings:
         if finding.serious:
             reason = f" (probably: {finding.guess})" if finding.guess else ""
-            where = f", such as '{finding.files[0]}'" if finding.files else ""
+            file = next(iter(finding.files), "")
+            where = "" if file in finding.message else f", such as '{file}'"
             raise UserError(
                 f"of {count} pictures read, {finding.message}{where}{reason}; "
                 "'scenewise check' reads and lists all of them"

@@ -51,7 +51,13 @@ def read_mask(path: Path) -> Tensor:
         UserError: as :func:`read_image`; also a picture of colours, a JPEG, whose ids are blurred,
             2 or 4 bits of grey, which decoders stretch to 8, or ids above 255.
     """
-    return _decode(path, "mask", lambda picture: to_ids(picture, path))
+
+    def convert(picture: Image.Image) -> Tensor:
+        with Image.open(path) as again:
+            again.verify()  # the decoder does not check the last bytes of a PNG
+        return to_ids(picture, path)
+
+    return _decode(path, "mask", convert)
 
 
 def to_ids(picture: Image.Image, path: Path) -> Tensor:
