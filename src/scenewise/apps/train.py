@@ -56,7 +56,7 @@ def run(verb: str, words: Sequence[str]) -> None:
         os.environ["HF_HUB_OFFLINE"] = "1"  # else the hub is asked again and again for a minute
     from scenewise.apps.training_cli import SegmentationCLI
 
-    _quiet()
+    _quiet(verb)
     try:
         SegmentationCLI.start(verb, model_option(words), EXAMPLES[verb])
     except argparse.ArgumentError as error:
@@ -114,8 +114,11 @@ def hub_answers(timeout: float = 3.0) -> bool:
         return False
 
 
-def _quiet() -> None:
-    for text in HARMLESS:
+def _quiet(verb: str) -> None:
+    # Lightning calls what jsonargparse 5 will not have any more.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    unused = (r"Be aware that when using `ckpt_path`, callbacks",) if verb != "fit" else ()
+    for text in HARMLESS + unused:
         warnings.filterwarnings("ignore", message=text)
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -121,7 +121,10 @@ class SegmentationCLI(LightningCLI):
         if given.logger in (None, True) and not given.fast_dev_run:
             chosen["logger"] = self._loggers(given.default_root_dir)
         chosen["callbacks"] = [*(given.callbacks or []), *self._callbacks()]
-        return super().instantiate_trainer(**chosen, **kwargs)
+        try:
+            return super().instantiate_trainer(**chosen, **kwargs)
+        except (ValueError, TypeError, ImportError) as error:
+            raise UserError(f"{error} Change that --trainer argument") from error
 
     def after_instantiate_classes(self) -> None:
         """Say what is going to run."""
@@ -153,7 +156,10 @@ class SegmentationCLI(LightningCLI):
             Console().print(table(matrix, classes))
             found = scores(matrix, classes, self.model.context_classes())
             means = {name: value for name, value in found.items() if "/" not in name}
-            print(", ".join(f"{name} {100 * value:.1f} %" for name, value in means.items()))
+            told = [
+                f"{name.replace('_', ' ')} {100 * value:.1f} %" for name, value in means.items()
+            ]
+            print(", ".join(told).replace("iou", "IoU"))
         if not getattr(self.trainer, "fast_dev_run", False):
             print(f"written to {self.run_folder.folder}")
 

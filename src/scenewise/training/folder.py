@@ -1,6 +1,7 @@
 """What a run leaves behind: the best model, ready for use, and its scores."""
 
 import math
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +84,9 @@ class RunFolder(Callback):
         saver = trainer.checkpoint_callback
         best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) else Path()
         if best.is_file():
-            load_model(best).save_pretrained(self.folder)
+            model = pl_module.model
+            into = deepcopy(model) if model.recipe is None else None  # no file can build it again
+            load_model(best, into=into).save_pretrained(self.folder)
             step = int(read_file(best)["global_step"])
         else:
             pl_module.model.save_pretrained(self.folder)

@@ -1,0 +1,183 @@
+"""The command: verbs, exit codes, and one sentence for each error."""
+
+import argparse
+import subprocess
+import sys
+import types
+from collections.abc import Callable
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from scenewise import __version__
+from scenewise.apps import cli
+from scenewise.errors import UserError
+
+
+@pytest.fixture
+def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], None]], None]:
+    """Makes a function the verb ``paint``, which takes --size."""
+
+    def install(run: Callable[[argparse.Namespace], None]) -> None:
+        module = types.ModuleType("paint")
+        module.add_arguments = lambda parser: parser.add_argument("--size", type=int, default=3)
+        module.run = run
+        monkeypatch.setitem(sys.modules, "paint", module)
+        monkeypatch.setitem(cli.VERBS, "paint", ("paint", "paint a picture"))
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[[argparse.Namespace], None]:
+    def run(args: argparse.Namespace) -> None:
+        raise error
+
+    return run
+
+
+def test_help_lists_every_verb_and_loads_no_torch() -> None:
+    code = (
+        "import sys; from scenewise.apps.cli import main; code = main(['--help']); "
+        "print(code, [m for m in ('torch', 'lightning', 'timm', 'numpy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    *told, last = done.stdout.splitlines()
+    assert last == "0 []"
+    for name, (_, text) in cli.VERBS.items():
+        assert any(line.split() == [name, *text.split()] for line in told)
+    assert done.stderr == ""
+
+
+def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main([]) == 0
+    assert capsys.readouterr().out.startswith("usage: scenewise VERB")
+
+
+def test_the_module_is_the_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "scenewise", "--version"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == f"scenewise {__version__}\n"
+
+
+@pytest.mark.parametrize("module", sorted({module for module, _ in cli.VERBS.values()}))
+def test_every_verb_has_a_module(module: str) -> None:
+    assert find_spec(module) is not None
+
+
+def test_a_wrong_verb_names_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["tets"]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("scenewise: error: no verb 'tets'; did you mean 'test'?")
+    assert len(told.splitlines()) == 1
+
+
+def test_a_verb_gets_its_arguments(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(lambda args: print("size", args.size))
+    assert cli.main(["paint", "--size", "7"]) == 0
+    assert cli.main(["paint"]) == 0
+    assert capsys.readouterr().out == "size 7\nsize 3\n"
+
+
+def test_the_help_of_a_verb(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(raising(AssertionError("not run")))
+    assert cli.main(["paint", "--help"]) == 0
+    assert "usage: scenewise paint" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["--size", "big"],
+            "argument --size: invalid int value: 'big'; see scenewise paint --help",
+        ),
+        (["--sise", "3"], "unrecognized arguments: --sise 3; see scenewise paint --help"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(
+    words: list[str], told: str, verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(raising(AssertionError("not run")))
+    assert cli.main(["paint", *words]) == 2
+    assert capsys.readouterr().err == f"scenewise: error: {told}\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "told"),
+    [
+        (UserError("no file 'a';\ngive one"), 2, "error: no file 'a'; give one"),
+        (KeyboardInterrupt(), 130, "stopped"),
+        (
+            ZeroDivisionError("by zero\nreally"),
+            1,
+            "error: unexpected ZeroDivisionError: by zero; run it again with --debug to see where",
+        ),
+        (SystemExit(7), 7, ""),
+        (SystemExit(), 0, ""),
+    ],
+)
+def test_exit_codes(
+    error: BaseException, code: int, told: str, verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(raising(error))
+    assert cli.main(["paint"]) == code
+    assert capsys.readouterr().err == (f"scenewise: {told}\n" if told else "")
+
+
+def test_the_exit_of_a_stopped_training(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    def stopped(args: argparse.Namespace) -> None:
+        try:
+            raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            sys.exit(1)  # as Lightning does
+
+    verb(stopped)
+    assert cli.main(["paint"]) == 130
+    assert capsys.readouterr().err == "scenewise: stopped\n"
+
+
+@pytest.mark.parametrize("words", [["--debug", "paint"], ["paint", "--debug"]])
+def test_debug_shows_the_traceback(
+    words: list[str], verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(raising(UserError("no file 'a'; give one")))
+    assert cli.main(words) == 2
+    told = capsys.readouterr().err
+    assert "Traceback" in told
+    assert "in raising" not in told
+    assert ", in run" in told
+    assert told.endswith("scenewise: error: no file 'a'; give one\n")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 9 bytes."),
+    ],
+)
+def test_out_of_memory_says_what_to_change(
+    error: Exception, verb, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb(raising(error))
+    assert cli.main(["paint"]) == 2
+    told = capsys.readouterr().err
+    assert "out of memory" in told
+    assert "--data.batch_size" in told
+
+
+class Broken(Dataset[int]):
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> int:
+        raise UserError("cannot read 'a.png'; replace it")
+
+
+def test_a_worker_tells_its_sentence_alone(verb, capsys: pytest.CaptureFixture[str]) -> None:
+    verb(lambda args: print(list(DataLoader(Broken(), num_workers=1))))
+    assert cli.main(["paint"]) == 2
+    assert capsys.readouterr().err == "scenewise: error: cannot read 'a.png'; replace it\n"
