@@ -142,7 +142,7 @@ def _attention(results: Sequence[Result], scenes: Scenes, out: Path) -> list[str
     """Figures of one pixel that needs far context, for each network that has attention."""
     found = []
     image, mask = scenes.read(0)
-    at = _decided_pixel(mask.numpy())
+    at = decided_pixel(mask.numpy())
     for result in results:
         if not _attends(result.model):
             continue
@@ -158,7 +158,7 @@ def _attends(model: Segmenter) -> bool:
         return bool(maps.positions)
 
 
-def _decided_pixel(mask: NDArray[np.uint8]) -> tuple[int, int]:
+def decided_pixel(mask: NDArray[np.uint8]) -> tuple[int, int]:
     """The middle pixel, in reading order, of those whose class needs far context."""
     rows, columns = np.nonzero(np.isin(mask, Scenes.context_classes))
     middle = len(rows) // 2
