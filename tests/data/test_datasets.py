@@ -11,7 +11,8 @@ import torch
 from PIL import Image
 from torchvision import tv_tensors
 
-from scenewise.data.datasets import FolderDataset, SegmentationDataset, read_classes
+from scenewise.classes import Classes
+from scenewise.data.datasets import FolderDataset, SegmentationDataset, check_ids, read_classes
 from scenewise.errors import UserError
 from tests.data.trees import NAMES, write_pair, write_tree
 from tests.shared_data import shared
@@ -179,3 +180,15 @@ def test_real_street_pictures() -> None:
     assert set(mask.unique().tolist()) <= set(range(12))
     assert data.classes.names[3] == "road"
     assert (mask[-40:, 180:300] == 3).float().mean() > 0.5  # road lies before the camera
+
+
+@pytest.mark.parametrize(("count", "ignore"), [(1, 255), (3, 255), (3, 2), (255, 255), (256, 0)])
+def test_ids_outside_the_classes_are_told_for_every_number_of_classes(count, ignore):
+    classes = Classes.numbered(count, ignore)
+    for k in range(256):
+        mask = torch.tensor([[0, k]], dtype=torch.uint8)
+        if k < count or k == ignore:
+            check_ids(mask, classes, Path("a.png"))
+        else:
+            with pytest.raises(UserError, match=rf": {k} \(1 pixels\)"):
+                check_ids(mask, classes, Path("a.png"))

@@ -142,7 +142,8 @@ class FolderDataset(PairedDataset):
 
 def check_ids(mask: Tensor, classes: Classes, path: Path) -> None:
     """Raise a UserError that lists the ids of ``mask`` which are no class, and how often."""
-    if ((mask < len(classes)) | (mask == classes.ignore_index)).all():
+    last = len(classes) - 1  # 255 at most; 256 would be taken for 0 among bytes
+    if ((mask <= last) | (mask == classes.ignore_index)).all():
         return  # far cheaper than to count
     counts = torch.bincount(mask.flatten(), minlength=256)
     counts[: len(classes)] = 0
