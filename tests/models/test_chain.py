@@ -90,7 +90,11 @@ def test_chain_with_a_block_from_outside_is_loaded_into_itself(tmp_path: Path) -
     ("contexts", "told"),
     [
         (["aps"], "no context 'aps'; choose from asp_oc, aspp, .*channel"),
-        ([{"class_path": "os.system"}], "no context {'class_path': 'os.system'}"),
+        (
+            [{"class_path": "os.system"}],
+            "'os.system' cannot be built; see that it is a torch module,",
+        ),
+        ([3], "no context 3; choose"),
         ([], "a list of at least one name"),
         ("aspp", "a list of at least one name"),
     ],

@@ -88,7 +88,7 @@ class ChainHead(nn.Module):
         channels: of the backbone's maps; the last is read.
         classes: K.
         contexts: names of :func:`list_contexts`, or modules of your own that map
-            (B, width, h, w) to the same shape.
+            (B, width, h, w) to the same shape; in a YAML file ``class_path`` and ``init_args``.
         width: default a quarter of the map's channels, at least 64.
         dropout: probability that a whole map is dropped before the classifier.
 
@@ -134,7 +134,7 @@ class ChainHead(nn.Module):
         return HeadOutput(self.classify(x), {}, {})
 
 
-def _link(context: str | nn.Module, inputs: int, width: int) -> nn.Module:
+def _link(context: object, inputs: int, width: int) -> nn.Module:
     """The context, behind a convolution where the number of channels changes."""
     if isinstance(context, str) and context in REDUCING:
         return REDUCING[context](inputs, width)
@@ -142,6 +142,11 @@ def _link(context: str | nn.Module, inputs: int, width: int) -> nn.Module:
         block = context
     elif isinstance(context, str) and context in BLOCKS:
         block = BLOCKS[context](width)
+    elif isinstance(context, dict) and "class_path" in context:
+        raise UserError(
+            f"context '{context['class_path']}' cannot be built; see that it is a torch module, "
+            "that Python can import it from here (PYTHONPATH), and that its init_args fit"
+        )
     else:
         raise UserError(
             f"no context {context!r}; choose from {', '.join(list_contexts())}, or give a module"

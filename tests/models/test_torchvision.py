@@ -1,0 +1,30 @@
+"""torchvision's own networks give the same scores from the same weights."""
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+from torchvision.models.segmentation import deeplabv3_resnet50, fcn_resnet50
+
+from scenewise import create_model
+
+
+@pytest.mark.parametrize(
+    ("name", "original"), [("deeplabv3", deeplabv3_resnet50), ("fcn", fcn_resnet50)]
+)
+def test_same_weights_same_scores(name: str, original: type) -> None:
+    theirs = original(weights=None, weights_backbone=None, num_classes=3, aux_loss=True)
+    for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
+        for numbers in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            numbers.uniform_(0.5, 1.0)
+    ours = create_model(
+        name, num_classes=3, variant="torchvision", backbone="resnet50", pretrained=False
+    )
+    tensors = theirs.state_dict().values()
+    ours.load_state_dict(dict(zip(ours.state_dict(), tensors, strict=True)))
+    images = torch.randn(1, 3, 33, 49)
+    with torch.no_grad():
+        expected = theirs.eval()(images)
+        assert_close(ours.eval()(images).logits, expected["out"], rtol=1e-4, atol=1e-5)
+        side = ours.auxiliary_head(ours.backbone(images)).logits
+        assert_close(ours.enlarge(side, (33, 49)), expected["aux"], rtol=1e-4, atol=1e-5)
