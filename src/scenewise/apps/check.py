@@ -12,7 +12,8 @@ from rich.progress import track
 from scenewise.classes import Classes
 from scenewise.data.contact_sheet import write_contact_sheet
 from scenewise.data.datasets import SegmentationDataset
-from scenewise.data.doctor import Report, SplitReport, check
+from scenewise.data.doctor import check
+from scenewise.data.findings import Report, SplitReport
 from scenewise.data.formats import FORMATS
 from scenewise.errors import UserError
 

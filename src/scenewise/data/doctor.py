@@ -1,118 +1,24 @@
 """What is wrong with a data set, found before training does."""
 
-import hashlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
+from scenewise.data.examine import Record, examine
+from scenewise.data.findings import NAMED, Finding, Report, SplitReport
 from scenewise.data.guesses import guess, guess_colors
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-NAMED = 5  # files that a finding names
-ORIENTATION = 0x0112  # EXIF tag
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that is wrong with a split, in how many places, and the first few files.
-
-    ``serious`` means that training would fail on it or learn nonsense. ``guess`` says what
-    probably happened.
-    """
-
-    kind: str
-    split: str
-    serious: bool
-    message: str
-    count: int = 1
-    files: tuple[str, ...] = ()
-    guess: str | None = None
-
-    def __str__(self) -> str:
-        text = f"{'ERROR' if self.serious else 'note '} {self.split}: {self.message}"
-        if self.files:
-            more = f" and {self.count - len(self.files)} more" if self.count > NAMED else ""
-            text += f" [{', '.join(self.files)}{more}]"
-        return text + (f"\n      probably: {self.guess}" if self.guess else "")
-
-
-@dataclass
-class SplitReport:
-    """What one split holds: pictures, sizes (height, width), pixels and pictures of each class."""
-
-    pictures: int = 0
-    readable: int = 0
-    ignored: int = 0
-    pixels: list[int] = field(default_factory=list)
-    occurs_in: list[int] = field(default_factory=list)
-    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
-
-    @property
-    def ignored_share(self) -> float:
-        """Share of the pixels that carry the ignored id."""
-        return self.ignored / max(1, self.ignored + sum(self.pixels))
-
-
-@dataclass
-class Report:
-    """Everything that :func:`check` found."""
-
-    classes: Classes | None
-    splits: dict[str, SplitReport]
-    findings: list[Finding]
-
-    @property
-    def ok(self) -> bool:
-        """Whether training can run and learn from this."""
-        return not any(finding.serious for finding in self.findings)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
-        names = self.classes.names if self.classes else ()
-        return {
-            "ok": self.ok,
-            "classes": list(names),
-            "splits": {
-                name: {
-                    "pictures": split.pictures,
-                    "readable": split.readable,
-                    "ignored_share": split.ignored_share,
-                    "pixels": dict(zip(names, split.pixels, strict=True)),
-                    "pictures_with": dict(zip(names, split.occurs_in, strict=True)),
-                    "sizes": {f"{h}x{w}": n for (h, w), n in split.sizes.most_common()},
-                }
-                for name, split in self.splits.items()
-            },
-            "findings": [vars(finding) | {"files": [*finding.files]} for finding in self.findings],
-        }
-
-
-@dataclass(frozen=True)
-class Record:
-    """What one picture and its mask turned out to be."""
-
-    index: int
-    kind: str = ""  # what is wrong, "" if nothing
-    error: str = ""
-    file: str = ""
-    size: tuple[int, int] | None = None
-    digest: bytes = b""
-    turned: bool = False  # the picture has an EXIF orientation
-    ids: Tensor | None = None  # (256,) pixels of each id, of a readable mask
 
 
 def check(
@@ -172,86 +78,6 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
                 "'scenewise check' reads and lists all of them"
             )
     return findings
-
-
-def examine(dataset: SegmentationDataset, index: int, compare: bool = True) -> Record:
-    """Read picture and mask ``index`` and say what is wrong with them.
-
-    Args:
-        compare: also hash the picture's pixels, to find it again in another split.
-    """
-    if isinstance(dataset, PairedDataset):
-        return _examine_files(dataset, index, compare)
-    try:
-        image, mask = dataset.read(index)
-    except UserError as error:
-        return Record(index, "unreadable", str(error), dataset.names[index])
-    return _judge(dataset, index, image, mask, dataset.names[index], compare)
-
-
-def _examine_files(dataset: PairedDataset, index: int, compare: bool) -> Record:
-    path = dataset.images[index]
-    try:
-        image = read_image(path)
-    except UserError as error:
-        return Record(index, "unreadable picture", str(error), str(path))
-    path = dataset.masks[index]
-    try:
-        mask = dataset.read_mask(path)
-    except UserError as error:
-        raw = raw_ids(path)
-        color = raw is None and _channels(path) > 1
-        kind = "colour mask" if color else "unreadable mask" if raw is None else "wrong ids"
-        return Record(index, kind, str(error), str(path), ids=raw)
-    return _judge(dataset, index, image, mask, str(path), compare)
-
-
-def _judge(
-    dataset: SegmentationDataset, index: int, image: Tensor, mask: Tensor, file: str, compare: bool
-) -> Record:
-    size = (int(image.shape[1]), int(image.shape[2]))
-    ids = torch.bincount(mask.flatten(), minlength=256)
-    digest = b""
-    if compare:
-        pixels = hashlib.blake2b(image.contiguous().numpy().data, digest_size=16)
-        pixels.update(str(size).encode())
-        digest = pixels.digest()
-    kind = error = ""
-    outside = ids.clone()
-    outside[: len(dataset.classes)] = 0
-    outside[dataset.classes.ignore_index] = 0
-    if size != tuple(mask.shape):
-        kind = "size mismatch"
-        error = f"picture is {size[0]}x{size[1]}, mask {mask.shape[0]}x{mask.shape[1]}"
-    elif outside.any():
-        kind, error = "wrong ids", "ids outside the classes"
-    turned = isinstance(dataset, PairedDataset) and _turned(dataset.images[index])
-    return Record(index, kind, error, file, size, digest, turned, ids)
-
-
-def raw_ids(path: Path) -> Tensor | None:
-    """(256,) pixels of each id as stored in a picture of one channel, else ``None``."""
-    try:
-        with Image.open(path) as picture:
-            if picture.mode not in ("L", "P", "1"):
-                return None
-            ids = np.asarray(picture).astype(np.int64)
-    except Exception:  # the error of the reader is told, this only adds to it
-        return None
-    return torch.from_numpy(np.bincount(ids.ravel(), minlength=256))
-
-
-def _channels(path: Path) -> int:
-    try:
-        with Image.open(path) as picture:
-            return len(picture.getbands())
-    except Exception:  # the error of the reader is told, this only adds to it
-        return 0
-
-
-def _turned(path: Path) -> bool:
-    with Image.open(path) as picture:
-        return bool(picture.getexif().get(ORIENTATION, 1) != 1)
 
 
 def _read_all(

@@ -1,6 +1,14 @@
 import pytest
 
-from scenewise.data.formats.camvid import CLASS_OF, CLASSES, RAW_CLASSES, CamVid, camvid_32
+from scenewise.data.formats.camvid import (
+    CLASS_OF,
+    CLASSES,
+    RAW_CLASSES,
+    CamVid,
+    camvid_32,
+    segnet_split,
+)
+from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
 from tests.data.formats.trees import coloured, ids, label, picture
 from tests.shared_data import shared
@@ -72,7 +80,14 @@ def test_foreign_sample():
 
 def test_the_split_is_the_one_of_the_common_copy():
     root = shared("camvid/images")
-    from scenewise.data.formats.camvid import segnet_split
-
     for split in ("train", "val"):
         assert {segnet_split(path.stem) for path in (root / split).iterdir()} == {split}
+
+
+def test_the_data_module_opens_it_by_name(tmp_path):
+    data = SegmentationData("camvid", str(segnet(tmp_path)), crop_size=(4, 6), batch_size=1)
+    data.setup("fit")
+    assert data.num_classes == 11
+    (batch,) = data.train_dataloader()
+    assert batch["image"].shape == (1, 3, 4, 6)
+    assert set(batch["mask"].unique().tolist()) <= {*range(11), 255}

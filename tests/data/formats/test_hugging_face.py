@@ -59,9 +59,10 @@ def test_a_folder_of_parquet_files(tmp_path):
         HuggingFace(tmp_path / "d", "val")
 
 
-def test_classes_are_numbered_where_nobody_names_them(tmp_path):
+def test_classes_are_numbered_where_nobody_names_them(tmp_path, caplog):
     saved(tmp_path / "d", names=None)
     assert HuggingFace(tmp_path / "d").classes.names == ("class_0", "class_1", "class_2")
+    assert "names no classes: its masks use ids up to 2" in caplog.text
 
 
 def test_columns_that_cannot_be_told(tmp_path):

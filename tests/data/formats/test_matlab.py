@@ -38,6 +38,19 @@ def test_structs_and_cells_are_entered(tmp_path):
         assert np.array_equal(id_map(variables, path, *fields), ids)
 
 
+def test_the_other_byte_order(tmp_path):
+    def element(kind, content):
+        return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
+
+    values = np.arange(300, 306, dtype=">u2").reshape(2, 3)
+    matrix = element(6, struct.pack(">II", 11, 0)) + element(5, struct.pack(">ii", 2, 3))
+    matrix += element(1, b"S") + element(4, values.tobytes(order="F"))
+    path = tmp_path / "a.mat"
+    path.write_bytes(b" " * 124 + b"\1\0MI" + element(14, matrix))
+    assert np.array_equal(scipy_io.loadmat(path)["S"], values)
+    assert np.array_equal(id_map(read_mat(path), path, "S"), values)
+
+
 def test_files_that_are_something_else(tmp_path):
     with pytest.raises(UserError, match=r"no such label: '.*none\.mat'"):
         read_mat(tmp_path / "none.mat")

@@ -1,6 +1,7 @@
 """Data sets of the Hugging Face ``datasets`` library: on the hub, or in a folder on disk."""
 
 import json
+import logging
 import os
 from collections.abc import Sequence
 from functools import cache
@@ -210,4 +211,10 @@ def _numbered(source: str, column: str) -> Classes:
             f"the masks of '{source}' use {largest + 1} class ids besides 255, which is ignored; "
             "give each class its own id from 0 up, or put a classes.json beside the data"
         )
+    logging.getLogger(__name__).warning(
+        "'%s' names no classes: its masks use ids up to %d, so they are called class_0 to class_%d",
+        source,
+        largest,
+        largest,
+    )
     return Classes.numbered(largest + 1)
