@@ -59,7 +59,7 @@ class TestMmseg(BlockLaw, StartsAsIdentity):
 
     def reference(self, block: DisentangledNonLocal, x: Tensor) -> Tensor:
         pairwise, unary = terms(block, x)
-        return x + last(block, pairwise).view_as(x) + last(block, unary)[..., None]
+        return x + last(block, pairwise + unary).view_as(x)
 
     def test_pairwise_weights_do_not_see_a_common_offset(self) -> None:
         block, (x,) = self.ready(), self.sample()

@@ -22,12 +22,12 @@ class DisentangledNonLocal(nn.Module):
               + \operatorname{softmax}(m(x))^\top V \Bigr)
 
     The means run over the positions. W is a 1x1 convolution without bias and batch norm. The paper
-    prints the plain sum of both maps; two codes differ from it and from each other:
+    prints the plain sum of both maps, without gamma; two codes differ from each other:
 
     - ``"official"``: a scalar gamma on the pairwise term, 0 at the start; all convolutions start
       with deviation 0.01. So a new block adds the unary term alone.
-    - ``"mmseg"``: no gamma; each term goes through W (and its norm) on its own; the norm starts
-      with scale 0, so the block starts as the identity.
+    - ``"mmseg"``: no gamma; the norm starts with scale 0, so the block starts as the identity. (Its
+      very first version led each term through W on its own; its releases do not.)
 
     Args:
         channels: C, channels of the input and the output.
@@ -79,11 +79,8 @@ class DisentangledNonLocal(nn.Module):
         pairwise = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
         shares = self.unary_weights(x).flatten(1)[:, None].to(value.dtype)
         unary = (shares @ value).transpose(1, 2)[..., None]  # (B, d, 1, 1)
-        y: Tensor
-        if self.gamma is None:
-            y = self.norm(self.out(pairwise)) + self.norm(self.out(unary))
-        else:
-            y = self.norm(self.out(self.gamma * pairwise + unary))
+        scaled = pairwise if self.gamma is None else self.gamma * pairwise
+        y: Tensor = self.norm(self.out(scaled + unary))
         return y + x
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
