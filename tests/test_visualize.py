@@ -170,7 +170,7 @@ def test_every_network_tells_what_it_attends_to(name):
     for channel in maps.channels.values():
         assert_close(channel.weights().sum(2), torch.ones(channel.weights().shape[:2]))
     for block in maps.blocks().values():
-        assert block.after().shape == block.before().shape
+        assert block.after().isfinite().all()
     attends = name not in ("fcn", "pspnet", "deeplabv3")
     assert bool(maps.blocks()) == attends
 

@@ -40,10 +40,20 @@ class TestCompactPosition(BlockLaw, StartsAsIdentity, NeverHoldsTheMap):
     def test_weights_of_the_centres_sum_to_1(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, CompactPosition)
-        weights = block.weights(x)
+        weights = block.centre_weights(x)
         assert weights.shape == (2, 35, 5)
         assert_close(weights.sum(-1), torch.ones(2, 35, dtype=torch.float64), **EXACT)
-        assert_close(block.weights(x, at=(3, 1)), weights[:, 22], **EXACT)
+        assert_close(block.centre_weights(x, at=(3, 1)), weights[:, 22], **EXACT)
+
+    def test_a_pixel_gathers_from_the_pixels_of_the_bins(self) -> None:
+        block, (x,) = self.ready(), self.sample()
+        assert isinstance(block, CompactPosition)
+        shares = block.centre_weights(x, at=(3, 1))
+        expected = (shares[:, 0] / 35)[:, None, None].repeat(1, 5, 7)
+        corners = [(a, b) for a in (slice(0, 3), slice(2, 5)) for b in (slice(4), slice(3, 7))]
+        for centre, (rows, columns) in enumerate(corners, start=1):
+            expected[:, rows, columns] += (shares[:, centre] / 12)[:, None, None]
+        assert_close(block.weights(x, at=(3, 1)), expected, **EXACT)
 
 
 class TestCompactChannel(BlockLaw, StartsAsIdentity, PermutesPositions):
@@ -105,7 +115,11 @@ def test_published_sizes() -> None:
     # DRANet: 50 centres of 512 channels, query and key 128; 32 channel centres; gate of 256 + 32.
     position = 4 * (512 * 512 + 1024) + 2 * (512 * 128 + 128) + 512 * 512 + 512 + 1
     assert sum(p.numel() for p in CompactPosition(512).parameters()) == position
-    assert CompactPosition(512).eval().weights(torch.zeros(1, 512, 6, 7)).shape == (1, 42, 50)
+    assert CompactPosition(512).eval().centre_weights(torch.zeros(1, 512, 6, 7)).shape == (
+        1,
+        42,
+        50,
+    )
     assert sum(p.numel() for p in CompactChannel(512).parameters()) == 512 * 32 + 64 + 1
     gate = 256 * 32 * 9 + 64 + 289 + 288 * 256 * 9 + 512 + 256 * 256 * 9 + 512 + 1
     assert sum(p.numel() for p in CrossLevelGate(256, 256).parameters()) == gate

@@ -26,6 +26,27 @@ def pyramid_average(x: Tensor, sizes: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
     return torch.cat([pixels(adaptive_avg_pool2d(x, s)) for s in sizes], dim=1)
 
 
+def pixel_shares(shares: Tensor, sizes: tuple[int, ...], size: tuple[int, int]) -> Tensor:
+    """Weights of the bins of :func:`pyramid_average`, each shared out evenly among its pixels.
+
+    Args:
+        shares: (B, S).
+        sizes: of the pyramid.
+        size: (H, W) of the map that was averaged.
+
+    Returns:
+        (B, H, W), with the sum of ``shares``.
+
+    >>> pixel_shares(torch.tensor([[0.6, 0.4, 0.0, 0.0, 0.0]]), (1, 2), (2, 4))[0]
+    tensor([[0.2750, 0.2750, 0.0750, 0.0750],
+            [0.0750, 0.0750, 0.0750, 0.0750]])
+    """
+    blank = shares.new_zeros(shares.shape[0], 1, *size)
+    back = torch.func.vjp(lambda one: pyramid_average(one, sizes)[..., 0], blank)[1]
+    spread: Tensor = back(shares)[0][:, 0]
+    return spread
+
+
 class _PyramidAttention(nn.Module):
     """Queries from one map, averaged keys and values from another; see the two blocks."""
 
@@ -66,10 +87,7 @@ class _PyramidAttention(nn.Module):
         keys = pyramid_average((self.key or self.query)(source), self.sizes)
         query = pixels(self.query(pixel(x, at)))
         bins = attention_map(query, keys, x, None, self.scale)[:, 0]  # (B, S)
-        blank = bins.new_zeros(x.shape[0], 1, *source.shape[2:])
-        spread = torch.func.vjp(lambda one: pyramid_average(one, self.sizes)[..., 0], blank)[1]
-        shares: Tensor = spread(bins)[0][:, 0]
-        return shares
+        return pixel_shares(bins, self.sizes, (source.shape[2], source.shape[3]))
 
 
 class AsymmetricPyramid(nn.Module):

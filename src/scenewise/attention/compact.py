@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
+from scenewise.attention.asymmetric import pixel_shares
 from scenewise.attention.convolution import conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 from scenewise.attention.precision import no_autocast, widen
@@ -28,7 +29,7 @@ class CompactPosition(nn.Module):
 
     >>> block = CompactPosition(16)
     >>> x = torch.randn(2, 16, 7, 11)
-    >>> torch.equal(block(x), x), block.weights(x).shape
+    >>> torch.equal(block(x), x), block.centre_weights(x).shape
     (True, torch.Size([2, 77, 50]))
     """
 
@@ -51,7 +52,14 @@ class CompactPosition(nn.Module):
         rows = position_attention(pixels(self.query(x)), self.key(centres), self.value(centres))
         return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x
 
-    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+    def weights(self, x: Tensor, at: tuple[int, int]) -> Tensor:
+        """What the pixel ``at`` = (row, column) gathers from, through the centres: (B, H, W).
+
+        The share of each centre goes evenly to the pixels of its bin; the sum is 1.
+        """
+        return pixel_shares(self.centre_weights(x, at), self.sizes, (x.shape[2], x.shape[3]))
+
+    def centre_weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
         """How much the pixel ``at`` takes from each centre: (B, S), all pixels: (B, N, S).
 
         Centres of the first size come first, each size in reading order.
