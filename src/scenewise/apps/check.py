@@ -17,6 +17,7 @@ from scenewise.data.findings import Report, SplitReport
 from scenewise.data.formats import FORMATS
 from scenewise.errors import UserError
 
+FORMAT_HELP = f"its layout: {', '.join(sorted(FORMATS))}"
 EXAMPLES = """\
 examples:
   scenewise check my_pictures --format folder
@@ -31,7 +32,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.epilog = EXAMPLES
     parser.add_argument("root", metavar="ROOT", help="folder of the data set")
-    parser.add_argument("--format", required=True, choices=sorted(FORMATS), help="its layout")
+    parser.add_argument(
+        "--format", required=True, choices=sorted(FORMATS), metavar="F", help=FORMAT_HELP
+    )
     add_reading_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(

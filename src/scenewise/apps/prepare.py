@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from scenewise.apps.check import add_reading_arguments, check_workers, progress
+from scenewise.apps.check import FORMAT_HELP, add_reading_arguments, check_workers, progress
 from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.formats import FORMATS
 from scenewise.data.prepare import prepare
@@ -22,7 +22,7 @@ it again to go on where it stopped.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this verb."""
     parser.epilog = EXAMPLES
-    parser.add_argument("format", metavar="FORMAT", choices=sorted(FORMATS), help="its layout")
+    parser.add_argument("format", metavar="FORMAT", choices=sorted(FORMATS), help=FORMAT_HELP)
     parser.add_argument("root", metavar="ROOT", help="folder of the data set as published")
     add_reading_arguments(parser)
     parser.add_argument(
