@@ -9,6 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from scenewise.errors import UserError
+from scenewise.models.resnet_names import timm_names
 from scenewise.models.weights import read_tensors
 
 _log = logging.getLogger("scenewise")
@@ -137,8 +138,9 @@ def create_backbone(
 ) -> Backbone | TinyBackbone:
     """The backbone ``name``: ``"tiny"``, or any timm model that gives feature maps.
 
-    With ``weights``, a whole or partial file of tensors (.pth or .safetensors) with timm's names
-    is loaded; what it lacks keeps its random start and is named in a warning.
+    With ``weights``, a whole or partial file of tensors (.pth or .safetensors) is loaded. ResNets
+    may have the names of timm, torchvision, PyTorch-Encoding, mmsegmentation, semseg, openseg or
+    MIT's weights; others have timm's. What it lacks starts at random and is named in a warning.
 
     Raises:
         UserError: as :class:`Backbone`; or the file does not fit.
@@ -255,7 +257,7 @@ def _with_weights(backbone: _B, path: str | Path | None) -> _B:
     if path is None:
         return backbone
     network = backbone.net if isinstance(backbone, Backbone) else backbone
-    found = read_tensors(path)
+    found = timm_names(read_tensors(path))
     wanted = network.state_dict()
     fitting = {k: v for k, v in found.items() if k in wanted and v.shape == wanted[k].shape}
     clashing = [k for k in found if k in wanted and k not in fitting]

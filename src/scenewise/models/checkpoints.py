@@ -11,6 +11,7 @@ import scenewise
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, write_json
+from scenewise.models.convert import convert
 from scenewise.models.segmenter import Preprocessing, Segmenter
 from scenewise.models.weights import read_file
 from scenewise.models.zoo import create_model
@@ -31,6 +32,9 @@ def save_model(model: Segmenter, folder: str | Path) -> None:
 def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     """A model from a folder of :meth:`Segmenter.save_pretrained`, a training run, or its ``.ckpt``.
 
+    A public checkpoint of another project (``.pth``, ``.pth.tar``, ``.pt``, ``.safetensors``) is
+    converted with the released settings; :func:`scenewise.models.convert.convert` has options.
+
     Loading is strict: every tensor has its place, or the file is refused. Nothing in the file is
     executed.
 
@@ -50,6 +54,12 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     >>> load_model(folder).classes.names
     ('class_0', 'class_1', 'class_2')
     """
+    if Path(path).is_file() and Path(path).suffix != ".ckpt":
+        converted = convert(path)
+        if into is None:
+            return converted
+        _load_strictly(into, converted.state_dict(), path)
+        return into.eval()
     config, tensors = _read(Path(path))
     model = into if into is not None else build_model(config, path)
     _load_strictly(model, tensors, path)
@@ -58,12 +68,13 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
 
 def model_config(model: Segmenter) -> dict[str, Any]:
     """What must travel with the weights, JSON-able."""
-    return {
+    config = {
         "scenewise": scenewise.__version__,
         "model": model.recipe,
         "classes": model.classes.to_dict(),
         "preprocessing": model.preprocessing.to_dict(),
     }
+    return config if model.source is None else {**config, "source": model.source}
 
 
 def build_model(config: dict[str, Any], source: str | Path) -> Segmenter:
@@ -82,6 +93,7 @@ def build_model(config: dict[str, Any], source: str | Path) -> Segmenter:
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"the configuration of '{source}' is damaged: {error!r}") from error
     model.preprocessing = preprocessing
+    model.source = config.get("source")
     return model
 
 
@@ -97,7 +109,8 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         }
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise UserError(
-            f"no model in '{path}'; give a folder that holds {CONFIG} and {WEIGHTS}, or a .ckpt"
+            f"no model in '{path}'; give a folder that holds {CONFIG} and {WEIGHTS}, a .ckpt, or a "
+            "public checkpoint"
         )
     try:
         config = json.loads((path / CONFIG).read_text(encoding="utf-8"))

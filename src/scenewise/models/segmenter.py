@@ -92,6 +92,7 @@ class Segmenter(nn.Module):
         loss_weights: weight of each side score and penalty in the loss.
         recipe: arguments of ``create_model`` that build this network again; None for a network
             of your own parts, which can then only be loaded into itself.
+        source: where converted weights come from: file, sha256, family, options; else None.
     """
 
     def __init__(
@@ -105,6 +106,7 @@ class Segmenter(nn.Module):
         align_corners: bool = True,
         loss_weights: dict[str, float] | None = None,
         recipe: dict[str, Any] | None = None,
+        source: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -115,6 +117,7 @@ class Segmenter(nn.Module):
         self.align_corners = align_corners
         self.loss_weights = loss_weights or {}
         self.recipe = recipe
+        self.source = source
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised pictures (B, 3, H, W) -> scores at their size."""

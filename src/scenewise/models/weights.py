@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -31,7 +30,15 @@ def read_tensors(path: str | Path) -> dict[str, Tensor]:
     >>> read_tensors(file)
     {'a': tensor([1., 1.])}
     """
-    content = read_file(path)
+    return tensors_of(read_file(path), path)
+
+
+def tensors_of(content: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
+    """The named tensors in what :func:`read_file` gave.
+
+    Raises:
+        UserError: there are none.
+    """
     for wrapper in _WRAPPERS:
         if isinstance(content.get(wrapper), dict):
             content = content[wrapper]
@@ -51,6 +58,7 @@ def read_file(path: str | Path) -> dict[str, Any]:
     file = Path(path)
     if not file.is_file():
         raise UserError(f"no such file: '{file}'; give the path of a weights file")
+    _check_archive(file)
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
@@ -59,16 +67,30 @@ def read_file(path: str | Path) -> dict[str, Any]:
             content = torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise UserError(
-            f"'{file}' holds more than tensors and is not opened, because that could run code; "
-            "save its state_dict alone"
+            f"'{file}' holds more than tensors and plain values and is not opened, because that "
+            "could run code (numbers of NumPy are refused too); save its state_dict alone"
         ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
+    except Exception as error:  # what damaged bytes raise has no end
         raise UserError(f"'{file}' is damaged or no weights file; fetch it again") from error
-    except zipfile.BadZipFile as error:
-        raise UserError(f"'{file}' is damaged; fetch it again") from error
     if not isinstance(content, dict):
         raise UserError(f"'{file}' holds no dictionary of tensors; give a state_dict")
     return content
+
+
+def _check_archive(file: Path) -> None:
+    """Refuse an archive that unpacks to more than it is: torch.save never compresses."""
+    if not zipfile.is_zipfile(file):
+        return
+    try:
+        with zipfile.ZipFile(file) as archive:
+            unpacked = sum(entry.file_size for entry in archive.infolist())
+    except Exception as error:
+        raise UserError(f"'{file}' is damaged or no weights file; fetch it again") from error
+    if unpacked > file.stat().st_size:
+        raise UserError(
+            f"'{file}' would unpack to {unpacked:,} bytes from {file.stat().st_size:,} and is not "
+            "opened; a file of torch.save is not compressed"
+        )
 
 
 def _is_tensor(value: Any) -> bool:

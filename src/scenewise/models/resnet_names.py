@@ -1,0 +1,123 @@
+"""The names that published codes give to the layers of a ResNet, and timm's."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
+
+_DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of the third stage
+_STEMS = {32: "c", 64: "s"}  # channels of a deep stem's first convolution
+
+# Where each code keeps the stem's layers; the keys stand in front of timm's names.
+_SEQUENCE = {
+    "0": "conv1.0",
+    "1": "conv1.1",
+    "3": "conv1.3",
+    "4": "conv1.4",
+    "6": "conv1.6",
+    "7": "bn1",
+}
+_NUMBERED = {
+    "conv1": "conv1.0",
+    "bn1": "conv1.1",
+    "conv2": "conv1.3",
+    "bn2": "conv1.4",
+    "conv3": "conv1.6",
+    "bn3": "bn1",
+}
+_STAGES = {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)}
+
+
+def resnet_places(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, str]:
+    """Foreign prefixes to timm's, for the ResNet behind ``prefix``; empty where there is none.
+
+    ================================= ================================================
+    stem                              found in
+    ================================= ================================================
+    ``conv1``, ``bn1``                torchvision, timm, the DANet checkpoint (7x7)
+    ``conv1.0`` ... ``bn1``           timm, PyTorch-Encoding
+    ``stem.0`` ... ``stem.7``         mmsegmentation
+    ``layer0.0`` ... ``layer0.7``     semseg
+    ``conv1``, ..., ``bn3``           MIT's ImageNet weights, CCNet, OCNet
+    ``resinit.conv1``, ...            openseg
+    ================================= ================================================
+
+    >>> import torch
+    >>> one = torch.zeros(1)
+    >>> names = resnet_places({"net.stem.0.weight": one, "net.layer1.0.conv1.weight": one}, "net.")
+    >>> names["net.stem.7"], names["net.layer1"]
+    ('bn1', 'layer1')
+    """
+    stem = _stem(tensors, prefix)
+    if not stem or not any(key.startswith(f"{prefix}layer1.") for key in tensors):
+        return {}
+    return {prefix + theirs: ours for theirs, ours in (stem | _STAGES).items()}
+
+
+def resnet_name(tensors: Mapping[str, Tensor], places: Mapping[str, str]) -> str | None:
+    """timm's name of the ResNet whose names :func:`resnet_places` found; None if it has none.
+
+    The number of blocks of the third stage tells the depth, the first convolution the stem: 7x7
+    (``resnet50``), 32, 32, 64 channels (``resnet50c``) or 64, 64, 128 (``resnet50s``).
+    """
+    theirs = {ours: prefix for prefix, ours in places.items()}
+    stage = f"{theirs['layer3']}."
+    blocks = {key[len(stage) :].split(".")[0] for key in tensors if key.startswith(stage)}
+    depth = _DEPTHS.get(len(blocks))
+    deep = "conv1.0" in theirs
+    first = tensors.get(f"{theirs['conv1.0' if deep else 'conv1']}.weight")
+    if depth is None or first is None:
+        return None
+    stem = _STEMS.get(first.shape[0]) if deep else ""
+    return None if stem is None else f"resnet{depth}{stem}"
+
+
+def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A ResNet's tensors under timm's names, whichever published code the names are from.
+
+    Backbones of whole networks (``backbone.``, ``pretrained.``) are found too, without their heads.
+    What follows none of the layouts comes back as it is.
+
+    >>> import torch
+    >>> one = torch.zeros(1)
+    >>> list(timm_names({"backbone.layer0.7.bias": one, "backbone.layer0.0.weight": one,
+    ...                  "backbone.layer1.0.conv1.weight": one, "cls.weight": one}))
+    ['bn1.bias', 'conv1.0.weight', 'layer1.0.conv1.weight']
+    """
+    for prefix in ("", "backbone.", "pretrained.", "encoder."):
+        places = resnet_places(tensors, prefix)
+        if places:
+            renamed = {key: rename(key, places) for key in tensors}
+            if not prefix:
+                renamed = {key: name or key for key, name in renamed.items()}
+            return {name: tensors[key] for key, name in renamed.items() if name is not None}
+    return dict(tensors)
+
+
+def rename(key: str, places: Mapping[str, str]) -> str | None:
+    """``key`` with its longest known prefix replaced; None if it has no known prefix.
+
+    >>> rename("head.conv.0.weight", {"head": "a", "head.conv.0": "b.1"}), rename("x", {"y": "z"})
+    ('b.1.weight', None)
+    """
+    prefix = key
+    while prefix not in places:
+        if "." not in prefix:
+            return None
+        prefix = prefix.rpartition(".")[0]
+    return places[prefix] + key[len(prefix) :]
+
+
+def _stem(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
+    def has(name: str) -> bool:
+        return f"{prefix}{name}.weight" in tensors
+
+    for part in ("stem", "layer0"):
+        if has(f"{part}.0"):
+            return {f"{part}.{theirs}": ours for theirs, ours in _SEQUENCE.items()}
+    if has("conv1.0"):
+        return {"conv1": "conv1", "conv1.0": "conv1.0", "bn1": "bn1"}
+    for part in ("", "resinit."):
+        if has(f"{part}conv1"):
+            layers = _NUMBERED if has(f"{part}conv3") else {"conv1": "conv1", "bn1": "bn1"}
+            return {part + theirs: ours for theirs, ours in layers.items()}
+    return {}
