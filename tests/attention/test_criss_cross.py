@@ -3,7 +3,11 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from scenewise.attention.criss_cross import CrissCrossAttention, criss_cross_attention
+from scenewise.attention.criss_cross import (
+    CrissCrossAttention,
+    criss_cross_attention,
+    decomposed,
+)
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -81,6 +85,16 @@ def test_function_equals_the_dense_mask(size: tuple[int, int]) -> None:
     value = torch.randn(2, 4, *size, dtype=torch.float64)
     out = criss_cross_attention(query, key, value)
     assert_close(out, dense_attention(query, key, value), **EXACT)
+
+
+def test_decomposes_into_operators_of_pytorch() -> None:
+    block = randomise(CrissCrossAttention(16).double()).eval()
+    x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    table = {torch.ops.scenewise.criss_cross.default: decomposed}
+    program = torch.export.export(block, (x,)).run_decompositions(table)
+    assert "scenewise" not in str(program.graph)
+    other = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    assert_close(program.module()(other), block(other), **EXACT)
 
 
 def test_uniform_weights_average_the_cross_and_count_the_pixel_once() -> None:

@@ -176,6 +176,27 @@ def _cross_weights(query: Tensor, key: Tensor) -> Tensor:
         return torch.stack([_energies(q, k).softmax(-1) for q, k in pairs])
 
 
+def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+    """The operator below in PyTorch's own operators, for formats that know no others.
+
+    Use as ``program.run_decompositions({torch.ops.scenewise.criss_cross.default: decomposed})``.
+
+    Returns:
+        gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross.
+    """
+    height = query.shape[2]
+    q, k = widen(query), widen(key)
+    down = torch.einsum("bdhw,bdkw->bhwk", q, k)
+    own = torch.eye(height, dtype=torch.bool, device=query.device)[:, None]
+    down = down.masked_fill(own, float("-inf"))
+    energies = torch.cat([down, torch.einsum("bdhw,bdhk->bhwk", q, k)], dim=-1)
+    weights = (energies.softmax(-1) * gamma).to(value.dtype)
+    gathered = torch.einsum("bhwk,bckw->bchw", weights[..., :height], value) + torch.einsum(
+        "bhwk,bchk->bchw", weights[..., height:], value
+    )
+    return gathered, energies.logsumexp(-1, keepdim=True)
+
+
 @torch.library.custom_op("scenewise::criss_cross", mutates_args=())
 def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross."""
