@@ -67,12 +67,23 @@ def rectified_sum_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     with no_autocast(value):
         a, v = widen(query), widen(value)
         b, order = widen(key).sort(dim=1, descending=True)
-        v = v.take_along_dim(order[..., None], dim=1) / v.shape[1]
+        v = v.gather(1, order[..., None].expand_as(v)) / v.shape[1]
         sums = torch.cat([v, b[..., None] * v], dim=-1).cumsum(1)
-        live = torch.searchsorted(-b, a.contiguous())  # the number of j with b_j > -a_i
-        sums = nn.functional.pad(sums, (0, 0, 1, 0)).take_along_dim(live[..., None], dim=1)
+        live = _count_above(b, -a)
+        sums = nn.functional.pad(sums, (0, 0, 1, 0))
+        sums = sums.gather(1, live[..., None].expand(-1, -1, sums.shape[2]))
         plain, scaled = sums.chunk(2, dim=-1)
         return (a[..., None] * plain + scaled).to(value.dtype)
+
+
+def _count_above(numbers: Tensor, limits: Tensor) -> Tensor:
+    """How many ``numbers`` (B, M) lie above each of the ``limits`` (B, L): (B, L).
+
+    By one sort of both together, since ONNX has no torch.searchsorted.
+    """
+    order = torch.cat([numbers, limits], dim=1).argsort(dim=1, descending=True)
+    seen = (order < numbers.shape[1]).long().cumsum(1)
+    return torch.zeros_like(seen).scatter(1, order, seen)[:, numbers.shape[1] :]
 
 
 class NonLocal(nn.Module):
