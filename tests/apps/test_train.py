@@ -195,6 +195,28 @@ def test_two_words_are_enough(
     assert config["data"]["batch_size"] >= 2
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "epoch 0, step 1: train loss"),
+        (["--trainer.enable_progress_bar", "true"], "Epoch 0: 100%"),
+        (["--trainer.callbacks", "TQDMProgressBar"], "Epoch 0: 100%"),
+        (["--trainer.callbacks", "RichProgressBar"], "Epoch 0/0"),
+    ],
+)
+def test_progress_is_shown(
+    words: list[str],
+    told: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    some = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    some += ["--trainer.default_root_dir", str(tmp_path), "--model.network", "fcn"]
+    assert main(["fit", *TINY, *data(pictures), *some, *words]) == 0
+    assert told in "".join(capsys.readouterr())
+
+
 def test_training_beats_guessing(runs: Path) -> None:
     assert metrics(runs / "danet" / "version_0")["val"]["pixel_accuracy"] > 0.5
 

@@ -11,7 +11,7 @@ import torch
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
@@ -116,11 +116,16 @@ class SegmentationCLI(LightningCLI):
         for name, value in chosen.items():  # so that config.yaml tells it
             self.config[self.subcommand].trainer[name] = value
         self.run_folder = RunFolder()
-        if not sys.stdout.isatty():
+        own = given.callbacks or []
+        own = own if isinstance(own, list) else [own]
+        bars = any(isinstance(callback, ProgressBar) for callback in own)
+        if given.enable_progress_bar is None and not bars and not sys.stdout.isatty():
             chosen["enable_progress_bar"] = False  # RunFolder prints a line at each validation
         if given.logger in (None, True) and not given.fast_dev_run:
             chosen["logger"] = self._loggers(given.default_root_dir)
-        chosen["callbacks"] = [*(given.callbacks or []), *self._callbacks()]
+        chosen["callbacks"] = [*own, *self._callbacks()]
+        if not bars and chosen.get("enable_progress_bar", given.enable_progress_bar) is not False:
+            chosen["callbacks"].append(TQDMProgressBar())  # one line, also when epochs are many
         try:
             return super().instantiate_trainer(**chosen, **kwargs)
         except (ValueError, TypeError, ImportError) as error:
@@ -137,7 +142,7 @@ class SegmentationCLI(LightningCLI):
             steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
             print(
                 f"{steps} steps" if steps > 0 else f"{epochs} epochs",
-                f"of {len(self.datamodule.train_dataloader())} batches;",
+                f"({len(self.datamodule.train_dataloader())} batches an epoch),",
                 f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
             )
 
@@ -198,15 +203,10 @@ class SegmentationCLI(LightningCLI):
         ]
 
     def _callbacks(self) -> list[Callback]:
-        config = self.config[self.subcommand]
-        added: list[Callback] = [self.run_folder]
-        given = config.trainer.callbacks or []
-        bars = [each for each in given if "ProgressBar" in str(each.class_path)]
-        if config.trainer.enable_progress_bar is not False and not bars and sys.stdout.isatty():
-            added.append(TQDMProgressBar())
-        if config.ema is not None and self.subcommand == "fit":
-            added.insert(0, moving_average(config.ema))
-        return added
+        decay = self.config[self.subcommand].ema
+        if decay is None or self.subcommand != "fit":
+            return [self.run_folder]
+        return [moving_average(decay), self.run_folder]
 
 
 def moving_average(decay: float) -> Callback:

@@ -1,0 +1,1 @@
+"""Losses, scores, schedule, and the task that Lightning trains."""
