@@ -252,13 +252,15 @@ class ASPOC(nn.Module):
 
 
 def _edges(length: int, tiles: int) -> list[tuple[int, int]]:
-    """Where tiles begin and end; the last takes the remainder, empty ones are left out.
+    """Where tiles begin and end; the last takes the remainder, or all if there are too few.
 
     >>> _edges(7, 3), _edges(2, 3)
     ([(0, 2), (2, 4), (4, 7)], [(0, 2)])
     """
+    if length < tiles:
+        return [(0, length)]
     step = length // tiles
-    starts = range(0, step * tiles, step) if step else [0]
+    starts = [i * step for i in range(tiles)]
     return list(zip(starts, [*starts[1:], length], strict=True))
 
 
