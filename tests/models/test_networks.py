@@ -1,12 +1,13 @@
 """The networks as published: parameters, side heads, losses, dilations, first weights."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from scenewise import Segmenter, create_model
+from scenewise import Segmenter, create_model, load_model
 from scenewise.errors import UserError
 from scenewise.models.networks import NETWORKS
 
@@ -336,3 +337,33 @@ def test_emanet_freezes_the_convolution_without_gradient() -> None:
 def test_unknown_variant_is_told() -> None:
     with pytest.raises(UserError, match="'ccnet' has no variant 'gluon'; it has official, mmseg"):
         tiny("ccnet", variant="gluon")
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_travels(name: str, tmp_path: Path) -> None:
+    """A folder brings back the last variant of each, with what it settled."""
+    model = tiny(name, variant=list(NETWORKS[name].wirings)[-1])
+    images = torch.randn(2, 3, 40, 56)
+    model.train()(images)  # norms and bases leave their first numbers
+    model.eval().save_pretrained(tmp_path)
+    other = load_model(tmp_path)
+    assert torch.equal(other(images).logits, model(images).logits)
+    assert (other.align_corners, other.loss_weights) == (model.align_corners, model.loss_weights)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_half_precision_is_close_and_learns(name: str) -> None:
+    """Under autocast, as ``--trainer.precision bf16-mixed`` runs it, on maps in any order."""
+    model = tiny(name).eval()
+    images = torch.randn(2, 3, 40, 56)
+    with torch.no_grad():
+        exact = model(images).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(images.to(memory_format=torch.channels_last)).logits
+    assert torch.allclose(mixed.float(), exact, rtol=0, atol=0.05 * exact.abs().max().item())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model.train()(images)
+    total = out.logits.float().square().mean() + sum(out.penalties.values())
+    total.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)
