@@ -65,6 +65,17 @@ def test_the_table_goes_by_the_mask(model_folder, picture, tmp_path):
     assert explain(*words, "--report", page, "--mask", picture) == 2
 
 
+def test_a_block_that_changes_the_shape_is_explained_but_not_left_out(picture, tmp_path):
+    randomise(create_model("dranet", classes=CLASSES, backbone="tiny")).save_pretrained(
+        tmp_path / "dranet"
+    )
+    words = [picture, "--model", tmp_path / "dranet", "--at", "3,5", "--out", tmp_path / "a.svg"]
+    assert explain(*words, "--report", tmp_path / "page.html") == 0
+    left_out = re.findall(r"Without (\S+),", (tmp_path / "page.html").read_text())
+    assert left_out == ["head.position.block", "head.channel.block"]
+    assert "head.gate" in (tmp_path / "a.svg").read_text()
+
+
 def test_the_surest_pixel_of_a_class():
     model = create_model("fcn", classes=CLASSES, backbone="tiny")
     labels = torch.tensor([[0, 0, 2], [2, 2, 0]])

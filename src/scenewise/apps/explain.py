@@ -130,8 +130,9 @@ def write_report(
     for channel in maps.channels.values():
         parts += _channel_part(channel, labels, model)
     parts.append(report.heading("Without a block"))
-    for name in maps.blocks():
-        parts += _ablation_part(model, image, name)
+    for name, block in maps.blocks().items():
+        if block.after().shape == block.before().shape:
+            parts += _ablation_part(model, image, name)
     return report.page("What the network attends to", *parts)
 
 
