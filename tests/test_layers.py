@@ -14,6 +14,7 @@ BASE = {"errors", "files", "classes", "class_tables"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "classes": {"errors"},
+    "class_tables": {"classes", "errors"},
     "class_tables": {"classes"},
     "files": {"errors"},
     "attention": set(),
