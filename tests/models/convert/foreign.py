@@ -27,7 +27,7 @@ class Weights:
 
     def get(self, name: str, shape: Sequence[int], low: float, high: float) -> Tensor:
         if name not in self.tensors:
-            made = torch.empty(*shape).uniform_(low, high, generator=self.generator)
+            made = torch.empty(tuple(shape)).uniform_(low, high, generator=self.generator)
             self.tensors[name] = made
         return self.tensors[name]
 

@@ -1,11 +1,12 @@
 """Which project a checkpoint comes from, by the names of its tensors."""
 
 from scenewise.errors import UserError
-from scenewise.models.convert import danet
+from scenewise.models.convert import danet, mmseg
 from scenewise.models.convert.design import Family, Source
 
 FAMILIES: dict[str, Family] = {
     **danet.FAMILIES,
+    **mmseg.FAMILIES,
 }
 
 
