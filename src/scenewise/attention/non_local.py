@@ -212,8 +212,9 @@ class NonLocal(nn.Module):
     def _scalars(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         """The two halves of w . [theta_i, phi_j]: (B, Nq) and (B, Nk)."""
         assert self.pair is not None
-        of_query, of_key = self.pair.weight[0].chunk(2)
-        return query @ of_query, key @ of_key
+        inner = query.shape[2]
+        of_query, of_key = self.pair.weight[:, :inner], self.pair.weight[:, inner:]
+        return (query @ of_query.T)[..., 0], (key @ of_key.T)[..., 0]
 
 
 def _pool(dims: int) -> nn.Module:
