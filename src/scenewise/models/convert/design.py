@@ -140,6 +140,19 @@ def find_backbone(source: Source, prefix: str) -> tuple[str, dict[str, str]]:
     return name, {theirs: f"backbone.net.{ours}" for theirs, ours in places.items()}
 
 
+def refuse_torch_norms(source: Source) -> None:
+    """PyTorch's norms, told by their counters, do not scale by |weight|, and ReLU follows them.
+
+    Raises:
+        UserError: a counter is there, where the family's published networks have InPlaceABN.
+    """
+    if any(key.endswith("num_batches_tracked") for key in source.tensors):
+        raise UserError(
+            f"'{source.name}' was trained with PyTorch's batch norm; of this family only networks "
+            "with InPlaceABN and leaky ReLU, the published ones, are converted"
+        )
+
+
 def settle(options: Options, **released: Any) -> dict[str, Any]:
     """The released settings, replaced where an option is given.
 

@@ -1,12 +1,16 @@
 """Which project a checkpoint comes from, by the names of its tensors."""
 
 from scenewise.errors import UserError
-from scenewise.models.convert import danet, mmseg
+from scenewise.models.convert import ccnet, danet, mmseg, openseg, semseg, torchvision
 from scenewise.models.convert.design import Family, Source
 
 FAMILIES: dict[str, Family] = {
     **danet.FAMILIES,
     **mmseg.FAMILIES,
+    **torchvision.FAMILIES,
+    **ccnet.FAMILIES,
+    **semseg.FAMILIES,
+    **openseg.FAMILIES,
 }
 
 
