@@ -10,7 +10,6 @@ from scenewise.apps.experiment import scenes_data, train_on_scenes
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
-    pytest.mark.filterwarnings("ignore:.*treespec, LeafSpec.* is deprecated"),
     pytest.mark.filterwarnings("ignore:The .* is smaller than the logging interval"),
 ]
 

@@ -22,7 +22,6 @@ pytestmark = [
     # Lightning advises more workers; these sets are tiny.
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
     # Inside Lightning, with torch 2.9 and newer.
-    pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
 ]
 
 

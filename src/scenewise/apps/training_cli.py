@@ -16,8 +16,10 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from rich.console import Console
 
+from scenewise.apps.before_fit import check_labels, forecast
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
+from scenewise.models import Segmenter
 from scenewise.models.checkpoints import model_config
 from scenewise.models.weights import read_file
 from scenewise.training.folder import RunFolder
@@ -145,6 +147,16 @@ class SegmentationCLI(LightningCLI):
                 f"({len(self.datamodule.train_dataloader())} batches an epoch),",
                 f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
             )
+            if not getattr(self.trainer, "fast_dev_run", False):
+                self._look_ahead(model)
+
+    def _look_ahead(self, model: Segmenter) -> None:
+        for note in check_labels(self.datamodule):
+            print(f"note: {note}")
+        steps = int(self.trainer.estimated_stepping_batches)
+        mixed = str(self.trainer.precision).startswith(("16", "bf16"))
+        batches = steps * self.trainer.accumulate_grad_batches
+        print(forecast(model, self.datamodule, self.trainer.strategy.root_device, batches, mixed))
 
     def before_validate(self) -> None:
         """Leave the printing to the table at the end."""
