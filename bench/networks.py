@@ -27,6 +27,7 @@ from scenewise.training.task import SegmentationTask
 
 RESULTS = Path(__file__).parent / "results" / "networks.jsonl"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+MODELS = Path(__file__).parents[1] / ".cache" / "networks"
 OWN_SETTINGS: dict[str, dict[str, Any]] = {"chain": {"contexts": ["aspp", "dual_attention"]}}
 
 
@@ -69,9 +70,11 @@ def append(line: dict[str, Any]) -> None:
 
 
 def measure(network: str, steps: int, seed: int) -> dict[str, Any]:
-    """One training and its numbers."""
+    """One training and its numbers; the model of seed 0 is kept for pictures."""
     settings = OWN_SETTINGS.get(network, {})
     result = train_on_scenes(network, steps=steps, seed=seed, progress=False, **settings)
+    if seed == 0:
+        result.model.save_pretrained(MODELS / f"{network}-{steps}")
     return {
         "network": network,
         "steps": steps,

@@ -1,7 +1,8 @@
 """Write one page for each idea into docs/attention/, from the docstrings and trained networks.
 
     python -m bench.pages              # the pages; a test holds them up to date
-    python -m bench.pages --pictures   # also train each network on scenes and draw what it sees
+    python -m bench.pages --pictures   # also draw what each network sees; trains those that
+                                       # bench.networks has not
 
 The text of a page is the docstring of its code, so page and code cannot disagree.
 """
@@ -176,7 +177,9 @@ def _prose(text: str) -> str:
 
 
 def draw_pictures() -> None:
-    """Train each idea's network on scenes; draw a pixel that needs far context."""
+    """Draw what a pixel that needs far context attends to, in each idea's trained network."""
+    from bench.networks import MODELS
+    from scenewise import load_model
     from scenewise.apps.demo import decided_pixel
     from scenewise.apps.experiment import scenes_data, train_on_scenes
     from scenewise.data import Scenes
@@ -187,7 +190,11 @@ def draw_pictures() -> None:
     assert isinstance(scenes, Scenes)
     image, mask = scenes.read(0)
     for idea in IDEAS:
-        model = train_on_scenes(idea.network, steps=STEPS, progress=False).model
+        trained = MODELS / f"{idea.network}-{STEPS}"
+        if trained.exists():
+            model = load_model(trained)
+        else:
+            model = train_on_scenes(idea.network, steps=STEPS, progress=False).model
         with attention_maps(model) as maps:
             attends = bool(maps.blocks())
         if attends:
