@@ -21,6 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "app": ("scenewise.apps.explorer", "a page where a click shows what a pixel attends to"),
     "check": ("scenewise.apps.check", "read every label and say what is wrong with it"),
     "prepare": ("scenewise.apps.prepare", "rewrite a published data set once as class-id masks"),
+    "convert": ("scenewise.apps.convert", "a public checkpoint of another project into a model"),
     "models": (
         "scenewise.apps.models",
         "every network: paper, attention, size, arithmetic, memory",

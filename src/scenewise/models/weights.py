@@ -79,9 +79,10 @@ def read_file(path: str | Path) -> dict[str, Any]:
 
 def _check_archive(file: Path) -> None:
     """Refuse an archive that unpacks to more than it is: torch.save never compresses."""
-    if not zipfile.is_zipfile(file):
-        return
     try:
+        with file.open("rb") as start:
+            if start.read(4) != b"PK\3\4":
+                return
         with zipfile.ZipFile(file) as archive:
             unpacked = sum(entry.file_size for entry in archive.infolist())
     except Exception as error:

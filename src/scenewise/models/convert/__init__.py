@@ -19,7 +19,4 @@ def convert(file: str | Path, options: Options | None = None) -> Segmenter:
     Raises:
         UserError: see :func:`make_plan`.
     """
-    plan = make_plan(file, options)
-    model = fill(plan)
-    model.source = plan.source()
-    return model
+    return fill(make_plan(file, options))

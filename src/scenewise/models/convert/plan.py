@@ -71,6 +71,8 @@ def make_plan(file: str | Path, options: Options | None = None) -> Plan:
     source = Source(path.name, tensors_of(content, path), content)
     family = recognise(source, options.family)
     design = FAMILIES[family].design(source, options)
+    if options.recurrence is not None:
+        _check_recurrence(options.recurrence, design)
     model = _empty_model(design)
     places = {key: _place(key, design) for key in source.tensors}
     _check(path, FAMILIES[family].title, source.tensors, places, design, model)
@@ -91,7 +93,15 @@ def fill(plan: Plan) -> Segmenter:
         value = found[ours] if ours in found else torch.zeros(like.shape)  # a missing counter
         found[ours] = value.to(like.dtype).contiguous().clone()
     model.load_state_dict(found, assign=True)
+    model.source = plan.source()
     return model.eval()
+
+
+def _check_recurrence(recurrence: int, design: Design) -> None:
+    if "recurrence" not in design.arguments:
+        raise UserError(f"network '{design.network}' has no recurrence; leave that option out")
+    if recurrence < 1:
+        raise UserError(f"recurrence is {recurrence}; give 1 or more")
 
 
 def _empty_model(design: Design) -> Segmenter:
