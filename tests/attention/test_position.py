@@ -108,8 +108,8 @@ def test_memory_grows_with_pixels_not_pairs() -> None:
         inputs = [torch.randn(1, pixels, c, requires_grad=True) for c in (8, 8, 32)]
         return peak_bytes(lambda: position_attention(*inputs).sum().backward())
 
-    pixels = 16384
-    assert peak(pixels) < 0.15 * 4 * pixels**2
+    pixels = 8192
+    assert peak(pixels) < 0.3 * 4 * pixels**2
     assert peak(2 * pixels) - peak(pixels) < 0.02 * 4 * pixels**2
 
 

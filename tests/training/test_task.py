@@ -19,7 +19,12 @@ from scenewise.models import SegmenterOutput, create_model, load_model
 from scenewise.training import task as task_module
 from scenewise.training.losses import cross_entropy, ohem_cross_entropy
 from scenewise.training.schedule import poly
-from scenewise.training.task import SegmentationTask, default_lr, default_optimizer
+from scenewise.training.task import (
+    SegmentationTask,
+    default_lr,
+    default_optimizer,
+    trained_network,
+)
 
 pytestmark = [
     # Lightning advises more workers; these sets are tiny.
@@ -352,3 +357,14 @@ def test_a_training_without_end_is_told(tmp_path: Path) -> None:
 def test_wrong_numbers_are_told(options: dict[str, Any], told: str) -> None:
     with pytest.raises(UserError, match=told):
         SegmentationTask(Classes.numbered(3), network="fcn", backbone="tiny", **options)
+
+
+def test_other_names_of_the_classes_are_told(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    create_model("fcn", num_classes=3, backbone="tiny").save_pretrained(tmp_path)
+    trained_network(str(tmp_path), Classes.numbered(3))
+    assert caplog.text == ""
+    swapped = Classes(("class_0", "class_2", "class_1"), Classes.numbered(3).colors)
+    trained_network(str(tmp_path), swapped)
+    assert "calls class 1 'class_1', the data 'class_2' (2 classes differ)" in caplog.text

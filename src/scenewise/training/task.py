@@ -290,6 +290,17 @@ def trained_network(path: str, classes: Classes) -> Segmenter:
             f"the model in '{path}' has {len(model.classes)} classes but the data has "
             f"{len(classes)}; give data with the classes that it was trained on"
         )
+    other = [i for i, name in enumerate(classes.names) if name != model.classes.names[i]]
+    if other:
+        _log.warning(
+            "the model in '%s' calls class %d '%s', the data '%s' (%d classes differ); scores mean "
+            "nothing unless these are the same classes",
+            path,
+            other[0],
+            model.classes.names[other[0]],
+            classes.names[other[0]],
+            len(other),
+        )
     return model
 
 

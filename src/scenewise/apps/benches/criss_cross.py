@@ -1,5 +1,7 @@
 """Criss-cross attention against its straightforward form."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -17,7 +19,7 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     vertical = torch.einsum("bchw,bciw->bhwi", query, key) + hidden[:, None]
     horizontal = torch.einsum("bchw,bchj->bhwj", query, key)
     weights = torch.softmax(torch.cat([vertical, horizontal], dim=3), dim=3)
-    column, row = weights.split([height, query.shape[3]], dim=3)
+    column, row = weights[..., :height], weights[..., height:]
     return torch.einsum("bhwi,bciw->bchw", column, value) + torch.einsum(
         "bhwj,bchj->bchw", row, value
     )
@@ -38,7 +40,7 @@ def rows(repeats: int = 5) -> list[Row]:
     return found
 
 
-def _twice(attention):  # type: ignore[no-untyped-def]
+def _twice(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         for _ in range(RECURRENCE):
             value = attention(query, key, value)
