@@ -2,6 +2,7 @@
 
     python -m bench.networks                      # every network, seeds 0 1 2; hours on two cores
     python -m bench.networks fcn danet --steps 250 --seeds 0 1 2
+    python -m bench.networks --time               # seconds a step; wants an idle machine
     python -m bench.networks --table              # only write the tables again
 
 Each finished training is one line of bench/results/networks.jsonl; what is there is not trained
@@ -12,8 +13,9 @@ import argparse
 import json
 import statistics
 import sys
+import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +25,13 @@ from bench.marked import replace_marked
 from scenewise import list_models
 from scenewise.apps.benches.measure import peak_bytes
 from scenewise.apps.experiment import BATCH, scenes_data, train_on_scenes
+from scenewise.files import write_json
+from scenewise.training.losses import segmentation_loss
 from scenewise.training.task import SegmentationTask
 
 RESULTS = Path(__file__).parent / "results" / "networks.jsonl"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+TIMES = RESULTS.with_name("seconds_a_step.json")
 MODELS = Path(__file__).parents[1] / ".cache" / "networks"
 OWN_SETTINGS: dict[str, dict[str, Any]] = {"chain": {"contexts": ["aspp", "dual_attention"]}}
 
@@ -39,11 +44,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--time", action="store_true", help="measure seconds a step instead")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
     wanted = [(n, args.steps, s) for s in args.seeds for n in args.networks]
-    for network, steps, seed in () if args.table else wanted:
+    if args.time:
+        write_json(TIMES, {name: step_seconds(name) for name in args.networks})
+    for network, steps, seed in () if args.table or args.time else wanted:
         if (network, steps, seed) not in {key(line) for line in read()}:
             append(measure(network, steps, seed))
     write_tables(read())
@@ -83,28 +91,42 @@ def measure(network: str, steps: int, seed: int) -> dict[str, Any]:
         "context_iou": result.context_iou,
         "pixel_accuracy": result.accuracy,
         "parameters": result.parameters,
-        "seconds_per_step": result.seconds / steps,
-        "megabytes": step_megabytes(network, settings),
+        "megabytes": step_megabytes(network),
     }
 
 
-def step_megabytes(network: str, settings: dict[str, Any]) -> float:
-    """Most memory held at once in one forward and backward pass of the training batch."""
+def training_step(network: str) -> Callable[[], None]:
+    """Forward and backward pass of one training batch."""
     data = scenes_data(1, (64, 192), 0)
     data.setup("fit")
     batch = next(iter(data.train_dataloader()))
+    head = OWN_SETTINGS.get(network)
     task = SegmentationTask(
-        data.classes, network=network, backbone="tiny", pretrained=False, head=settings or None
+        data.classes, network=network, backbone="tiny", pretrained=False, head=head
     )
     model = task.model.train()
     images = model.normalize(batch["image"])
 
     def step() -> None:
-        output = model(images)
-        scores = [output.logits, *output.auxiliary.values(), *output.penalties.values()]
-        sum(s.float().mean() for s in scores).backward()
+        segmentation_loss(model(images), batch["mask"], model.loss_weights).total.backward()
 
-    return peak_bytes(step) / 1e6
+    return step
+
+
+def step_megabytes(network: str) -> float:
+    """Most memory held at once in a training step beyond network and batch."""
+    return peak_bytes(training_step(network)) / 1e6
+
+
+def step_seconds(network: str, repeats: int = 9) -> float:
+    """Median time of a training step."""
+    step = training_step(network)
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times[1:])
 
 
 def write_tables(lines: Iterable[dict[str, Any]]) -> None:
@@ -128,11 +150,12 @@ def table(lines: list[dict[str, Any]], steps: int) -> str:
         "| network | mIoU % | context IoU % | parameters | seconds a step | peak MB |",
         "|---|---|---|---|---|---|",
     ]
+    times = json.loads(TIMES.read_text()) if TIMES.exists() else {}
     ranked = sorted(groups.items(), key=lambda item: -mean(item[1], "context_iou"))
     for network, group in ranked:
         rows.append(
             f"| {network} | {spread(group, 'miou')} | {spread(group, 'context_iou')} | "
-            f"{group[0]['parameters']:,} | {median(group, 'seconds_per_step'):.2f} | "
+            f"{group[0]['parameters']:,} | {times.get(network, float('nan')):.3f} | "
             f"{median(group, 'megabytes'):.0f} |"
         )
     return "\n".join(rows)
