@@ -9,8 +9,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from scenewise.class_tables import class_table
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import class_table, id_table, translate
+from scenewise.data.formats.labels import id_table, translate
 from scenewise.data.formats.layout import check_pairs, find_base, list_files
 from scenewise.data.images import read_mask
 

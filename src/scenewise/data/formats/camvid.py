@@ -10,10 +10,10 @@ from typing import Literal
 
 from torch import Tensor
 
+from scenewise.class_tables import class_table
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Transform
 from scenewise.data.formats.labels import (
-    class_table,
     color_table,
     id_table,
     is_color,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
+from scenewise.class_tables import CITYSCAPES
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Transform
 from scenewise.data.formats.labels import id_table, translate
@@ -20,7 +21,7 @@ from scenewise.errors import UserError
 
 LABELS = TorchvisionCityscapes.classes
 TRAINED = sorted((x for x in LABELS if 0 <= x.train_id < 255), key=lambda x: x.train_id)
-CLASSES = Classes(tuple(x.name for x in TRAINED), tuple(x.color for x in TRAINED))
+CLASSES = CITYSCAPES
 
 # Categories 1 to 7 of the evaluation server (0 is void), and the category of each class.
 _FIRST = {x.category_id: x for x in reversed(TRAINED)}

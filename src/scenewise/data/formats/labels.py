@@ -11,24 +11,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from scenewise.classes import Classes, Color
+from scenewise.classes import Color
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
 
 UNKNOWN = 254  # a class id that no data set here reaches
 Table = NDArray[np.uint8]
-
-
-def class_table(text: str) -> Classes:
-    """Classes from lines of ``rrggbb name``.
-
-    >>> class_table("804080 road").colors
-    ((128, 64, 128),)
-    """
-    rows = [line.strip().split(" ", 1) for line in text.strip().splitlines()]
-    numbers = [int(color, 16) for color, _ in rows]
-    colors = tuple((number >> 16, number >> 8 & 255, number & 255) for number in numbers)
-    return Classes(tuple(name for _, name in rows), colors)
 
 
 def voc_colors(count: int) -> tuple[Color, ...]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scenewise.classes import Classes
+from scenewise.class_tables import VOC as VOC_CLASSES
 from scenewise.data.datasets import PairedDataset, Transform
 from scenewise.data.formats.labels import (
     color_table,
@@ -17,38 +17,12 @@ from scenewise.data.formats.labels import (
     is_color,
     read_colors,
     translate,
-    voc_colors,
 )
 from scenewise.data.formats.layout import check_pairs, find_base, read_names
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 
-CLASSES = Classes(
-    (
-        "background",
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    ),
-    voc_colors(21),
-)
+CLASSES = VOC_CLASSES
 VOID = (224, 224, 192)  # colour of the border round the objects, id 255
 _IDS = id_table({k: k for k in range(21)})
 _DEVKIT = (".", "VOC2012", "VOCdevkit/VOC2012")

@@ -1,0 +1,105 @@
+import json
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+
+from scenewise import load_model
+from scenewise.apps.cli import main
+from tests.models.convert import foreign_mmseg
+from tests.models.convert.compare import picture
+from tests.models.convert.foreign import Weights
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A random CCNet of mmsegmentation."""
+    weights = Weights()
+    network = partial(foreign_mmseg.network, head=foreign_mmseg.ccnet, classes=2)
+    with torch.no_grad():
+        network(weights, picture((33, 41)))
+    file = tmp_path_factory.mktemp("convert") / "ccnet_r50-d8_769x769_40k.pth"
+    meta = {"CLASSES": ("road", "sky"), "PALETTE": [[1, 2, 3], [4, 5, 6]]}
+    torch.save({"meta": meta, "state_dict": weights.tensors}, file)
+    return file
+
+
+def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert main(["convert", *map(str, words)]) == 2
+    told = capsys.readouterr()
+    assert told.err.count("\n") == 1
+    return told.err
+
+
+def test_there_and_back(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "ccnet"
+    assert main(["convert", str(checkpoint), str(out), "--recurrence", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "family   mmseg" in told
+    assert "network  ccnet, backbone resnet50c, variant mmseg, output_stride 8" in told
+    assert "align_corners true" in told
+    assert "recurrence 3" in told
+    assert "classes  2: road, sky" in told
+    assert "pictures RGB, 0 to 255, mean 123.675 116.28 103.53" in told
+    assert "tensors  365 placed, 0 left out" in told
+    source = json.loads((out / "config.json").read_text())["source"]
+    assert source["file"] == checkpoint.name
+    assert source["sha256"] in told
+    assert source["options"] == {"recurrence": 3}
+    back = tmp_path / "back.pth"
+    assert main(["convert", "--to", "mmseg", str(out), str(back)]) == 0
+    first, second = (torch.load(f, weights_only=True)["state_dict"] for f in (checkpoint, back))
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[key], second[key]) for key in first)
+
+
+def test_dry_run_tells_every_place_and_writes_nothing(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["convert", str(checkpoint), str(tmp_path / "m"), "--dry-run"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    places = dict(line.split("->") for line in lines if "->" in line)
+    places = {key.strip(): ours.strip() for key, ours in places.items()}
+    assert len(places) == 365
+    gamma = "head.context.join.branch.block.gamma"
+    assert places["decode_head.cca.gamma.scale"] == gamma
+    assert places["backbone.stem.7.weight"] == "backbone.net.bn1.weight"
+    assert not (tmp_path / "m").exists()
+
+
+def test_options_change_the_model(tmp_path: Path, checkpoint: Path) -> None:
+    options = ["--no-align-corners", "--multi-grid", "4", "8", "16", "--output-stride", "16"]
+    assert main(["convert", str(checkpoint), str(tmp_path / "m"), *options]) == 0
+    model = load_model(tmp_path / "m")
+    assert model.align_corners is False
+    assert model.recipe["multi_grid"] == [4, 8, 16]
+    assert model.recipe["output_stride"] == 16
+    assert model.source["options"]["align_corners"] is False
+
+
+def test_bad_input_is_told_and_nothing_written(
+    tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "m"
+    assert "no such file" in fails(capsys, tmp_path / "none.pth", out)
+    assert "give OUT, or --dry-run" in fails(capsys, checkpoint)
+    assert "invalid choice: 'x'" in fails(capsys, checkpoint, out, "--family", "x")
+    assert "recurrence is 0" in fails(capsys, checkpoint, out, "--recurrence", 0)
+    assert "does not fit its danet" in fails(capsys, *partly(checkpoint, tmp_path), out)
+    assert "leave the other options out" in fails(capsys, "--to", "danet", "m", out, "--dry-run")
+    assert "layout of danet has no place" in fails(capsys, "--to", "danet", checkpoint, out)
+    file = tmp_path / "file"
+    file.touch()
+    assert "is a file; give a folder" in fails(capsys, checkpoint, file)
+    assert not out.exists()
+
+
+def partly(checkpoint: Path, folder: Path) -> list[Path]:
+    """The same, but with the name of DANet's attention."""
+    tensors = torch.load(checkpoint, weights_only=True)["state_dict"]
+    file = folder / "part.pth"
+    torch.save({k.replace("cca.", "pam."): v for k, v in tensors.items()}, file)
+    return [file]
