@@ -42,7 +42,7 @@ bench: $(DEV)  ## measure again and write docs/bench.md; wants an idle machine
 	$(BIN)/python -m bench
 
 docs: $(DEV)  ## build the documentation into site/
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 dist: $(DEV)  ## build wheel and sdist into dist/
 	$(BIN)/python -m build

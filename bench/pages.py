@@ -21,7 +21,7 @@ from scenewise.files import write_text
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scenewise"
 FOLDER = ROOT / "docs" / "attention"
-STEPS = 150
+STEPS = 120
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,7 @@
-"""Draw docs/images/demo.png from what ``scenewise demo`` left: ``python -m bench.readme_picture``."""
+"""Draw docs/images/demo.png from the models of ``scenewise demo``.
+
+python -m bench.readme_picture --demo scenewise-demo
+"""
 
 import argparse
 from pathlib import Path
