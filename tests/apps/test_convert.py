@@ -1,4 +1,6 @@
 import json
+import shutil
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -12,8 +14,15 @@ from tests.models.convert.compare import picture
 from tests.models.convert.foreign import Weights
 
 
+@pytest.fixture(autouse=True)
+def _cleared(tmp_path: Path) -> Iterator[None]:
+    """Files of 200 MB do not outlive their test."""
+    yield
+    shutil.rmtree(tmp_path)
+
+
 @pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A random CCNet of mmsegmentation."""
     weights = Weights()
     network = partial(foreign_mmseg.network, head=foreign_mmseg.ccnet, classes=2)
@@ -22,7 +31,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("convert") / "ccnet_r50-d8_769x769_40k.pth"
     meta = {"CLASSES": ("road", "sky"), "PALETTE": [[1, 2, 3], [4, 5, 6]]}
     torch.save({"meta": meta, "state_dict": weights.tensors}, file)
-    return file
+    yield file
+    file.unlink()
 
 
 def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:

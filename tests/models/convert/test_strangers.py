@@ -70,6 +70,7 @@ def test_a_layer_stored_twice_must_be_the_same(tmp_path: Path) -> None:
 def test_unknown_backbones_heads_and_families(tmp_path: Path, tensors: Tensors) -> None:
     file = tmp_path / "x.pth"
     refused(file, {"a": torch.ones(1)}, r"of no family .*\(its first tensors are a\)")
+    refused(file, {"backbone.net.conv1.weight": torch.ones(1)}, "give the folder")
     refused(file, {"decode_head.linear_pred.weight": torch.ones(1)}, "head that is not converted")
     shallow = {k: v for k, v in tensors.items() if "layer3.5" not in k}
     refused(file, shallow, "no ResNet-50, 101 or 152 behind 'pretrained.'")

@@ -27,6 +27,11 @@ def recognise(source: Source, given: str | None = None) -> str:
     for name, family in FAMILIES.items():
         if family.matches(source.tensors):
             return name
+    if source.has("backbone.net."):
+        raise UserError(
+            f"'{source.name}' belongs to a model of Scenewise, which is a folder with a config.json; "
+            "give the folder"
+        )
     first = ", ".join(list(source.tensors)[:3])
     raise UserError(
         f"'{source.name}' is of no family that is known here (its first tensors are {first}); "

@@ -1,0 +1,13 @@
+"""Files of 200 MB do not outlive their test."""
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _cleared(tmp_path: Path) -> Iterator[None]:
+    yield
+    shutil.rmtree(tmp_path)
