@@ -69,6 +69,18 @@ def test_options_stand_above_the_file_name(tmp_path: Path) -> None:
     assert model.recipe["backbone"] == "resnet50"
 
 
+def test_a_converted_network_trains_on(tmp_path: Path) -> None:
+    """Side scores are there, and gradients reach all that create_model leaves free."""
+    network = partial(foreign.network, head=foreign.emanet, classes=3)
+    model, _ = differs(tmp_path / "e.pth", network, Weights(), size=SIZE)
+    output = model.train()(torch.randn(2, 3, *SIZE))
+    assert set(output.auxiliary) == {"auxiliary"}
+    (output.logits.square().mean() + output.auxiliary["auxiliary"].square().mean()).backward()
+    frozen = {name for name, p in model.named_parameters() if not p.requires_grad}
+    assert frozen == {f"head.context.join.branch.block.first.{part}" for part in ("weight", "bias")}
+    assert all(p.grad is not None for p in model.parameters() if p.requires_grad)
+
+
 @pytest.mark.parametrize(
     "meta",
     [

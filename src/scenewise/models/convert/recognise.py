@@ -29,7 +29,7 @@ def recognise(source: Source, given: str | None = None) -> str:
             return name
     if source.has("backbone.net."):
         raise UserError(
-            f"'{source.name}' belongs to a model of Scenewise, which is a folder with a config.json; "
+            f"'{source.name}' belongs to a model of Scenewise, which has a config.json beside it; "
             "give the folder"
         )
     first = ", ".join(list(source.tensors)[:3])
