@@ -14,7 +14,6 @@ BASE = {"errors", "files", "classes", "class_tables"}
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "classes": {"errors"},
-    "class_tables": {"classes", "errors"},
     "class_tables": {"classes"},
     "files": {"errors"},
     "attention": set(),
@@ -24,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | {"attention", "models", "data", "inference"},
     "apps": BASE | {"attention", "models", "data", "inference", "training", "scenewise"},
 }
-INFERENCE = {"inference", "protocols", "windows", "visualize"}
+INFERENCE = {"inference", "protocols", "windows", "visualize", "video"}
 
 
 def part(module: str) -> str:

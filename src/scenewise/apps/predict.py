@@ -1,4 +1,4 @@
-"""``scenewise predict``: labels and overlays of pictures."""
+"""``scenewise predict``: labels and overlays of pictures, overlays of videos."""
 
 import argparse
 import glob
@@ -9,8 +9,10 @@ from typing import get_args
 
 import torch
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
+from torch import Tensor
 
+from scenewise import video
 from scenewise.data.images import SUFFIXES, read_image
 from scenewise.errors import UserError
 from scenewise.files import write_json
@@ -25,11 +27,16 @@ writes OUT/labels/NAME.png (one byte a pixel, the class id), OUT/overlays/NAME.j
 OUT/classes.json. NAME is the picture's name without suffix; where two pictures share it, the
 suffix is kept, or the folders.
 
+A video (mp4, avi, mov, mkv, webm, gif) gives OUT/overlays/NAME.mp4 alone: no label files for its
+frames, no sound. --temporal ema averages the scores over time: s_t = d s_(t-1) + (1 - d) p_t, with
+d of --ema-decay. Videos need the extra: pip install 'scenewise[video]'.
+
 examples:
   scenewise predict street.png --model RUN_FOLDER --out predictions
   scenewise predict pictures/ --model RUN_FOLDER --out predictions --window 768 --flip
   scenewise predict 'pictures/**/*.jpg' --model RUN_FOLDER --out predictions --scales 0.75 1 1.25
   scenewise predict pictures/ --model RUN_FOLDER --out predictions --protocol danet_ss
+  scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
 """
 
 
@@ -37,7 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise predict``."""
     parser.epilog = EXAMPLES
     parser.add_argument(
-        "images", nargs="+", metavar="IMAGE", help="a picture, a folder of them, or a glob pattern"
+        "images", nargs="+", metavar="IMAGE", help="a picture or video, a folder, or a pattern"
     )
     parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
@@ -58,42 +65,96 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
     parser.add_argument("--no-overlay", action="store_true", help="write the labels only")
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
+    parser.add_argument(
+        "--temporal", choices=("none", "ema"), default="none", help="of videos: average over time"
+    )
+    parser.add_argument("--ema-decay", type=float, metavar="D", help="0 to below 1; default 0.6")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Label every picture; tell at the end which ones could not be read."""
+    """Label every picture and video; tell at the end which ones could not be read."""
     files, left_out = find_pictures(args.images)
     names = output_names(files)
+    decay = _decay(args, [file for file in files if is_video(file)])
     predictor = _predictor(load_model(args.model), args)
-    classes = predictor.model.classes
     console = Console(stderr=True)
     failures = []
-    for file, name in track(
-        list(zip(files, names, strict=True)), description="predict", console=console
-    ):
-        try:
-            image = read_image(file)
-        except UserError as error:
-            failures.append(str(error))
-            continue
-        labels = predictor(image).labels
-        save_labels(args.out / "labels" / f"{name}.png", labels, classes)
-        if not args.no_overlay:
-            drawn = overlay(image, labels, classes, args.opacity)
-            save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
-    write_json(args.out / "classes.json", classes.to_dict())
-    done = f"{len(files) - len(failures)} of {len(files)} pictures labelled in '{args.out}'"
+    with Progress(console=console) as progress:
+        for file, name in progress.track(
+            list(zip(files, names, strict=True)), description="predict"
+        ):
+            try:
+                if is_video(file):
+                    _video(predictor, file, name, decay, args, progress)
+                    continue
+                image = read_image(file)
+            except UserError as error:
+                failures.append(str(error))
+                continue
+            _picture(predictor, image, name, args)
+    write_json(args.out / "classes.json", predictor.model.classes.to_dict())
+    what = "pictures and videos" if any(map(is_video, files)) else "pictures"
+    done = f"{len(files) - len(failures)} of {len(files)} {what} labelled in '{args.out}'"
     if failures:
         raise UserError(f"{done}; {'; '.join(failures)}")
     others = f"; left out {left_out} other files in the folders" if left_out else ""
     console.print(f"{done}{others}", soft_wrap=True)
 
 
+def is_video(file: Path) -> bool:
+    """Whether the name is a video's."""
+    return file.suffix.lower() in video.SUFFIXES
+
+
+def _picture(predictor: Predictor, image: Tensor, name: str, args: argparse.Namespace) -> None:
+    classes, labels = predictor.model.classes, predictor(image).labels
+    save_labels(args.out / "labels" / f"{name}.png", labels, classes)
+    if not args.no_overlay:
+        drawn = overlay(image, labels, classes, args.opacity)
+        save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
+
+
+def _video(
+    predictor: Predictor,
+    file: Path,
+    name: str,
+    decay: float,
+    args: argparse.Namespace,
+    progress: Progress,
+) -> None:
+    bar = progress.add_task(file.name, total=None)
+    video.overlay_video(
+        predictor,
+        file,
+        args.out / "overlays" / f"{name}.mp4",
+        decay=decay,
+        opacity=args.opacity,
+        progress=lambda done, total: progress.update(bar, completed=done, total=total),
+    )
+
+
+def _decay(args: argparse.Namespace, videos: Sequence[Path]) -> float:
+    """The decay of --temporal, once the options are known to fit the inputs."""
+    if args.ema_decay is not None and args.temporal == "none":
+        raise UserError("--ema-decay needs --temporal ema; add it or leave the decay out")
+    if args.temporal != "none" and not videos:
+        raise UserError("--temporal is for videos, and no input is one; leave it out")
+    if videos and args.no_overlay:
+        raise UserError(f"of video '{videos[0]}' only the overlay is written; drop --no-overlay")
+    if videos:
+        video.check_available()
+    if args.temporal == "none":
+        return 0.0
+    decay = 0.6 if args.ema_decay is None else float(args.ema_decay)
+    video.check_decay(decay)
+    return decay
+
+
 def find_pictures(words: Sequence[str]) -> tuple[list[Path], int]:
-    """The pictures that files, folders and glob patterns name, each once, in order.
+    """The pictures and videos that files, folders and glob patterns name, each once, in order.
 
     Returns:
-        The pictures, and the number of files in the folders that have no picture's suffix.
+        The pictures, and the number of files in the folders that have neither's suffix.
 
     Raises:
         UserError: a word names no picture.
@@ -104,7 +165,7 @@ def find_pictures(words: Sequence[str]) -> tuple[list[Path], int]:
         path = Path(word)
         if path.is_dir():
             inside = sorted(p for p in path.iterdir() if p.is_file())
-            pictures = [p for p in inside if p.suffix.lower() in SUFFIXES]
+            pictures = [p for p in inside if is_video(p) or p.suffix.lower() in SUFFIXES]
             left_out += len(inside) - len(pictures)
         elif path.exists():
             pictures = [path]

@@ -8,6 +8,7 @@ from scenewise.visualize.attention import (
     PositionMaps,
     attention_maps,
 )
+from scenewise.visualize.clip import explain_clip, frame_rows
 from scenewise.visualize.drawing import colorize, overlay, save_labels, save_picture, shares
 from scenewise.visualize.figure import explain_figure
 from scenewise.visualize.quantities import (
@@ -33,7 +34,9 @@ __all__ = [
     "channel_contrast",
     "class_attention",
     "colorize",
+    "explain_clip",
     "explain_figure",
+    "frame_rows",
     "overlay",
     "save_labels",
     "save_picture",

@@ -1,0 +1,112 @@
+"""What one place of one frame gathers from the other frames of a clip."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from scenewise.attention import InteractionAware, NonLocal
+from scenewise.errors import UserError
+from scenewise.inference import Picture, as_floats
+from scenewise.visualize.attention import Place
+from scenewise.visualize.figure import FORMATS, MARKS, _figure, _panel, _style, save_figure
+
+
+def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tensor:
+    """The row of one place over all frames: (B, T, H, W).
+
+    Args:
+        block: ``NonLocal(dims=3)``, or ``InteractionAware``, whose output is one map for the clip.
+        x: the block's input, (B, C, T, H, W); for ``InteractionAware`` (B, T, C, H, W).
+        at: (frame, row, column) in the cells of x; for ``InteractionAware`` (row, column).
+
+    Raises:
+        UserError: a place outside, or a block and an input that are not for clips.
+
+    >>> frame_rows(NonLocal(8, dims=3), torch.randn(1, 8, 2, 5, 7), (1, 4, 6)).sum().round()
+    tensor(1.)
+    """
+    if x.ndim != 5:
+        raise UserError(f"a clip's features have 5 axes, not {x.ndim}; stack the frames")
+    try:
+        with torch.no_grad():
+            return block.weights(x, at=at)  # type: ignore[arg-type]
+    except (ValueError, RuntimeError) as error:
+        raise UserError(f"this block cannot tell its rows over frames: {error}") from error
+
+
+def explain_clip(
+    block: NonLocal | InteractionAware,
+    x: Tensor,
+    frames: Sequence[Picture],
+    at: Place,
+    path: str | os.PathLike[str],
+    *,
+    width: float = 10.0,
+) -> None:
+    """Draw the frames side by side under what one place gathers from each of them.
+
+    For networks whose own block runs over frames. The networks of ``create_model`` work on single
+    pictures; a row across frames is not what they compute, so ``scenewise explain`` has none.
+
+    All frames share one scale; 1 is the mean size of the weights, for softmax even attention.
+
+    Args:
+        block: see :func:`frame_rows`.
+        x: the block's input for one clip, B = 1.
+        frames: the T pictures.
+        at: see :func:`frame_rows`.
+        path: ``.png``, ``.pdf`` or ``.svg``.
+        width: of the figure, in inches.
+
+    Raises:
+        UserError: as :func:`frame_rows`; several clips, another number of frames, another suffix.
+    """
+    if Path(path).suffix.lower() not in FORMATS:
+        raise UserError(f"a figure is {', '.join(FORMATS)}, not '{path}'; choose one of these")
+    rows = frame_rows(block, x, at)
+    if len(rows) != 1 or rows.shape[1] != len(frames):
+        raise UserError(
+            f"{len(rows)} clips of {rows.shape[1]} frames do not fit {len(frames)} pictures; give "
+            "one clip and its pictures"
+        )
+    heat = (rows[0] / rows.abs().mean().clamp_min(1e-30)).cpu().float()
+    pictures = [as_floats(frame).cpu() for frame in frames]
+    _draw(heat, pictures, at, (x.shape[3], x.shape[4]), path, width)
+
+
+def _draw(
+    heat: Tensor,
+    pictures: Sequence[Tensor],
+    at: Place,
+    cells: Place,
+    path: str | os.PathLike[str],
+    width: float,
+) -> None:
+    columns = min(len(pictures), 5)
+    lines = -(-len(pictures) // columns)
+    tall = pictures[0].shape[1] / pictures[0].shape[2]
+    with _style():
+        figure = _figure(width, lines * (width / columns * tall + 0.35) + 0.3)
+        panels = figure.subplots(lines, columns, squeeze=False)
+        for axes in panels.flat:
+            axes.set_axis_off()
+        for t, (axes, picture) in enumerate(zip(panels.flat, pictures, strict=False)):
+            height, breadth = picture.shape[1:]
+            _panel(axes, f"frame {t}").imshow(picture.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
+            shown = axes.imshow(
+                heat[t].numpy(),
+                cmap="inferno",
+                vmin=min(0.0, float(heat.min())),
+                vmax=float(heat.max()),
+                alpha=0.75,
+                extent=(-0.5, breadth - 0.5, height - 0.5, -0.5),
+            )
+            if len(at) == 2 or at[0] == t:
+                row = (at[-2] + 0.5) * height / cells[0] - 0.5
+                column = (at[-1] + 0.5) * breadth / cells[1] - 0.5
+                axes.plot(column, row, "o", ms=7, mfc="none", mec=MARKS[0], mew=2, clip_on=False)
+        figure.colorbar(shown, ax=panels.ravel().tolist(), label="1 = mean")
+        save_figure(figure, path)
