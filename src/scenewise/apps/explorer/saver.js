@@ -1,0 +1,7 @@
+// Saves a file that came as a data URL.
+watch("value", () => {
+  const link = document.createElement("a");
+  link.href = props.value.url;
+  link.download = props.value.name;
+  link.click();
+});
