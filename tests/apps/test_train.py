@@ -475,8 +475,8 @@ def no_class(root: Path) -> None:
     ("harm", "told"),
     [
         (unreadable, "1.png"),
-        (other_size, "is 9 rows x 9 columns but its picture"),
-        (foreign_id, f"77 ({WIDTH * HEIGHT} pixels)"),
+        (other_size, "mask 9x9"),
+        (foreign_id, f"77 ({WIDTH * HEIGHT} pixels"),
         (no_mask, "have no mask"),
         (empty_split, "no picture in"),
         (no_class, "classes.json"),

@@ -19,7 +19,7 @@ from scenewise.apps.experiment import TEST_SCENES, Result, scenes_data, train_on
 from scenewise.data import Scenes
 from scenewise.files import write_json, write_text
 from scenewise.inference import Predictor
-from scenewise.models import Segmenter
+from scenewise.models import Segmenter, create_model
 from scenewise.visualize import attention_maps, explain_figure, overlay, save_picture
 
 ABLATION = ("fcn", "position", "channel", "danet")
@@ -52,6 +52,8 @@ def run(args: argparse.Namespace) -> None:
     """Train, test, predict, explain; write the report and the models."""
     size = (args.size[0], args.size[1])
     networks = ABLATION if args.all else tuple(dict.fromkeys(("fcn", args.network)))
+    for network in networks:  # a wrong name is told before the first training
+        create_model(network, num_classes=2, backbone="tiny")
     results = []
     for network in networks:
         result = train_on_scenes(network, steps=args.steps, size=size, seed=args.seed)
