@@ -182,6 +182,11 @@ def test_criss_cross_reaches_a_cross_after_one_round_and_all_after_two():
     assert torch.equal(maps.rows([(2, 4)], rounds=1)[0, 0] > 0, cross)
     assert (maps.rows([(2, 4)])[0, 0] > 0).all()
     assert maps.module.recurrence == 2
+    with attention_maps(maps.module) as again:
+        for x in torch.randn(2, 1, 16, 5, 7, dtype=torch.float64):
+            maps.module(x)
+            row = again.positions[""].rows([(2, 4)])  # nothing of another input is kept
+            assert_close(row[:, 0], maps.module.weights(x, at=(2, 4)).detach())
     with pytest.raises(UserError, match="2 rounds, not 3"):
         maps.rows([(2, 4)], rounds=3)
     with pytest.raises(UserError, match="no rounds"):

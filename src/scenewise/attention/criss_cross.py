@@ -3,6 +3,8 @@
 Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -83,27 +85,41 @@ class CrissCrossAttention(nn.Module):
             y = self._round(y)
         return y.contiguous() if x.is_contiguous() else y
 
-    def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
+    def weights(
+        self,
+        x: Tensor,
+        at: tuple[int, int] | None = None,
+        crosses: Sequence[Tensor] | None = None,
+    ) -> Tensor:
         """What the pixel ``at`` = (row, column) gathers from over all rounds: (B, H, W).
 
         It is the row of the product A_R ... A_1 of the maps of the rounds, computed without any
-        N x N map. Without ``at``, all rows of the product: (B, N, N), which is large.
+        N x N map. Without ``at``, all rows of the product: (B, N, N), which is large. All pixels
+        share ``crosses``, what :meth:`crosses` gives for ``x``; hand them in to save their time.
         """
-        crosses = []
-        for _ in range(self.recurrence):
-            crosses.append(_cross_weights(self.query(x), self.key(x)))
-            x = self._round(x)
+        if crosses is None:
+            crosses = self.crosses(x)
         height, width = x.shape[2:]
-        places = torch.eye(height * width, dtype=crosses[0].dtype, device=x.device)
-        places = places.view(-1, height, width)
-        if at is not None:
+        if at is None:
+            places = torch.eye(height * width, dtype=crosses[0].dtype, device=x.device)
+            places = places.view(-1, height, width)
+        else:
             pixel(x, at)
-            places = places[at[0] * width + at[1]][None]
+            places = crosses[0].new_zeros(1, height, width)
+            places[0, at[0], at[1]] = 1
         reached = places.expand(x.shape[0], *places.shape)  # (B, M, H, W)
         for cross in reversed(crosses):
             down = torch.einsum("bmhw,bhwk->bmkw", reached, cross[..., :height])
             reached = down + torch.einsum("bmhw,bhwk->bmhk", reached, cross[..., height:])
         return reached.flatten(2) if at is None else reached[:, 0]
+
+    def crosses(self, x: Tensor) -> list[Tensor]:
+        """The weights of every pixel's cross in each round, (B, H, W, H + W): column, then row."""
+        found = []
+        for k in range(self.recurrence):
+            x = self._round(x) if k else x
+            found.append(_cross_weights(self.query(x), self.key(x)))
+        return found
 
     def _round(self, x: Tensor) -> Tensor:
         out: Tensor = _attend(self.query(x), self.key(x), self.value(x), self.gamma)[0]

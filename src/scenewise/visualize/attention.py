@@ -15,14 +15,14 @@ import inspect
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention import PositionAttention
+from scenewise.attention import CrissCrossAttention, PositionAttention
 from scenewise.attention.position import attention_map, pixel, pixels
 from scenewise.errors import UserError
 from scenewise.inference import evaluating
@@ -86,8 +86,15 @@ class BlockMaps:
                 raise UserError(f"block '{self.name}' cannot tell: {error}") from error
 
 
+@dataclass(frozen=True)
 class PositionMaps(BlockMaps):
-    """A block in which pixels attend to pixels."""
+    """A block in which pixels attend to pixels.
+
+    Attributes:
+        kept: what all pixels of a criss-cross block share, with its input, by rounds.
+    """
+
+    kept: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
 
     def rows(self, at: Sequence[Place], *, call: int = -1, rounds: int | None = None) -> Tensor:
         """What each of the places ``at`` gathers from.
@@ -108,7 +115,19 @@ class PositionMaps(BlockMaps):
         if isinstance(module, PositionAttention):
             found: Tensor = self._ask(partial(_rows, module), call, at=at)
             return found
-        return torch.stack([self._ask(module.weights, call, at=place) for place in at], dim=1)
+        options = {}
+        if isinstance(module, CrissCrossAttention):
+            options["crosses"] = self._crosses(module, call)
+        rows = [self._ask(module.weights, call, at=place, **options) for place in at]
+        return torch.stack(rows, dim=1)
+
+    def _crosses(self, module: CrissCrossAttention, call: int) -> list[Tensor]:
+        x = self.before(call)
+        known, crosses = self.kept.get(module.recurrence, (None, []))
+        if known is not x:
+            crosses = self._ask(module.crosses, call)
+            self.kept[module.recurrence] = x, crosses
+        return crosses
 
     def _after_rounds(self, rounds: int) -> nn.Module:
         most = getattr(self.module, "recurrence", None)

@@ -6,7 +6,7 @@ or is stopped leaves the last one as it was. There is no Gradio here.
 
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -130,7 +130,7 @@ class Session:
         with _recording(network, runs, tell) as maps, only_branch(network.model, branch):
             labels, confidence = Predictor(network.model, window=window)(self.picture)
         found = {**look.predictions, branch: Prediction(labels.byte(), confidence)}
-        view = look.view if self.in_windows else View(Box(0, 0, *self.size), maps)
+        view = look.view if self.in_windows else _view(Box(0, 0, *self.size), maps)
         return self._with(network, Look(found, view))
 
     def viewed(self, network: Network, tell: Tell) -> "Session":
@@ -146,7 +146,7 @@ class Session:
             return self
         with _recording(network, 1, tell) as maps:
             Predictor(network.model)(box.of(self.picture))
-        return self._with(network, replace(look, view=View(box, maps)))
+        return self._with(network, replace(look, view=_view(box, maps)))
 
     def marked(self, row: int, column: int) -> "Session":
         """This session with another marked pixel.
@@ -262,6 +262,14 @@ def watched(model: nn.Module, runs: int, tell: Tell) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def _view(box: Box, maps: AttentionMaps) -> View:
+    """A view whose first click finds ready what all pixels of a block share."""
+    for block in maps.positions.values():
+        with suppress(UserError):  # a block that cannot tell says so when it is asked
+            block.rows([(0, 0)])
+    return View(box, maps)
 
 
 @contextmanager
