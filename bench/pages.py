@@ -15,8 +15,12 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
+from torch import Tensor
+
 from bench.marked import replace_marked
 from scenewise.files import write_text
+from scenewise.models import Segmenter
 
 ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "scenewise"
@@ -183,7 +187,7 @@ def draw_pictures() -> None:
     from scenewise.apps.demo import decided_pixel
     from scenewise.apps.experiment import scenes_data, train_on_scenes
     from scenewise.data import Scenes
-    from scenewise.visualize import attention_maps, explain_figure
+    from scenewise.visualize import attention_maps, explain_figure, save_picture
 
     warnings.simplefilter("ignore")
     scenes = scenes_data(1, (64, 192), 0).dataset("val")
@@ -200,6 +204,27 @@ def draw_pictures() -> None:
         if attends:
             at = [decided_pixel(mask.numpy())]
             explain_figure(model, image, at, idea.picture, width=8.0)
+        else:
+            save_picture(idea.picture, labelled(image, mask, model))
+
+
+def labelled(image: Tensor, mask: Tensor, model: Segmenter) -> Image.Image:
+    """A scene, its truth and what the network says, side by side."""
+    from scenewise import Predictor
+    from scenewise.visualize import overlay
+
+    shown = [
+        Image.fromarray(image.permute(1, 2, 0).numpy()),
+        *(
+            overlay(image, labels, model.classes, opacity=0.85)
+            for labels in (mask, Predictor(model)(image).labels)
+        ),
+    ]
+    height, width = 2 * image.shape[1], 2 * image.shape[2]
+    row = Image.new("RGB", (3 * width + 40, height), "white")
+    for index, picture in enumerate(shown):
+        row.paste(picture.resize((width, height)), (index * (width + 20), 0))
+    return row
 
 
 if __name__ == "__main__":
