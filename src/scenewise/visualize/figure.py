@@ -1,6 +1,7 @@
 """Figures that a paper can use: what a pixel attends to, and what channels respond to."""
 
 import io
+import math
 import os
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -162,7 +163,8 @@ def _draw(
     tall = scene.picture.shape[1] / scene.picture.shape[2]
     heights = [width / panels * tall + 0.35 for panels, _ in rows]
     with _style():
-        figure = _figure(width, sum(heights) + 0.4)
+        lines = math.ceil(len(labels.unique()) / legend_columns(width))
+        figure = _figure(width, sum(heights) + 0.2 + 0.22 * lines)
         _legend(figure, labels, model.classes)
         parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, (_, draw) in zip(parts, rows, strict=True):
@@ -234,7 +236,17 @@ def _legend(figure: "Figure", labels: Tensor, classes: Classes) -> None:
         Patch(color="#{:02x}{:02x}{:02x}".format(*color), label=f"{name} {100 * share:.1f} %")
         for name, color, share in shares(labels, classes)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)
+    columns = legend_columns(figure.get_figwidth())
+    figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
+
+
+def legend_columns(width: float) -> int:
+    """How many names of classes stand side by side in a figure of ``width`` inches.
+
+    >>> legend_columns(10), legend_columns(1)
+    (5, 1)
+    """
+    return max(1, int(width / 1.9))
 
 
 def _style() -> AbstractContextManager[None]:
@@ -260,5 +272,5 @@ def _panel(axes: "Axes", title: str = "") -> "Axes":
     axes.set_axis_on()
     axes.set_xticks([])
     axes.set_yticks([])
-    axes.set_title(title)
+    axes.set_title(title, loc="left" if len(title) > 40 else "center")
     return axes
