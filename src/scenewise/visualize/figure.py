@@ -163,7 +163,7 @@ def _draw(
     tall = scene.picture.shape[1] / scene.picture.shape[2]
     heights = [width / panels * tall + 0.35 for panels, _ in rows]
     with _style():
-        lines = math.ceil(len(labels.unique()) / legend_columns(width))
+        lines = math.ceil(len(shares(labels, model.classes)) / legend_columns(width))
         figure = _figure(width, sum(heights) + 0.2 + 0.22 * lines)
         _legend(figure, labels, model.classes)
         parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
