@@ -49,6 +49,19 @@ def values(heat: dict) -> np.ndarray:
     return decode(heat["map"]) / 255 * (heat["high"] - heat["low"]) + heat["low"]
 
 
+def test_says_what_a_switched_off_block_changes(danet):
+    off = f"without {POSITION}"
+    session = Session("a", picture()).seen(danet, "fused", silent).seen(danet, off, silent)
+    choice = panel(danet).choice._replace(branch=off)
+    drawn = Panel(session, danet, choice)
+    whole, without = (session.looks["danet"].predictions[b].labels for b in ("fused", off))
+    caption = drawn.draw()["caption"]
+    assert f"{float((whole != without).float().mean()):.1%} of the pixels" in caption
+    for k, name in enumerate(conftest.CLASSES.names):
+        points = 100 * float((without == k).float().mean() - (whole == k).float().mean())
+        assert points == 0 or f"{name} {points:+.1f}" in caption
+
+
 class TestScene:
     def test_holds_labels_and_confidence(self, danet):
         drawn = panel(danet)

@@ -20,7 +20,7 @@ from scenewise.apps.explorer.session import (
 )
 from scenewise.errors import UserError
 from scenewise.inference import Predictor
-from scenewise.visualize import attention_maps
+from scenewise.visualize import ablate, attention_maps
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (37, 53)) -> torch.Tensor:
@@ -117,8 +117,21 @@ class TestPrediction:
         assert set(session.looks["danet"].predictions) == {"fused"}
 
     def test_branches(self, danet, ccnet, fcn):
-        assert danet.branches == ("fused", "position", "channel")
-        assert ccnet.branches == fcn.branches == ("fused",)
+        blocks = ("without head.position.1", "without head.channel.1")
+        assert danet.branches == ("fused", "position", "channel", *blocks)
+        assert ccnet.branches == ("fused", "without head.context.join.branch.block")
+        assert fcn.branches == ("fused",)
+
+    def test_a_block_is_switched_off(self, danet):
+        session = Session("a", picture()).seen(danet, "fused", silent)
+        without = session.seen(danet, "without head.position.1", silent).looks["danet"]
+        found = ablate(Predictor(danet.model), picture(), "head.position.1")
+        assert torch.equal(without.predictions["fused"].labels, found.labels.byte())
+        labels = without.predictions["without head.position.1"].labels
+        assert torch.equal(labels, found.without.byte())
+        assert not torch.equal(found.labels, found.without)
+        assert without.view is session.looks["danet"].view
+        assert hooks(danet.model) == 0
 
     def test_records_the_blocks(self, danet):
         view = Session("a", picture()).seen(danet, "fused", silent).looks["danet"].view

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scenewise.apps.explorer.session import Network, Session, View
+from scenewise.apps.explorer.session import FUSED, WITHOUT, Network, Session, View
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference import Prediction
@@ -118,6 +118,8 @@ class Panel:
     def _shown(self) -> tuple[Message | None, str]:
         if not self.network.maps.blocks():
             return None, NO_ATTENTION
+        if self.choice.show == CLASSES and self.choice.branch.startswith(WITHOUT):
+            return None, self._change()
         if self.choice.show == CLASSES or self.view is None:
             return None, "" if self.at else "Click a pixel to see what it attends to."
         blocks = self.view.maps.blocks()
@@ -125,6 +127,26 @@ class Panel:
         if self.choice.show == CHANNEL:
             return self._channel(self.view, block)
         return self._attention(self.view, block)
+
+    def _change(self) -> str:
+        """What the block that is switched off changes, class by class."""
+        whole = self.session.looks[self.network.name].predictions.get(FUSED)
+        if whole is None:
+            return ""
+        count = len(self.classes)
+        before, after = (
+            torch.bincount(labels.flatten().long(), minlength=count) / labels.numel()
+            for labels in (whole.labels, self.prediction.labels)
+        )
+        other = float((whole.labels != self.prediction.labels).float().mean())
+        most = (after - before).abs().argsort(descending=True)[:4].tolist()
+        parts = [
+            f"{self.classes.names[k]} {100 * float(after[k] - before[k]):+.1f}"
+            for k in most
+            if after[k] != before[k]
+        ]
+        told = f"With this block switched off {other:.1%} of the pixels get another class"
+        return f"{told} (points: {', '.join(parts)})." if parts else f"{told}."
 
     def _pixel(self) -> str:
         if self.at is None:

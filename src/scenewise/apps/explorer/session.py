@@ -19,7 +19,7 @@ from scenewise.data.images import read_image
 from scenewise.errors import UserError
 from scenewise.inference import Prediction, Predictor
 from scenewise.models import Segmenter
-from scenewise.visualize import AttentionMaps, attention_maps
+from scenewise.visualize import AttentionMaps, attention_maps, switched_off
 from scenewise.visualize.attention import Place
 from scenewise.windows import intervals, pair, two_thirds
 
@@ -31,6 +31,7 @@ MAX_PIXELS = 2**23
 WHOLE_PIXELS = 2**21
 WINDOW = 768
 FUSED = "fused"
+WITHOUT = "without "
 
 Tell = Callable[[float], None]
 
@@ -49,9 +50,10 @@ class Network:
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """The scores it can give: DANet's branches have classifiers of their own."""
+        """The scores it can give: of DANet's branches, and with each block switched off."""
         own = [hasattr(self.model.head, f"classify_{name}") for name in ("position", "channel")]
-        return (FUSED, "position", "channel") if all(own) else (FUSED,)
+        whole = (FUSED, "position", "channel") if all(own) else (FUSED,)
+        return (*whole, *(f"{WITHOUT}{name}" for name in self.maps.blocks()))
 
     @cached_property
     def maps(self) -> AttentionMaps:
@@ -130,7 +132,8 @@ class Session:
         with _recording(network, runs, tell) as maps, only_branch(network.model, branch):
             labels, confidence = Predictor(network.model, window=window)(self.picture)
         found = {**look.predictions, branch: Prediction(labels.byte(), confidence)}
-        view = look.view if self.in_windows else _view(Box(0, 0, *self.size), maps)
+        kept = self.in_windows or (branch.startswith(WITHOUT) and look.view is not None)
+        view = look.view if kept else _view(Box(0, 0, *self.size), maps)
         return self._with(network, Look(found, view))
 
     def viewed(self, network: Network, tell: Tell) -> "Session":
@@ -223,9 +226,13 @@ def nearest_window(at: Place, size: tuple[int, int]) -> Box:
 
 @contextmanager
 def only_branch(model: Segmenter, branch: str) -> Iterator[None]:
-    """Inside, the scores of ``model`` are those of one branch of its head."""
+    """Inside, the scores of ``model`` are those of one branch, or without one block."""
     if branch == FUSED:
         yield
+        return
+    if branch.startswith(WITHOUT):
+        with switched_off(model, branch.removeprefix(WITHOUT)):
+            yield
         return
     head: Any = model.head
     features: list[Tensor] = []
