@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scenewise.data import images
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
 
@@ -22,7 +23,15 @@ def two_colors(height: int = 5, width: int = 7) -> Image.Image:
     return picture
 
 
+@pytest.fixture(params=["fast decoders", "PIL alone"])
+def decoders(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if request.param == "PIL alone":
+        monkeypatch.setattr(images, "pyspng", None)
+        monkeypatch.setattr(images, "simplejpeg", None)
+
+
 @pytest.mark.parametrize("suffix", ["png", "bmp", "tif"])
+@pytest.mark.usefixtures("decoders")
 def test_rgb_is_read_exactly(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     two_colors().save(path)
@@ -33,6 +42,45 @@ def test_rgb_is_read_exactly(tmp_path: Path, suffix: str) -> None:
     assert tuple(image[:, 4, 6].tolist()) == BLUE
 
 
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_decoders_agree(tmp_path: Path, subsampling: int, progressive: bool) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (37, 53, 3), dtype=np.uint8)
+    smooth = Image.fromarray(noise).resize((101, 67), Image.Resampling.BICUBIC)
+    path = tmp_path / "a.jpg"
+    smooth.save(path, subsampling=subsampling, progressive=progressive)
+    with Image.open(path) as picture:
+        assert np.array_equal(read_image(path).permute(1, 2, 0).numpy(), np.asarray(picture))
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_plain_pictures_go_to_the_fast_decoders(
+    tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    two_colors().save(tmp_path / f"a.{suffix}")
+    monkeypatch.setattr(images, "to_rgb", None)
+    assert read_image(tmp_path / f"a.{suffix}").shape == (3, 5, 7)
+
+
+@pytest.mark.usefixtures("decoders")
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_cut_off_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match=rf"cannot read picture .*a\.{suffix}"):
+        read_image(path)
+
+
+@pytest.mark.usefixtures("decoders")
+def test_exif_orientation_of_a_png_is_respected(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    two_colors().save(tmp_path / "a.png", exif=exif)
+    assert tuple(read_image(tmp_path / "a.png")[:, 4, 6].tolist()) == RED
+
+
+@pytest.mark.usefixtures("decoders")
 def test_exif_orientation_is_respected(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by 90 degrees clockwise

@@ -55,6 +55,16 @@ def test_scenes_of_the_splits_differ_and_only_training_scenes_follow_the_seed() 
     assert not torch.equal(drawn[0, "val"], drawn[0, "test"])
 
 
+def test_options_of_the_windows_reach_them() -> None:
+    data = small_scenes(
+        crop_size=(32, 96), scale=(0.5, 1.0), scale_step=0.1, base_size=64, max_class_share=0.75
+    )
+    data.setup("fit")
+    crop = data.dataset("train").transform.transforms[0]
+    assert (crop.size, crop.scale, crop.step) == ((32, 96), (0.5, 1.0), 0.1)
+    assert (crop.base, crop.max_share) == ((64, float("inf")), 0.75)
+
+
 def test_training_scenes_stay_whole() -> None:
     data = small_scenes(batch_size=1, flip=False)
     data.setup("fit")
@@ -203,6 +213,9 @@ def test_a_missing_split_is_told_when_it_is_needed(tmp_path: Path) -> None:
         ({"format": "scenes", "eval_batch_size": 0}, "must be positive"),
         ({"format": "scenes", "num_workers": -1}, "must be positive"),
         ({"format": "scenes", "scale": (2.0, 0.5)}, "from small to large"),
+        ({"format": "scenes", "base_size": (1024, 512)}, r"base_size \(1024, 512\).* out of range"),
+        ({"format": "scenes", "max_class_share": 0.0}, r"max_class_share 0\.0 .*out of range"),
+        ({"format": "scenes", "scale_step": -0.1}, r"scale_step -0\.1 is out of range"),
         ({"format": "scenes", "scenes_size": (8, 192)}, "cannot draw 1024 scenes"),
     ],
 )

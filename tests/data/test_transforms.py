@@ -1,16 +1,17 @@
 """Joint transforms keep picture and mask together and draw from PyTorch alone."""
 
+import math
 import pickle
 
 import pytest
 import torch
 from torchvision import tv_tensors
 
+from scenewise.data.photometric import PhotometricDistortion
 from scenewise.data.transforms import (
     MEAN_COLOR,
     RandomScaleCrop,
     eval_transform,
-    photometric_distortion,
     train_transform,
 )
 
@@ -68,6 +69,50 @@ def test_all_scales_of_the_range_are_drawn() -> None:
     assert 1.8 < max(factors) < 2.3
 
 
+@pytest.mark.parametrize(
+    ("base", "factor"), [((60, math.inf), 60 / 101), ((1000, 262), 2.0), ((60, 131), 60 / 101)]
+)
+def test_factor_one_fills_the_base_size(base: tuple[float, float], factor: float) -> None:
+    image, mask = gradient(101, 131)
+    crop = RandomScaleCrop((33, 41), (1.0, 1.0), base=base)
+    for _ in range(10):
+        patch, _ = crop(image, mask)
+        slope = (patch[0, -3].float() - patch[0, 2].float()).mean() / (33 - 5)
+        assert slope.item() == pytest.approx(1 / factor, rel=0.12)
+
+
+def test_factors_in_steps_are_all_drawn_and_no_others() -> None:
+    crop = RandomScaleCrop((4, 4), (0.7, 2.1), step=0.1)
+    drawn = {round(crop._factor(torch.zeros(8, 8)), 6) for _ in range(400)}
+    assert drawn == {round(0.7 + 0.1 * k, 6) for k in range(15)}
+
+
+def test_windows_of_one_class_are_drawn_again() -> None:
+    """Class 1 fills the right fifth; a window without it is of one class."""
+    image, mask = gradient(20, 100)
+    mask = tv_tensors.Mask((torch.arange(100) >= 80).to(torch.uint8).expand(20, 100).clone())
+    mask[:4] = 255
+
+    def good(share: float) -> int:
+        crop = RandomScaleCrop((20, 40), (1.0, 1.0), max_share=share)
+        ones = [
+            float((ids[4:] == 1).float().mean())
+            for _, ids in (crop(image, mask) for _ in "x" * 200)
+        ]
+        return sum(0.25 < part < 0.75 for part in ones)
+
+    assert good(1.0) < 80  # 9 or 10 of 61 places are good
+    assert good(0.75) > 120  # in one of ten tries: 80 %
+
+
+def test_a_picture_of_one_class_is_taken_after_ten_tries() -> None:
+    image, _ = gradient(20, 30)
+    mask = tv_tensors.Mask(torch.zeros(20, 30, dtype=torch.uint8))
+    patch, ids = RandomScaleCrop((8, 8), (1.0, 1.0), max_share=0.5)(image, mask)
+    assert patch.shape == (3, 8, 8)
+    assert ids.unique().tolist() == [0]
+
+
 def test_small_pictures_are_padded_with_the_mean_colour_and_ignored() -> None:
     image, mask = gradient(5, 7)
     patch, ids = RandomScaleCrop((13, 11), (1.0, 1.0), ignore_index=99)(image, mask)
@@ -115,7 +160,7 @@ def test_flip_mirrors_half_of_the_pictures_with_their_masks() -> None:
 def test_photometric_distortion_changes_colours_and_never_the_mask() -> None:
     image = tv_tensors.Image(torch.randint(60, 190, (3, 8, 9), dtype=torch.uint8))
     mask = tv_tensors.Mask(torch.randint(0, 5, (8, 9), dtype=torch.uint8))
-    results = [photometric_distortion()(image, mask) for _ in range(60)]
+    results = [PhotometricDistortion()(image, mask) for _ in range(60)]
     assert all(torch.equal(ids, mask) for _, ids in results)
     unchanged = sum(torch.equal(patch, image) for patch, _ in results)
     assert 0 < unchanged < 15  # all four are skipped once in 16 times

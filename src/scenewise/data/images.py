@@ -1,28 +1,77 @@
 """Reading pictures and masks from files, and saying plainly what is wrong with them."""
 
+import io
 import os
+import struct
 from collections.abc import Callable
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from scenewise.errors import UserError
 
+try:  # the extra "fast"
+    import pyspng
+    import simplejpeg
+except ImportError:
+    pyspng = simplejpeg = None
+
 Path = str | os.PathLike[str]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+ORIENTATION = 0x0112  # the EXIF tag
+_TURNING_CHUNKS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # parts of a PNG that may hold it
 
 
 def read_image(path: Path) -> Tensor:
     """The picture in file ``path``: (3, H, W), uint8, RGB, turned as its EXIF orientation says.
 
-    Grey and CMYK are converted, transparency is dropped, 16 bits are cut to the upper 8.
+    Grey and CMYK are converted, transparency is dropped, 16 bits are cut to the upper 8. The
+    tensor may be a view of rows of (red, green, blue) triples, which is how decoders give it.
 
     Raises:
         UserError: no such file, not a picture, cut off, or too large to be real.
     """
-    return _decode(path, "picture", lambda picture: to_rgb(ImageOps.exif_transpose(picture)))
+    return decode_image(_content(path, "picture"), path)
+
+
+def decode_image(content: bytes, path: Path) -> Tensor:
+    """:func:`read_image` of a file's ``content``; errors name ``path``."""
+    return _decode(content, path, "picture", lambda picture: _to_image(picture, content))
+
+
+def _to_image(picture: Image.Image, content: bytes) -> Tensor:
+    """The fastest safe decoder's result; PIL is what decides where another one refuses."""
+    try:
+        if pyspng and picture.format == "PNG" and _is_plain_png(content):
+            return torch.from_numpy(pyspng.load(content)).permute(2, 0, 1)
+        if simplejpeg and _is_plain_jpeg(picture):
+            return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
+    except (RuntimeError, ValueError):
+        pass
+    return to_rgb(ImageOps.exif_transpose(picture) if _is_turned(picture) else picture)
+
+
+def _is_plain_png(content: bytes) -> bool:
+    """Whether it is 8-bit RGB, not interlaced, and says nothing about its orientation."""
+    if content[24:29] != bytes([8, 2, 0, 0, 0]):
+        return False
+    chunk = 8
+    while chunk + 8 <= len(content):
+        length, name = struct.unpack_from(">I4s", content, chunk)
+        if name in _TURNING_CHUNKS:
+            return False
+        chunk += 12 + length
+    return True
+
+
+def _is_plain_jpeg(picture: Image.Image) -> bool:
+    return picture.format == "JPEG" and picture.mode == "RGB" and not _is_turned(picture)
+
+
+def _is_turned(picture: Image.Image) -> bool:
+    return bool(picture.getexif().get(ORIENTATION, 1) != 1)
 
 
 def to_rgb(picture: Image.Image) -> Tensor:
@@ -38,8 +87,8 @@ def to_rgb(picture: Image.Image) -> Tensor:
         return torch.from_numpy(grey.astype(np.uint8)).expand(3, -1, -1).contiguous()
     if picture.mode == "P":  # a palette may hold transparent colours
         picture = picture.convert("RGBA")
-    rgb = np.array(picture.convert("RGB"))
-    return torch.from_numpy(rgb).permute(2, 0, 1).contiguous()
+    rgb = np.array(picture if picture.mode == "RGB" else picture.convert("RGB"))
+    return torch.from_numpy(rgb).permute(2, 0, 1)
 
 
 def read_mask(path: Path) -> Tensor:
@@ -51,13 +100,18 @@ def read_mask(path: Path) -> Tensor:
         UserError: as :func:`read_image`; also a picture of colours, a JPEG, whose ids are blurred,
             2 or 4 bits of grey, which decoders stretch to 8, or ids above 255.
     """
+    return decode_mask(_content(path, "mask"), path)
+
+
+def decode_mask(content: bytes, path: Path) -> Tensor:
+    """:func:`read_mask` of a file's ``content``; errors name ``path``."""
 
     def convert(picture: Image.Image) -> Tensor:
-        with Image.open(path) as again:
+        with Image.open(io.BytesIO(content)) as again:
             again.verify()  # the decoder does not check the last bytes of a PNG
         return to_ids(picture, path)
 
-    return _decode(path, "mask", convert)
+    return _decode(content, path, "mask", convert)
 
 
 def to_ids(picture: Image.Image, path: Path) -> Tensor:
@@ -77,25 +131,41 @@ def to_ids(picture: Image.Image, path: Path) -> Tensor:
             f"mask '{os.fspath(path)}' is a colour picture ({picture.mode}); write one byte a "
             "pixel, the class id, instead"
         )
-    ids = np.array(ImageOps.exif_transpose(picture))
+    ids = np.array(ImageOps.exif_transpose(picture) if _is_turned(picture) else picture)
     if ids.dtype not in (np.uint8, np.bool_) and (ids.min() < 0 or ids.max() > 255):
         raise UserError(
             f"mask '{os.fspath(path)}' holds ids from {ids.min()} to {ids.max()}; use ids 0 to 255"
         )
-    return torch.from_numpy(ids.astype(np.uint8))
+    return torch.from_numpy(ids.astype(np.uint8, copy=False))
 
 
-def _decode(path: Path, what: str, convert: Callable[[Image.Image], Tensor]) -> Tensor:
+def _content(path: Path, what: str) -> bytes:
     try:
-        with Image.open(path) as picture:
-            return convert(picture)
+        with open(path, "rb") as file:
+            return file.read()
     except FileNotFoundError as error:
         raise UserError(f"no such {what}: '{os.fspath(path)}'; check the path") from error
+    except OSError as error:
+        raise _unreadable(path, what, error) from error
+
+
+def _decode(
+    content: bytes, path: Path, what: str, convert: Callable[[Image.Image], Tensor]
+) -> Tensor:
+    try:
+        with Image.open(io.BytesIO(content)) as picture:
+            return convert(picture)
     except UserError as error:
         if os.fspath(path) in str(error):
             raise
         raise UserError(f"{what} '{os.fspath(path)}': {error}") from error
+    except UnidentifiedImageError as error:
+        raise _unreadable(path, what, "it is no picture of a known kind") from error
     except Exception as error:  # decoders of broken files raise errors of many kinds
-        raise UserError(
-            f"cannot read {what} '{os.fspath(path)}' ({error}); replace or remove the file"
-        ) from error
+        raise _unreadable(path, what, error) from error
+
+
+def _unreadable(path: Path, what: str, reason: object) -> UserError:
+    return UserError(
+        f"cannot read {what} '{os.fspath(path)}' ({reason}); replace or remove the file"
+    )

@@ -56,6 +56,11 @@ class SegmentationData(LightningDataModule):
             a tiny set.
         scale: smallest and largest factor of random scaling; by default 0.5 to 2, and none for
             "scenes", whose context would be cut away.
+        scale_step: distance between possible factors, counted from the smallest; 0 for any factor.
+        base_size: what factor 1 means: the short side, or (short, long), that pictures are scaled
+            to in proportion; by default their own size.
+        max_class_share: draw another window, up to nine times, while more than this share of its
+            labelled pixels belongs to one class; 1 accepts every window, mmsegmentation has 0.75.
         flip: mirror half of the training pictures.
         photometric: change brightness, contrast, saturation and hue in training; by default yes,
             but not for "scenes", whose light changes already.
@@ -78,6 +83,9 @@ class SegmentationData(LightningDataModule):
         eval_batch_size: int = 1,
         num_workers: int | None = None,
         scale: tuple[float, float] | None = None,
+        scale_step: float = 0.0,
+        base_size: int | tuple[int, int] | None = None,
+        max_class_share: float = 1.0,
         flip: bool = True,
         photometric: bool | None = None,
         scenes_train: int = 1024,
@@ -93,6 +101,9 @@ class SegmentationData(LightningDataModule):
         self.eval_batch_size = eval_batch_size
         self.num_workers = num_workers
         self.scale = scale or ((1.0, 1.0) if format == "scenes" else (0.5, 2.0))
+        self.scale_step = scale_step
+        self.base_size = base_size
+        self.max_class_share = max_class_share
         self.flip = flip
         self.photometric = format != "scenes" if photometric is None else photometric
         self.scenes_train = scenes_train
@@ -120,6 +131,15 @@ class SegmentationData(LightningDataModule):
                 f"crop_size {self.crop_size}, batch_size {self.batch_size}, eval_batch_size "
                 f"{self.eval_batch_size}, num_workers {self.num_workers} and scale {self.scale} "
                 "must be positive, and scale from small to large; correct the one that is not"
+            )
+        sides = _short_and_long(self.base_size) or (1, 1)
+        if not (
+            0 < sides[0] <= sides[1] and 0 < self.max_class_share <= 1 and self.scale_step >= 0
+        ):
+            raise UserError(
+                f"base_size {self.base_size}, max_class_share {self.max_class_share} or scale_step "
+                f"{self.scale_step} is out of range; give (short, long) in pixels, a share from 0 "
+                "to 1, a step of 0 or more"
             )
 
     def _first_split(self) -> SegmentationDataset:
@@ -164,6 +184,9 @@ class SegmentationData(LightningDataModule):
                 self.flip,
                 self.photometric,
                 self.classes.ignore_index,
+                step=self.scale_step,
+                base=_short_and_long(self.base_size),
+                max_share=self.max_class_share,
             )
 
     def train_dataloader(self) -> DataLoader[Sample]:
@@ -262,6 +285,10 @@ def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
     sizes = torch.tensor([dataset.read(i)[1].shape for i in range(0, len(dataset), step)])
     height, width = sizes.median(dim=0).values.tolist()
     return _multiple_of_8(height), _multiple_of_8(width)
+
+
+def _short_and_long(base: int | tuple[int, int] | None) -> tuple[float, float] | None:
+    return (base, math.inf) if isinstance(base, int) else base
 
 
 def _multiple_of_8(length: int) -> int:

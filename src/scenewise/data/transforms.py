@@ -4,6 +4,9 @@ Pictures stay uint8: ``model.normalize`` makes floats of them on the device. Eve
 drawn from PyTorch, whose generators the data loader seeds.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchvision import tv_tensors
@@ -11,12 +14,15 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from scenewise.data.datasets import Transform
+from scenewise.data.photometric import PhotometricDistortion
 
 MEAN_COLOR = (124.0, 116.0, 104.0)  # of ImageNet, so that padding is near 0 once normalised
+WINDOW_TRIES = 10
+Span = tuple[int, int, int]  # where it starts, how long it is, how long after scaling
 
 
 class RandomScaleCrop(nn.Module):
-    """Scale by a factor drawn from ``scale``, then cut a random window of ``size``.
+    """Scale by a random factor, then cut a random window of ``size``.
 
     The window is cut before it is scaled, so the cost is that of the window and not of the picture.
     Where the scaled picture is smaller than the window, it is padded at the right and the bottom.
@@ -25,6 +31,11 @@ class RandomScaleCrop(nn.Module):
         size: (height, width) of the result.
         scale: smallest and largest factor.
         ignore_index: what padding means in the mask.
+        step: distance between possible factors, counted from the smallest; 0 for any factor.
+        base: (short, long) side; factor 1 is the picture scaled in proportion until it fills them.
+            ``None``: factor 1 is its own size.
+        max_share: draw another window, up to nine times, while more than this share of the
+            labelled pixels belongs to one class.
 
     Shape:
         picture (3, H, W) and mask (H, W), both uint8, to (3, *size) and size.
@@ -35,19 +46,23 @@ class RandomScaleCrop(nn.Module):
         size: tuple[int, int],
         scale: tuple[float, float] = (0.5, 2.0),
         ignore_index: int = 255,
+        *,
+        step: float = 0.0,
+        base: tuple[float, float] | None = None,
+        max_share: float = 1.0,
     ) -> None:
         super().__init__()
         self.size = size
         self.scale = scale
         self.ignore_index = ignore_index
+        self.step = step
+        self.base = base
+        self.max_share = max_share
 
     def forward(
         self, image: tv_tensors.Image, mask: tv_tensors.Mask
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        low, high = self.scale
-        factor = low + (high - low) * float(torch.rand(()))
-        rows = _window(mask.shape[0], self.size[0], factor)
-        columns = _window(mask.shape[1], self.size[1], factor)
+        rows, columns = self._choose(mask.as_subclass(Tensor), self._factor(mask))
         (top, height, out_height), (left, width, out_width) = rows, columns
         ids = mask.as_subclass(Tensor)[None, top : top + height, left : left + width]
         patch = image.as_subclass(Tensor)[:, top : top + height, left : left + width]
@@ -60,25 +75,53 @@ class RandomScaleCrop(nn.Module):
             ids = F.pad(ids, padding, fill=self.ignore_index)
         return tv_tensors.Image(patch), tv_tensors.Mask(ids[0])
 
+    def _factor(self, mask: Tensor) -> float:
+        low, high = self.scale
+        if self.step:
+            factor = low + self.step * int(torch.randint(round((high - low) / self.step) + 1, ()))
+        else:
+            factor = low + (high - low) * float(torch.rand(()))
+        return factor if self.base is None else factor * fitting(mask.shape, self.base)
 
-def _window(length: int, wanted: int, factor: float) -> tuple[int, int, int]:
+    def _choose(self, mask: Tensor, factor: float) -> tuple[Span, Span]:
+        for _ in range(WINDOW_TRIES):
+            rows = _window(mask.shape[0], self.size[0], factor)
+            columns = _window(mask.shape[1], self.size[1], factor)
+            if self.max_share >= 1:
+                break
+            ids = mask[rows[0] : rows[0] + rows[1], columns[0] : columns[0] + columns[1]]
+            if largest_share(ids, self.ignore_index) < self.max_share:
+                break
+        return rows, columns
+
+
+def fitting(size: Sequence[int], base: tuple[float, float]) -> float:
+    """The factor that lets a picture just fill (short, long) ``base`` in proportion.
+
+    >>> fitting((1024, 2048), (512, 2048)), fitting((500, 375), (520, 520))
+    (0.5, 1.04)
+    """
+    return min(base[0] / min(size), base[1] / max(size))
+
+
+def largest_share(ids: Tensor, ignore_index: int = 255) -> float:
+    """The share of the most frequent class among the labelled pixels; 1 if none is labelled.
+
+    >>> largest_share(torch.tensor([[1, 1, 1, 2, 255]], dtype=torch.uint8))
+    0.75
+    """
+    counts = torch.bincount(ids.flatten(), minlength=256)
+    counts[ignore_index] = 0
+    total = int(counts.sum())
+    return int(counts.max()) / total if total else 1.0
+
+
+def _window(length: int, wanted: int, factor: float) -> Span:
     """Where a window starts along one side, how long it is, and how long after scaling."""
     window = min(length, max(1, round(wanted / factor)))
     start = int(torch.randint(length - window + 1, ()))
     scaled = wanted if window < length else min(wanted, max(1, round(length * factor)))
     return start, window, scaled
-
-
-def photometric_distortion() -> v2.Compose:
-    """Brightness, contrast, saturation and hue, each changed in half of the pictures."""
-    return v2.Compose(
-        [
-            v2.RandomApply([v2.ColorJitter(brightness=0.25)]),
-            v2.RandomApply([v2.ColorJitter(contrast=0.5)]),
-            v2.RandomApply([v2.ColorJitter(saturation=0.5)]),
-            v2.RandomApply([v2.ColorJitter(hue=0.05)]),
-        ]
-    )
 
 
 def train_transform(
@@ -87,8 +130,11 @@ def train_transform(
     flip: bool = True,
     photometric: bool = True,
     ignore_index: int = 255,
+    **crop: Any,
 ) -> Transform:
     """Random scale and crop to ``crop_size``, then flip and change of colours.
+
+    ``crop`` takes the further options of :class:`RandomScaleCrop`.
 
     >>> transform = train_transform((8, 12))
     >>> image = tv_tensors.Image(torch.zeros(3, 5, 7, dtype=torch.uint8))
@@ -96,11 +142,11 @@ def train_transform(
     >>> [tuple(t.shape) for t in transform(image, mask)]
     [(3, 8, 12), (8, 12)]
     """
-    steps: list[nn.Module] = [RandomScaleCrop(crop_size, scale, ignore_index)]
+    steps: list[nn.Module] = [RandomScaleCrop(crop_size, scale, ignore_index, **crop)]
     if flip:
         steps.append(v2.RandomHorizontalFlip())
     if photometric:
-        steps.append(photometric_distortion())
+        steps.append(PhotometricDistortion())
     transform: Transform = v2.Compose(steps)
     return transform
 
