@@ -1,35 +1,87 @@
-"""Every experiment in configs/ runs one step, on generated scenes instead of its data."""
+"""Every experiment in configs/ runs a step on a tiny tree of its format, and builds its network."""
 
+import re
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from scenewise.apps.cli import main
+from scenewise.class_tables import VOC
+from scenewise.data.formats import FORMATS
+from scenewise.models import create_model
+from tests.data.formats.trees import ids, label, lines, picture
+from tests.data.trees import write_tree
 
-CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
+NAMES = [str(path.relative_to(ROOT / "configs").with_suffix("")) for path in CONFIGS]
+SIZE = (40, 56)
 
-pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The number of training batches"),
+]
+each_config = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
-def test_config_runs_one_step(config: Path, tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two training pictures and one to validate on in every published format, and in folders."""
+    root = tmp_path_factory.mktemp("trees")
+    write_tree(root / "folder", train=2, val=1, size=SIZE)
+    for number, split in enumerate(("train", "train", "val")):
+        _write_published(root, split, f"p{number}")
+    for name in ("voc_aug/VOCdevkit/VOC2012", "pascal_context/VOCdevkit/VOC2010"):
+        folder = "Main" if "2010" in name else "Segmentation"
+        for split, names in (("train", ["p0", "p1"]), ("val", ["p2"]), ("train_aug", ["p0", "p1"])):
+            lines(root / name / f"ImageSets/{folder}/{split}.txt", names)
+    return root
+
+
+def _write_published(root: Path, split: str, name: str) -> None:
+    city = root / "cityscapes"
+    picture(city / f"leftImg8bit/{split}/a/{name}_leftImg8bit.png", SIZE)
+    label(city / f"gtFine/{split}/a/{name}_gtFine_labelIds.png", ids(range(34), SIZE))
+    voc = root / "voc_aug/VOCdevkit/VOC2012"
+    picture(voc / f"JPEGImages/{name}.jpg", SIZE)
+    for folder in ("SegmentationClass", "SegmentationClassAug"):
+        label(voc / folder / f"{name}.png", ids(range(21), SIZE), VOC.palette())
+    context = root / "pascal_context/VOCdevkit/VOC2010"
+    picture(context / f"JPEGImages/{name}.jpg", SIZE)
+    label(context / f"SegmentationClassContext/{name}.png", ids(range(60), SIZE))
+    stuff = root / "coco_stuff"
+    picture(stuff / f"images/{split}2017/{name}.jpg", SIZE)
+    label(stuff / f"annotations/{split}2017/{name}.png", ids([0, 17, 91, 156, 181, 255], SIZE))
+    part = {"train": "training", "val": "validation"}[split]
+    picture(root / f"ade20k/images/{part}/{name}.jpg", SIZE)
+    label(root / f"ade20k/annotations/{part}/{name}.png", ids(range(151), SIZE))
+
+
+@each_config
+def test_config_runs_one_step(config: Path, tmp_path: Path, trees: Path) -> None:
     settings = yaml.safe_load(config.read_text())
-    small = {
+    small: dict[str, Any] = {
         "trainer.default_root_dir": tmp_path,
         "trainer.max_steps": 1,
+        "trainer.max_epochs": 1,
         "trainer.val_check_interval": 1,
-        "trainer.limit_val_batches": 1,
+        "trainer.check_val_every_n_epoch": 1,
         "trainer.accelerator": "cpu",
-        "data.format": "scenes",
-        "data.scenes_size": "[32,96]",
-        "data.scenes_train": 4,
-        "data.scenes_val": 1,
-        "data.crop_size": "[32,96]",
+        "data.crop_size": "[33,41]",
         "data.batch_size": 2,
         "data.num_workers": 0,
         "model.pretrained": "false",
     }
+    if settings["data"]["format"] == "scenes":
+        small |= {"data.scenes_size": "[32,96]", "data.scenes_train": 2, "data.scenes_val": 1}
+        small["data.crop_size"] = "[32,96]"
+    else:
+        small["data.root"] = trees / settings["data"]["format"]
+    if settings["model"]["backbone"].startswith("resnet"):
+        small["model.backbone"] = "test_resnet"  # as a ResNet, in half a million parameters
     words = [f"--{name}={value}" for name, value in small.items()]
     assert main(["fit", "--config", str(config), *words]) == 0
     run = next(tmp_path.glob("*/version_0"))
@@ -38,10 +90,38 @@ def test_config_runs_one_step(config: Path, tmp_path: Path) -> None:
     assert written["model"]["network"] == settings["model"]["network"]
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@each_config
+def test_config_builds_its_network(config: Path) -> None:
+    """At full size, though without memory for its weights."""
+    model = yaml.safe_load(config.read_text())["model"]
+    shared = ("network", "variant", "backbone", "output_stride", "multi_grid", "auxiliary")
+    options = {name: model[name] for name in shared if name in model} | model.get("head", {})
+    with torch.device("meta"):
+        network = create_model(options.pop("network"), num_classes=19, pretrained=False, **options)
+    weights = sum(p.numel() for p in network.parameters())
+    published = config.parent.name in FORMATS
+    assert (weights > 30e6) == published
+
+
+@each_config
 def test_config_is_whole_and_says_what_it_is(config: Path) -> None:
     text = config.read_text()
     settings = yaml.safe_load(text)
     assert text.startswith("# ")
     assert {"trainer", "data", "model"} <= set(settings)
     assert {"network", "backbone", "lr"} <= set(settings["model"])
+    if config.parent.name == "configs":
+        return
+    assert settings["data"]["format"] == config.parent.name
+    for part in ("Aims at", "Scored by", "Differs", "Batch"):
+        assert f"\n# {part}: " in text
+    assert f"\n# scenewise fit --config {config.relative_to(ROOT)} --data.root DIR\n" in text
+
+
+@each_config
+def test_config_stands_in_the_table_with_its_number(config: Path) -> None:
+    link = f"](../{config.relative_to(ROOT)}) |"
+    rows = [row for row in (ROOT / "docs" / "recipes.md").read_text().splitlines() if link in row]
+    assert len(rows) == 1
+    if aim := re.search(r"# Aims at: ([\d.]+) mIoU", config.read_text()):
+        assert f"| {aim[1]}" in rows[0]

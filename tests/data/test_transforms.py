@@ -186,3 +186,34 @@ def test_evaluation_leaves_everything() -> None:
     same = eval_transform()(image, mask)
     assert torch.equal(same[0], image)
     assert torch.equal(same[1], mask)
+
+
+def test_rotation_turns_picture_and_mask_alike_and_ignores_the_corners() -> None:
+    """A grey disc round the middle on black: its ids stay on it, the corners become 99."""
+    rows, columns = torch.meshgrid(torch.arange(61) - 30, torch.arange(81) - 40, indexing="ij")
+    disc = ((rows - 12) ** 2 + columns**2 < 100).to(torch.uint8)
+    image, mask = tv_tensors.Image((200 * disc).repeat(3, 1, 1)), tv_tensors.Mask(disc)
+    transform = train_transform((61, 81), (1.0, 1.0), False, False, 99, rotate=30)
+    turned = 0
+    for _ in range(60):
+        patch, ids = transform(image, mask)
+        assert ids.shape == (61, 81)
+        assert set(ids.unique().tolist()) <= {0, 1, 99}
+        inside = ids != 99
+        assert ((patch[0] > 100) == (ids == 1))[inside].float().mean() > 0.98
+        turned += int((ids == 99).any())
+    assert 15 < turned < 45
+
+
+def test_blur_keeps_the_mean_of_half_of_the_pictures_and_their_masks() -> None:
+    image = tv_tensors.Image(torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8))
+    mask = tv_tensors.Mask(torch.randint(0, 5, (40, 50), dtype=torch.uint8))
+    transform = train_transform((40, 50), (1.0, 1.0), False, False, blur=True)
+    spreads = []
+    for _ in range(60):
+        patch, ids = transform(image, mask)
+        assert torch.equal(ids, mask)
+        assert patch.float().mean() == pytest.approx(float(image.float().mean()), abs=2)
+        spreads.append(float(patch.float().std() / image.float().std()))
+    assert 15 < sum(spread < 0.5 for spread in spreads) < 45
+    assert all(spread < 0.5 or spread == 1 for spread in spreads)

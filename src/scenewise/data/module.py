@@ -64,6 +64,8 @@ class SegmentationData(LightningDataModule):
         flip: mirror half of the training pictures.
         photometric: change brightness, contrast, saturation and hue in training; by default yes,
             but not for "scenes", whose light changes already.
+        rotate: turn half of the training windows by up to so many degrees; the corners are ignored.
+        blur: blur half of the training windows a little.
         scenes_train: number of generated training scenes.
         scenes_val: number of generated validation scenes, and of test scenes.
         scenes_size: (height, width) of generated scenes in pixels.
@@ -88,6 +90,8 @@ class SegmentationData(LightningDataModule):
         max_class_share: float = 1.0,
         flip: bool = True,
         photometric: bool | None = None,
+        rotate: float = 0.0,
+        blur: bool = False,
         scenes_train: int = 1024,
         scenes_val: int = 64,
         scenes_size: tuple[int, int] = (64, 192),
@@ -106,6 +110,8 @@ class SegmentationData(LightningDataModule):
         self.max_class_share = max_class_share
         self.flip = flip
         self.photometric = format != "scenes" if photometric is None else photometric
+        self.rotate = rotate
+        self.blur = blur
         self.scenes_train = scenes_train
         self.scenes_val = scenes_val
         self.scenes_size = scenes_size
@@ -184,6 +190,8 @@ class SegmentationData(LightningDataModule):
                 self.flip,
                 self.photometric,
                 self.classes.ignore_index,
+                self.rotate,
+                self.blur,
                 step=self.scale_step,
                 base=_short_and_long(self.base_size),
                 max_share=self.max_class_share,

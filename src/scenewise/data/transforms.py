@@ -130,9 +130,14 @@ def train_transform(
     flip: bool = True,
     photometric: bool = True,
     ignore_index: int = 255,
+    rotate: float = 0.0,
+    blur: bool = False,
     **crop: Any,
 ) -> Transform:
-    """Random scale and crop to ``crop_size``, then flip and change of colours.
+    """Random scale and crop to ``crop_size``, then rotation, blur, flip and change of colours.
+
+    Half of the windows turn by up to ``rotate`` degrees, their corners ignored; half are blurred
+    with a 5 x 5 Gaussian, as in hszhao/semseg.
 
     ``crop`` takes the further options of :class:`RandomScaleCrop`.
 
@@ -143,6 +148,12 @@ def train_transform(
     [(3, 8, 12), (8, 12)]
     """
     steps: list[nn.Module] = [RandomScaleCrop(crop_size, scale, ignore_index, **crop)]
+    if rotate:
+        fill = {tv_tensors.Image: MEAN_COLOR, tv_tensors.Mask: ignore_index}
+        turn = v2.RandomRotation(rotate, v2.InterpolationMode.BILINEAR, fill=fill)
+        steps.append(v2.RandomApply([turn]))
+    if blur:
+        steps.append(v2.RandomApply([v2.GaussianBlur(5, 1.1)]))
     if flip:
         steps.append(v2.RandomHorizontalFlip())
     if photometric:
