@@ -1,4 +1,4 @@
-"""``scenewise prepare``: rewrite a published data set once as pictures and class-id masks."""
+"""``scenewise prepare``: rewrite a data set once as pictures and class-id masks, or as shards."""
 
 import argparse
 from pathlib import Path
@@ -7,11 +7,14 @@ from scenewise.apps.check import FORMAT_HELP, add_reading_arguments, check_worke
 from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.formats import FORMATS
 from scenewise.data.prepare import prepare
+from scenewise.data.shards import write_shards
+from scenewise.errors import UserError
 
 EXAMPLES = """\
 examples:
   scenewise prepare pascal_context VOCdevkit
   scenewise prepare voc_aug data --out voc_aug --split train val
+  scenewise prepare cityscapes data --shards 128 --out shards
 
 The result is read with --data.format folder. Nothing has to be prepared; it saves time where the
 labels are MATLAB files, one large JSON file, or colour pictures. The originals are only read. Call
@@ -28,6 +31,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the result; default: ROOT/prepared_FORMAT"
     )
+    parser.add_argument(
+        "--shards", type=int, metavar="N", help="write tar files of N pictures instead of folders"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -42,5 +48,11 @@ def run(args: argparse.Namespace) -> None:
     def build(split: str) -> SegmentationDataset:
         return FORMATS[args.format](args.root, split, None)
 
-    prepare(build, out, args.split, progress, args.workers)
-    print(f"written to {out}; use --data.format folder --data.root {out}")
+    if args.shards is None:
+        prepare(build, out, args.split, progress, args.workers)
+    elif args.shards < 1:
+        raise UserError(f"--shards is {args.shards}; give 1 or more pictures a shard")
+    else:
+        write_shards(build, out, args.split, progress, args.workers, args.shards)
+    layout = "folder" if args.shards is None else "stream"
+    print(f"written to {out}; use --data.format {layout} --data.root {out}")

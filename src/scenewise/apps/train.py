@@ -40,6 +40,7 @@ HARMLESS = (
     "LightningCLI's args parameter",  # main() takes its arguments from the console script
     r".*does not have many workers",  # the data module chose the number
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
+    "Your `IterableDataset` has `__len__` defined",  # and it is exact
     r"The dirpath has changed from",  # a resumed run has a folder of its own
     r"You're resuming from a checkpoint that ended before the epoch ended",  # pictures are random
     r"Checkpoint directory .* exists and is not empty",

@@ -59,11 +59,14 @@ class SegmentationDataset(Dataset[Sample]):
         return len(self.names)
 
     def __getitem__(self, index: int) -> Sample:
-        stored_image, stored_mask = self.read(index)
+        return self.sample(self.names[index], *self.read(index))
+
+    def sample(self, name: str, stored_image: Tensor, stored_mask: Tensor) -> Sample:
+        """What was read, after the transform."""
         image, mask = tv_tensors.Image(stored_image), tv_tensors.Mask(stored_mask)
         if self.transform is not None:
             image, mask = self.transform(image, mask)
-        return {"image": image, "mask": mask, "name": self.names[index]}
+        return {"image": image, "mask": mask, "name": name}
 
 
 class PairedDataset(SegmentationDataset):
@@ -103,12 +106,7 @@ class PairedDataset(SegmentationDataset):
             UserError: a file is missing or unreadable, the sizes differ, or an id is no class.
         """
         image, mask = read_image(self.images[index]), self.read_mask(self.masks[index])
-        if image.shape[1:] != mask.shape:
-            raise UserError(
-                f"mask '{self.masks[index]}' is {_size(mask)} but its picture "
-                f"'{self.images[index]}' is {_size(image)}; give both the same size"
-            )
-        check_ids(mask, self.classes, self.masks[index])
+        check_pair(image, mask, self.classes, self.images[index], self.masks[index])
         return image, mask
 
 
@@ -140,7 +138,19 @@ class FolderDataset(PairedDataset):
         super().__init__(images, masks, _folder_classes(base), transform)
 
 
-def check_ids(mask: Tensor, classes: Classes, path: Path) -> None:
+def check_pair(
+    image: Tensor, mask: Tensor, classes: Classes, image_path: object, mask_path: object
+) -> None:
+    """Raise a UserError unless picture and mask have one size and the mask holds class ids."""
+    if image.shape[1:] != mask.shape:
+        raise UserError(
+            f"mask '{mask_path}' is {_size(mask)} but its picture "
+            f"'{image_path}' is {_size(image)}; give both the same size"
+        )
+    check_ids(mask, classes, mask_path)
+
+
+def check_ids(mask: Tensor, classes: Classes, path: object) -> None:
     """Raise a UserError that lists the ids of ``mask`` which are no class, and how often."""
     last = len(classes) - 1  # 255 at most; 256 would be taken for 0 among bytes
     if classes.ignore_index == 255 and mask.numel() and int((mask + 1).max()) <= last + 1:
@@ -155,6 +165,25 @@ def check_ids(mask: Tensor, classes: Classes, path: Path) -> None:
         f"mask '{path}' holds ids outside the classes 0 to {len(classes) - 1} and the ignored "
         f"{classes.ignore_index}: {found}; correct the mask or the class list"
     )
+
+
+def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
+    """One batch of samples.
+
+    Raises:
+        UserError: the samples differ in size.
+    """
+    sizes = {tuple(sample["mask"].shape) for sample in samples}
+    if len(sizes) > 1:
+        raise UserError(
+            f"pictures of different sizes {sorted(sizes)} cannot share a batch; evaluate them one "
+            "by one with eval_batch_size 1"
+        )
+    return {
+        "image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
+        "mask": torch.stack([sample["mask"].as_subclass(Tensor) for sample in samples]).long(),
+        "name": [sample["name"] for sample in samples],
+    }
 
 
 def read_classes(path: str | os.PathLike[str]) -> Classes:

@@ -3,18 +3,18 @@
 import math
 import os
 from collections.abc import Iterator, Sized
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import Sample, SegmentationDataset
+from scenewise.data.datasets import Sample, SegmentationDataset, collate
 from scenewise.data.formats import FORMATS
 from scenewise.data.scenes import Scenes
+from scenewise.data.shards import ShardSet
+from scenewise.data.streaming import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
 from scenewise.errors import UserError
 
@@ -30,6 +30,7 @@ Format = Literal[
     "hugging_face",
     "pascal_context",
     "pascal_context_59",
+    "stream",
     "voc",
     "voc_aug",
 ]
@@ -47,7 +48,7 @@ class SegmentationData(LightningDataModule):
     Args:
         format: how the data is laid out: "folder" for your own pictures, "scenes" for generated
             ones, else the name of a published data set; see ``docs/data.md``.
-        root: folder of the data set; not used by "scenes".
+        root: folder of the data set, for "stream" also a URL; not used by "scenes".
         crop_size: side, or (height, width), of the training windows in pixels; by default the size
             of a typical picture, at most 768.
         batch_size: training pictures a step and process; by default 2 to 8, by window and device.
@@ -66,6 +67,7 @@ class SegmentationData(LightningDataModule):
             but not for "scenes", whose light changes already.
         rotate: turn half of the training windows by up to so many degrees; the corners are ignored.
         blur: blur half of the training windows a little.
+        shuffle_buffer: pictures that each worker holds to draw from, for "stream" alone.
         scenes_train: number of generated training scenes.
         scenes_val: number of generated validation scenes, and of test scenes.
         scenes_size: (height, width) of generated scenes in pixels.
@@ -92,6 +94,7 @@ class SegmentationData(LightningDataModule):
         photometric: bool | None = None,
         rotate: float = 0.0,
         blur: bool = False,
+        shuffle_buffer: int = 100,
         scenes_train: int = 1024,
         scenes_val: int = 64,
         scenes_size: tuple[int, int] = (64, 192),
@@ -112,6 +115,7 @@ class SegmentationData(LightningDataModule):
         self.photometric = format != "scenes" if photometric is None else photometric
         self.rotate = rotate
         self.blur = blur
+        self.shuffle_buffer = shuffle_buffer
         self.scenes_train = scenes_train
         self.scenes_val = scenes_val
         self.scenes_size = scenes_size
@@ -131,11 +135,13 @@ class SegmentationData(LightningDataModule):
             raise UserError(f"format '{self.format}' needs the data's folder; give --data.root DIR")
         low, high = self.scale
         batch_size = 1 if self.batch_size is None else self.batch_size
-        smallest = min(*(self.crop_size or (1, 1)), batch_size, self.eval_batch_size)
+        counts = (batch_size, self.eval_batch_size, self.shuffle_buffer)
+        smallest = min(*(self.crop_size or (1, 1)), *counts)
         if smallest < 1 or (self.num_workers or 0) < 0 or not 0 < low <= high:
             raise UserError(
                 f"crop_size {self.crop_size}, batch_size {self.batch_size}, eval_batch_size "
-                f"{self.eval_batch_size}, num_workers {self.num_workers} and scale {self.scale} "
+                f"{self.eval_batch_size}, num_workers {self.num_workers}, shuffle_buffer "
+                f"{self.shuffle_buffer} and scale {self.scale} "
                 "must be positive, and scale from small to large; correct the one that is not"
             )
         sides = _short_and_long(self.base_size) or (1, 1)
@@ -169,7 +175,7 @@ class SegmentationData(LightningDataModule):
             held_out = {"val": 2**31, "test": 2**31 + 1}
             length = self.scenes_val if split in held_out else self.scenes_train
             return Scenes(length, self.scenes_size, held_out.get(split, self.seed))
-        return FORMATS[self.format](Path(self.root or ""), split, eval_transform())
+        return FORMATS[self.format](self.root or "", split, eval_transform())
 
     def setup(self, stage: str) -> None:
         """Open the splits of ``stage`` and choose what was left open.
@@ -200,6 +206,8 @@ class SegmentationData(LightningDataModule):
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random windows in an order that depends on ``seed`` and the epoch alone."""
         train, (world, rank) = self.dataset("train"), self._processes()
+        if isinstance(train, ShardSet):
+            return self._stream(train, self.batch_size or 1, self.shuffle_buffer)
         sampler: DistributedSampler[Any] = DistributedSampler(train, world, rank, seed=self.seed)
         batch = self.batch_size or 1
         return self._loader(train, sampler, batch, drop_last=len(sampler) > batch)
@@ -217,6 +225,8 @@ class SegmentationData(LightningDataModule):
                 f"split '{split}' has {len(dataset)} pictures for {world} processes; use at most "
                 f"{len(dataset)} processes"
             )
+        if isinstance(dataset, ShardSet):
+            return self._stream(dataset, self.eval_batch_size)
         return self._loader(dataset, EachOnce(dataset, world, rank), self.eval_batch_size)
 
     def _loader(
@@ -226,19 +236,39 @@ class SegmentationData(LightningDataModule):
         batch_size: int,
         drop_last: bool = False,
     ) -> DataLoader[Sample]:
-        workers = _workers(len(dataset)) if self.num_workers is None else self.num_workers
-        world, rank = self._processes()
         return DataLoader(
             dataset,
             batch_size,
             sampler=sampler,
-            num_workers=workers,
             collate_fn=collate,
-            pin_memory=torch.cuda.is_available(),
             drop_last=drop_last,
-            persistent_workers=workers > 0,
-            generator=torch.Generator().manual_seed(self.seed * world + rank),
+            **self._loading(dataset),
         )
+
+    def _stream(self, dataset: ShardSet, batch_size: int, buffer: int = 0) -> DataLoader[Any]:
+        world, rank = self._processes()
+        loading = self._loading(dataset)
+        stream = ShardStream(
+            dataset,
+            batch_size,
+            workers=loading["num_workers"],
+            world=world,
+            rank=rank,
+            buffer=buffer,
+            seed=self.seed,
+            epoch=self.trainer.current_epoch if self.trainer else 0,
+        )
+        return DataLoader(stream, batch_size=None, **loading)
+
+    def _loading(self, dataset: SegmentationDataset) -> dict[str, Any]:
+        workers = _workers(len(dataset)) if self.num_workers is None else self.num_workers
+        world, rank = self._processes()
+        return {
+            "num_workers": workers,
+            "pin_memory": torch.cuda.is_available(),
+            "persistent_workers": workers > 0,
+            "generator": torch.Generator().manual_seed(self.seed * world + rank),
+        }
 
     def _processes(self) -> tuple[int, int]:
         """How many processes there are, and which of them this is."""
@@ -266,25 +296,6 @@ class EachOnce(DistributedSampler[Any]):
 
     def __len__(self) -> int:
         return len(self._indices)
-
-
-def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
-    """One batch of samples.
-
-    Raises:
-        UserError: the samples differ in size.
-    """
-    sizes = {tuple(sample["mask"].shape) for sample in samples}
-    if len(sizes) > 1:
-        raise UserError(
-            f"pictures of different sizes {sorted(sizes)} cannot share a batch; evaluate them one "
-            "by one with eval_batch_size 1"
-        )
-    return {
-        "image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
-        "mask": torch.stack([sample["mask"].as_subclass(Tensor) for sample in samples]).long(),
-        "name": [sample["name"] for sample in samples],
-    }
 
 
 def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:

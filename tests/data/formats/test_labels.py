@@ -52,7 +52,7 @@ def test_colours_are_looked_up_exactly(tmp_path):
         read_colors(other, table, "x")
 
 
-@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"folder", "hugging_face"}))
+@pytest.mark.parametrize("name", sorted(set(FORMATS) - {"folder", "hugging_face", "stream"}))
 def test_a_wrong_root_says_what_was_looked_for(name, tmp_path):
     with pytest.raises(UserError) as empty:
         FORMATS[name](tmp_path, "train", None)

@@ -14,10 +14,11 @@ from scenewise.data.formats.coco_stuff import CocoStuff
 from scenewise.data.formats.hugging_face import HuggingFace
 from scenewise.data.formats.pascal_context import PascalContext, pascal_context_59
 from scenewise.data.formats.voc import VOC, VOCAug
+from scenewise.data.shards import ShardSet
 
 Root = str | os.PathLike[str]
 
-# How to open one split of a format that lives in files: (root, split, transform) -> data set.
+# How to open one split of what lies in files or shards: (root, split, transform) -> data set.
 FORMATS: dict[str, Callable[[Root, str, Transform | None], SegmentationDataset]] = {
     "folder": FolderDataset,
     "cityscapes": Cityscapes,
@@ -31,4 +32,5 @@ FORMATS: dict[str, Callable[[Root, str, Transform | None], SegmentationDataset]]
     "camvid": CamVid,
     "camvid_32": camvid_32,
     "hugging_face": HuggingFace,
+    "stream": ShardSet,
 }
