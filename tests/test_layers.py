@@ -23,7 +23,7 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | {"attention", "models", "data", "inference"},
     "apps": BASE | {"attention", "models", "data", "inference", "training", "scenewise"},
 }
-INFERENCE = {"inference", "protocols", "windows", "visualize", "video"}
+INFERENCE = {"exports", "inference", "protocols", "windows", "visualize", "video"}
 
 
 def part(module: str) -> str:

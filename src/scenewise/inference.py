@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from scenewise.data.images import read_image, to_rgb
 from scenewise.errors import UserError
+from scenewise.exports import Backend, with_backend
 from scenewise.models import Segmenter
 from scenewise.protocols import PROTOCOLS, Protocol, plain
 from scenewise.windows import Size, pair, two_thirds
@@ -70,10 +71,12 @@ class Predictor:
         stride: from one window to the next; default two thirds of the window, rounded up.
         merge: see above.
         device: where the model is moved to and works; None leaves it where it is.
+        backend: ``"torch"``; or ``"onnxruntime"`` or ``"openvino"``, which may be faster on CPUs:
+            the model is converted here and now, once, and compared with itself.
 
     Raises:
         UserError: no scale, a scale that is not positive, gaps between windows, another merge, no
-            such device.
+            such device, no such backend or its package is missing.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -91,11 +94,12 @@ class Predictor:
         stride: int | Size | None = None,
         merge: Merge = "softmax",
         device: str | torch.device | None = None,
+        backend: Backend = "torch",
     ) -> None:
         _check(scales, merge)
         sizes = _windows(window, stride)
-        self.model = model
         self.device = None if device is None else usable_device(device)
+        self.model = with_backend(model, backend)
         self.protocol: Protocol = partial(
             plain,
             scales=tuple(scales),
@@ -107,7 +111,11 @@ class Predictor:
 
     @classmethod
     def from_protocol(
-        cls, model: Segmenter, name: str, device: str | torch.device | None = None
+        cls,
+        model: Segmenter,
+        name: str,
+        device: str | torch.device | None = None,
+        backend: Backend = "torch",
     ) -> "Predictor":
         """A predictor that reproduces a published evaluation.
 
@@ -115,13 +123,14 @@ class Predictor:
             model: see :class:`Predictor`.
             name: a key of :data:`scenewise.protocols.PROTOCOLS`, for example ``"danet_ss"``.
             device: see :class:`Predictor`.
+            backend: see :class:`Predictor`.
 
         Raises:
             UserError: no such protocol.
         """
         if name not in PROTOCOLS:
             raise UserError(f"no protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
-        predictor = cls(model, device=device)
+        predictor = cls(model, device=device, backend=backend)
         predictor.protocol = PROTOCOLS[name]
         return predictor
 

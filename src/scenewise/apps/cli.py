@@ -22,6 +22,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "check": ("scenewise.apps.check", "read every label and say what is wrong with it"),
     "prepare": ("scenewise.apps.prepare", "rewrite a published data set once as class-id masks"),
     "convert": ("scenewise.apps.convert", "a public checkpoint of another project into a model"),
+    "export": ("scenewise.apps.export", "a model as ONNX, OpenVINO, .pt2 or folder, compared"),
     "models": (
         "scenewise.apps.models",
         "every network: paper, attention, size, arithmetic, memory",

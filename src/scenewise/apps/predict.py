@@ -15,9 +15,10 @@ from torch import Tensor
 from scenewise import video
 from scenewise.data.images import SUFFIXES, read_image
 from scenewise.errors import UserError
+from scenewise.exports import Backend, is_exported, load_exported
 from scenewise.files import write_json
 from scenewise.inference import Merge, Predictor, usable_device
-from scenewise.models import Segmenter, load_model
+from scenewise.models import load_model
 from scenewise.protocols import PROTOCOLS
 from scenewise.visualize import overlay, save_labels, save_picture
 from scenewise.windows import Size
@@ -37,6 +38,8 @@ examples:
   scenewise predict 'pictures/**/*.jpg' --model RUN_FOLDER --out predictions --scales 0.75 1 1.25
   scenewise predict pictures/ --model RUN_FOLDER --out predictions --protocol danet_ss
   scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
+  scenewise predict pictures/ --model RUN_FOLDER --out predictions --backend openvino
+  scenewise predict pictures/ --model danet.onnx --out predictions
 """
 
 
@@ -46,7 +49,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "images", nargs="+", metavar="IMAGE", help="a picture or video, a folder, or a pattern"
     )
-    parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
+    parser.add_argument(
+        "--model",
+        required=True,
+        help="model folder, run folder, checkpoint, or exported .onnx or .xml",
+    )
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     parser.add_argument(
         "--scales", type=float, nargs="+", metavar="S", help="factors on the size; default 1"
@@ -63,6 +70,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--protocol", metavar="NAME", help=f"a published evaluation: {', '.join(PROTOCOLS)}"
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
+    parser.add_argument(
+        "--backend",
+        choices=get_args(Backend),
+        default="torch",
+        help="what runs the network; onnxruntime and openvino, on the CPU, are converted to first",
+    )
     parser.add_argument("--no-overlay", action="store_true", help="write the labels only")
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
     parser.add_argument(
@@ -76,7 +89,7 @@ def run(args: argparse.Namespace) -> None:
     files, left_out = find_pictures(args.images)
     names = output_names(files)
     decay = _decay(args, [file for file in files if is_video(file)])
-    predictor = _predictor(load_model(args.model), args)
+    predictor = _predictor(args)
     console = Console(stderr=True)
     failures = []
     with Progress(console=console) as progress:
@@ -210,8 +223,12 @@ def best_device(name: str | None) -> torch.device:
     return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
 
 
-def _predictor(model: Segmenter, args: argparse.Namespace) -> Predictor:
-    device = best_device(args.device)
+def _predictor(args: argparse.Namespace) -> Predictor:
+    elsewhere = args.backend != "torch" or is_exported(args.model)
+    if elsewhere and args.device not in (None, "cpu"):
+        raise UserError(f"--device {args.device} is for --backend torch; leave one of the two out")
+    device = best_device("cpu" if elsewhere else args.device)
+    model = load_exported(args.model) if is_exported(args.model) else load_model(args.model)
     if args.protocol is None:
         return Predictor(
             model,
@@ -221,11 +238,12 @@ def _predictor(model: Segmenter, args: argparse.Namespace) -> Predictor:
             stride=_size(args.stride, "--stride"),
             merge=args.merge or "softmax",
             device=device,
+            backend=args.backend,
         )
     for option in ("scales", "flip", "window", "stride", "merge"):
         if getattr(args, option):
             raise UserError(f"--protocol sets --{option} itself; leave one of the two out")
-    return Predictor.from_protocol(model, args.protocol, device)
+    return Predictor.from_protocol(model, args.protocol, device, args.backend)
 
 
 def _size(numbers: list[int] | None, option: str) -> int | Size | None:

@@ -108,11 +108,12 @@ class InterlacedSparse(nn.Module):
     def _margin(self, x: Tensor) -> tuple[int, int]:
         """Rows of padding above, columns of padding on the left."""
         th, tw = self.tile
-        return -x.shape[2] % th // 2, -x.shape[3] % tw // 2
+        return _missing(x.shape[2], th) // 2, _missing(x.shape[3], tw) // 2
 
     def _pad(self, x: Tensor) -> Tensor:
         th, tw = self.tile
-        (top, left), rows, columns = self._margin(x), -x.shape[2] % th, -x.shape[3] % tw
+        top, left = self._margin(x)
+        rows, columns = _missing(x.shape[2], th), _missing(x.shape[3], tw)
         return pad(x, (left, columns - left, top, rows - top))
 
     def _split(self, x: Tensor) -> Tensor:
@@ -169,3 +170,12 @@ class GroupAttention(nn.Module):
     def gather(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention inside each group: (groups, members, channels)."""
         return position_attention(query, key, value, scale=self.scale)
+
+
+def _missing(length: int, tile: int) -> int:
+    """What is missing to whole tiles; written so that symbolic sizes stay simple.
+
+    >>> [_missing(length, 8) for length in (7, 8, 9)]
+    [1, 0, 7]
+    """
+    return (length + tile - 1) // tile * tile - length

@@ -33,7 +33,7 @@ def offset_energies(masks: Tensor, mask_size: tuple[int, int]) -> Tensor:
              [5., 4.]]])
     """
     height, width = masks.shape[2:]
-    rows = torch.arange(height, device=masks.device).repeat_interleave(width)
+    rows = torch.arange(height, device=masks.device)[:, None].expand(height, width).flatten()
     columns = torch.arange(width, device=masks.device).repeat(height)
     down = rows[:, None] - rows + mask_size[0] // 2  # (N, N)
     right = columns[:, None] - columns + mask_size[1] // 2

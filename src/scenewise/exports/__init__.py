@@ -1,0 +1,33 @@
+"""Models for other runtimes: ONNX Runtime, OpenVINO, and PyTorch without this project.
+
+>>> import tempfile
+>>> from scenewise import create_model
+>>> from scenewise.exports import export_model
+>>> model = create_model("danet", num_classes=5, backbone="tiny")
+>>> export = export_model(model, tempfile.mkdtemp() + "/danet.pt2")
+>>> max(difference.relative for difference in export.differences) < 1e-5
+True
+"""
+
+from scenewise.exports.check import Difference
+from scenewise.exports.loaded import (
+    Backend,
+    EngineSegmenter,
+    is_exported,
+    load_exported,
+    with_backend,
+)
+from scenewise.exports.program import Postprocess
+from scenewise.exports.written import Export, export_model
+
+__all__ = [
+    "Backend",
+    "Difference",
+    "EngineSegmenter",
+    "Export",
+    "Postprocess",
+    "export_model",
+    "is_exported",
+    "load_exported",
+    "with_backend",
+]

@@ -1,0 +1,56 @@
+"""Exports on the Hugging Face hub."""
+
+from huggingface_hub import HfApi
+
+from scenewise.errors import UserError
+from scenewise.exports.written import Export
+from scenewise.models import Segmenter
+
+CARD = "README.md"
+
+
+def push_to_hub(export: Export, model: Segmenter, name: str) -> str:
+    """Upload the files of an export, and a model card where the repository has none.
+
+    Args:
+        export: what :func:`scenewise.exports.export_model` gave.
+        model: for the card.
+        name: ``owner/repository``; made where it is missing.
+
+    Returns:
+        The repository's address.
+
+    Raises:
+        UserError: not logged in, no connection, no such place.
+    """
+    api, readme = HfApi(), card(export, model).encode()
+    try:
+        address = api.create_repo(name, exist_ok=True)
+        for file in export.files:
+            api.upload_file(path_or_fileobj=file, path_in_repo=file.name, repo_id=name)
+        if not api.file_exists(name, CARD):
+            api.upload_file(path_or_fileobj=readme, path_in_repo=CARD, repo_id=name)
+    except Exception as error:  # of the hub, or of whatever it sends requests with
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise UserError(
+            f"cannot upload to '{name}' ({reason}); the files stay in "
+            f"'{export.files[0].parent}': log in with hf auth login, check the name and the "
+            "connection, and try again"
+        ) from error
+    return str(address)
+
+
+def card(export: Export, model: Segmenter) -> str:
+    """The README of the repository, with what the hub wants to know at its top."""
+    files = "\n".join(f"- `{file.name}`" for file in export.files)
+    facts = "\n".join(
+        f"- {name}: {export.facts[name]}"
+        for name in ("input", "output", "opset", "attention")
+        if name in export.facts
+    )
+    network = (model.recipe or {}).get("name", "a network of its author's own parts")
+    return (
+        "---\nlibrary_name: scenewise\npipeline_tag: image-segmentation\n---\n\n"
+        f"Scene segmentation with {network}; written by `scenewise export`.\n\n"
+        f"{files}\n\n{facts}\n- classes: {', '.join(model.classes.names)}\n"
+    )

@@ -1,0 +1,56 @@
+"""Position attention in ONNX as a loop over blocks of queries: exact, in linear memory."""
+
+from typing import Any
+
+import onnx_ir as ir
+import onnxscript
+
+op: Any = onnxscript.opset18  # typed for values, not for tracing
+
+# Numbers of one block of the map of all pairs; 16 MB in float32.
+BLOCK_NUMBERS = 2**22
+
+
+def query_blocks(query: Any, key: Any, value: Any, scale: float) -> tuple[Any, Any]:
+    """Translate ``scenewise::position_attention``; PyTorch's exporter calls it while it traces.
+
+    Queries are filled with zeros to a whole number of blocks, a ``Scan`` attends with one block
+    after the other, and what the zeros gathered is cut off.
+    """
+    zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
+    batch, rows = op.Shape(query, start=0, end=1), op.Shape(query, start=1, end=2)
+    pairs = op.Mul(op.Mul(batch, rows), op.Shape(key, start=1, end=2))
+    count = _divided_up(pairs, op.Constant(value_ints=[BLOCK_NUMBERS]))
+    size = _divided_up(rows, count)
+    all_rows = op.Mul(size, count)
+    below = op.Concat(zero, zero, zero, zero, op.Sub(all_rows, rows), zero, axis=0)
+    filled = op.Pad(op.Mul(query, op.Constant(value_float=scale)), below)
+    depth = op.Shape(query, start=2, end=3)
+    blocks = op.Reshape(filled, op.Concat(batch, count, size, depth, axis=0))
+    body = _attend(query.name, op.Transpose(key, perm=[0, 2, 1]), value)
+    gathered = op.Scan(
+        blocks, body=body, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1]
+    )
+    width = op.Shape(value, start=2, end=3)
+    flat = op.Reshape(gathered, op.Concat(batch, all_rows, width, axis=0))
+    out = op.Slice(flat, zero, rows, one)
+    return out, op.Identity(out)  # the second is the log-sum-exp, which nothing reads
+
+
+def _divided_up(a: Any, b: Any) -> Any:
+    """a / b, rounded up."""
+    return op.Div(op.Sub(op.Add(a, b), op.Constant(value_ints=[1])), b)
+
+
+def _attend(name: str, across: Any, value: Any) -> ir.Graph:
+    """softmax(block across) value, for one block of queries (B, rows, D)."""
+    float32, unknown = ir.TensorType(ir.DataType.FLOAT), ir.Shape([None, None, None])
+    block = ir.Value(name=f"{name}_block", type=float32, shape=unknown)
+    energy = ir.node("MatMul", [block, across])
+    weights = ir.node("Softmax", energy.outputs, {"axis": -1})
+    gathered = ir.node("MatMul", [weights.outputs[0], value])
+    nodes = [energy, weights, gathered]
+    for i, node in enumerate(nodes):
+        node.outputs[0].name = f"{name}_block_{i}"
+    gathered.outputs[0].type, gathered.outputs[0].shape = float32, unknown
+    return ir.Graph([block], gathered.outputs, nodes=nodes, name="attend")
