@@ -17,6 +17,7 @@ from scenewise.exports.program import failed, quiet
 OPSET = 18
 FUSED_OPSET = 23  # the first with an Attention operator
 OPSETS = range(18, 26)
+LARGEST = 2**31 - 2**20  # bytes of weights; one file holds 2 GB
 
 
 def attention(opset: int) -> str:
@@ -77,7 +78,7 @@ def save(model: Any, file: Path) -> None:
         UserError: it would be larger than 2 GB, which ONNX does not hold in one file.
     """
     ir = needed("onnx_ir")
-    if _bytes(model) >= 2**31 - 2**20:
+    if _bytes(model) >= LARGEST:
         raise UserError(f"'{file.name}' would be larger than ONNX's 2 GB; give a .xml or .pt2 file")
     ir.save(model, file)
 

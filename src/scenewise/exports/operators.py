@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, fx
+from torch import Tensor
 from torch.export import ExportedProgram
 
 import scenewise.attention  # noqa: F401  (defines the operators)
@@ -82,20 +82,15 @@ POOLING: Twins = {
 
 
 def without_modulo(program: ExportedProgram) -> ExportedProgram:
-    """Write ``a % b`` of sizes by ``//``, in place; right also where ``//`` rounds towards 0."""
+    """Write ``a % b`` of sizes as ``a - a // b * b``, in place; a is not negative."""
     graph = program.graph
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is operator.mod:
             a, b = node.args
             with graph.inserting_before(node):
-                above = graph.call_function(operator.add, (_rest(graph, a, b), b))
-                rest = _rest(graph, above, b)
+                whole = graph.call_function(operator.floordiv, (a, b))
+                multiple = graph.call_function(operator.mul, (whole, b))
+                rest = graph.call_function(operator.sub, (a, multiple))
             node.replace_all_uses_with(rest)
             graph.erase_node(node)
     return program
-
-
-def _rest(graph: fx.Graph, a: Any, b: Any) -> fx.Node:
-    """a - a // b * b: the rest, or the rest - b where ``//`` rounds a negative a towards 0."""
-    whole = graph.call_function(operator.floordiv, (a, b))
-    return graph.call_function(operator.sub, (a, graph.call_function(operator.mul, (whole, b))))

@@ -169,5 +169,5 @@ def _pad(images: Tensor, multiple: int) -> Tensor:
     """Zeros (the mean colour) right and below, up to multiples of ``multiple``."""
     if multiple == 1:
         return images
-    height, width = images.shape[2:]
-    return F.pad(images, (0, -width % multiple, 0, -height % multiple))
+    height, width = ((side + multiple - 1) // multiple * multiple for side in images.shape[2:])
+    return F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))

@@ -1,0 +1,41 @@
+"""Twins of operators against the operators."""
+
+import operator
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from scenewise.attention import position_attention
+from scenewise.exports import operators
+
+
+@pytest.mark.parametrize("twin", [operators.fused_position, operators.padded_position])
+@pytest.mark.parametrize("channels", [(3, 8), (8, 3), (5, 5)])
+def test_position(twin, channels: tuple[int, int]) -> None:
+    depth, width = channels
+    query, key = torch.randn(2, 7, depth).double(), torch.randn(2, 11, depth).double()
+    value = torch.randn(2, 11, width).double()
+    out, log_sum = twin(query, key, value, 0.7)
+    assert_close(out, position_attention(query, key, value, scale=0.7))
+    assert log_sum.shape == (2, 7)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 3), (6, 6), (13, 17), (20, 5)])
+def test_adaptive_average(size: tuple[int, int]) -> None:
+    x = torch.randn(2, 3, 13, 17).double()
+    assert_close(operators.adaptive_average(x, list(size)), F.adaptive_avg_pool2d(x, size))
+
+
+def test_sizes_without_modulo() -> None:
+    class Padded(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.pad(x, (0, 8 - x.shape[1] % 8))
+
+    free = ({1: torch.export.Dim.DYNAMIC},)
+    program = torch.export.export(Padded(), (torch.ones(2, 13),), dynamic_shapes=free)
+    program = operators.without_modulo(program)
+    assert operator.mod not in [node.target for node in program.graph.nodes]
+    for length in (7, 8, 9, 16, 23):
+        assert program.module()(torch.ones(2, length)).shape[1] == length // 8 * 8 + 8
