@@ -9,6 +9,7 @@ from torch.testing import assert_close
 
 from scenewise.attention import position_attention
 from scenewise.exports import operators
+from tests.attention.contract import peak_bytes
 
 
 @pytest.mark.parametrize("twin", [operators.fused_position, operators.padded_position])
@@ -20,6 +21,14 @@ def test_position(twin, channels: tuple[int, int]) -> None:
     out, log_sum = twin(query, key, value, 0.7)
     assert_close(out, position_attention(query, key, value, scale=0.7))
     assert log_sum.shape == (2, 7)
+
+
+@torch.no_grad()
+def test_the_padded_twin_holds_no_map_of_all_pairs() -> None:
+    """As the blocks call it: pixels of maps, which lie channel by channel."""
+    query, key, value = (torch.randn(1, c, 3000).transpose(1, 2) for c in (4, 4, 8))
+    peak = peak_bytes(lambda: operators.padded_position(query, key, value, 1.0))
+    assert peak < 0.2 * 4 * 3000**2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 3), (6, 6), (13, 17), (20, 5)])

@@ -37,12 +37,15 @@ def padded_position(
 ) -> tuple[Tensor, Tensor]:
     """:func:`fused_position` with query and key filled with zeros to the value's channels.
 
-    PyTorch's linear-memory kernel for CPUs wants equal channels; without them it holds the map of
-    all pairs.
+    PyTorch's linear-memory kernel for CPUs wants equal channels, next to each other; without them
+    it holds the map of all pairs.
     """
     missing = value.shape[2] - query.shape[2]
     if missing > 0:
         query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
+    query, key, value = (
+        x.clone(memory_format=torch.contiguous_format) for x in (query, key, value)
+    )
     return fused_position(query, key, value, scale)
 
 
