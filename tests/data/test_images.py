@@ -120,6 +120,15 @@ def test_a_picture_of_floats_has_no_known_range(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
+@pytest.mark.usefixtures("decoders")
+def test_one_transparent_colour_changes_nothing(tmp_path: Path) -> None:
+    two_colors().save(tmp_path / "a.png", transparency=RED)
+    assert tuple(read_image(tmp_path / "a.png")[:, 0, 0].tolist()) == RED
+    Image.new("L", (7, 5), 3).save(tmp_path / "mask.png", transparency=3)
+    assert read_mask(tmp_path / "mask.png").tolist() == [[3] * 7] * 5
+
+
+@pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
 def test_masks_keep_their_ids(tmp_path: Path, mode: str) -> None:
     ids = np.array([[0, 1, 2], [11, 254, 255]])
@@ -149,6 +158,7 @@ def test_masks_that_are_no_masks(tmp_path: Path) -> None:
         read_mask(tmp_path / "instances.png")
 
 
+@pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("read", [read_image, read_mask])
 def test_missing_unreadable_truncated(tmp_path: Path, read) -> None:
     with pytest.raises(UserError, match=r"no such .*gone\.png'; check the path"):

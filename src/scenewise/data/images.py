@@ -21,7 +21,9 @@ except ImportError:
 Path = str | os.PathLike[str]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ORIENTATION = 0x0112  # the EXIF tag
-_TURNING_CHUNKS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt"}  # parts of a PNG that may hold it
+# parts of a PNG that may hold it, or make a colour transparent
+_SPECIAL_CHUNKS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tRNS"}
+_PNG_GREY, _PNG_RGB = 0, 2
 
 
 def read_image(path: Path) -> Tensor:
@@ -44,7 +46,7 @@ def decode_image(content: bytes, path: Path) -> Tensor:
 def _to_image(picture: Image.Image, content: bytes) -> Tensor:
     """The fastest safe decoder's result; PIL is what decides where another one refuses."""
     try:
-        if pyspng and picture.format == "PNG" and _is_plain_png(content):
+        if pyspng and picture.format == "PNG" and _is_plain_png(content, _PNG_RGB):
             return torch.from_numpy(pyspng.load(content)).permute(2, 0, 1)
         if simplejpeg and _is_plain_jpeg(picture):
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)
@@ -53,14 +55,14 @@ def _to_image(picture: Image.Image, content: bytes) -> Tensor:
     return to_rgb(ImageOps.exif_transpose(picture) if _is_turned(picture) else picture)
 
 
-def _is_plain_png(content: bytes) -> bool:
-    """Whether it is 8-bit RGB, not interlaced, and says nothing about its orientation."""
-    if content[24:29] != bytes([8, 2, 0, 0, 0]):
+def _is_plain_png(content: bytes, color: int) -> bool:
+    """Whether it has 8 bits and this kind of colour, no interlacing and no special chunk."""
+    if content[24:29] != bytes([8, color, 0, 0, 0]):
         return False
     chunk = 8
     while chunk + 8 <= len(content):
         length, name = struct.unpack_from(">I4s", content, chunk)
-        if name in _TURNING_CHUNKS:
+        if name in _SPECIAL_CHUNKS:
             return False
         chunk += 12 + length
     return True
@@ -109,6 +111,8 @@ def decode_mask(content: bytes, path: Path) -> Tensor:
     def convert(picture: Image.Image) -> Tensor:
         with Image.open(io.BytesIO(content)) as again:
             again.verify()  # the decoder does not check the last bytes of a PNG
+        if pyspng and picture.format == "PNG" and _is_plain_png(content, _PNG_GREY):
+            return torch.from_numpy(pyspng.load(content))
         return to_ids(picture, path)
 
     return _decode(content, path, "mask", convert)

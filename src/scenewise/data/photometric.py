@@ -33,11 +33,16 @@ class PhotometricDistortion(nn.Module):
     def forward(
         self, image: tv_tensors.Image, mask: tv_tensors.Mask
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-        brighter, contrasting, early, saturated, turned = (torch.rand(5) < 0.5).tolist()
-        if not (brighter or contrasting or saturated or turned):
+        changes = tuple((torch.rand(5) < 0.5).tolist())
+        if not any(changes[:4]):
             return image, mask
+        return tv_tensors.Image(self.change(image.as_subclass(Tensor), changes)), mask
+
+    def change(self, image: Tensor, changes: tuple[bool, ...]) -> Tensor:
+        """Change (brightness, contrast, saturation, hue), contrast early, by random amounts."""
+        brighter, contrasting, saturated, turned, early = changes
         added, contrast, saturation, turn = self._amounts()
-        pixels = image.as_subclass(Tensor).to(torch.float32, memory_format=torch.contiguous_format)
+        pixels = image.to(torch.float32, memory_format=torch.contiguous_format)
         if brighter:
             pixels.add_(added).clamp_(0, 255)
         if contrasting and early:
@@ -46,7 +51,7 @@ class PhotometricDistortion(nn.Module):
             pixels = turn_hue(pixels, turn * turned, saturation if saturated else 1.0)
         if contrasting and not early:
             pixels.mul_(contrast).clamp_(0, 255)
-        return tv_tensors.Image(pixels.round_().to(torch.uint8)), mask
+        return pixels.round_().to(torch.uint8)
 
     def _amounts(self) -> tuple[float, float, float, float]:
         added, contrast, saturation, turn = (2 * torch.rand(4) - 1).tolist()
