@@ -45,13 +45,21 @@ class TestPositionAttention(
         return out
 
 
+def cut(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
+    """Blocks of about that many numbers, and tiles of so many rows and half as many keys."""
+    sizes = {"_BLOCK_NUMBERS": numbers, "_LEAST": 2}
+    side = {"_TILE_ROWS": max(2, numbers // 4), "_TILE_KEYS": max(2, numbers // 8)}
+    for name, value in (sizes | side).items():
+        monkeypatch.setattr(position, name, value)
+
+
 @pytest.mark.parametrize("block_numbers", [16, 200, 10**6])
 @pytest.mark.parametrize(("queries", "keys"), [(35, 35), (11, 7), (1, 1), (3, 101)])
 @pytest.mark.parametrize("scale", [1.0, 0.37])
 def test_equals_dense_for_any_block(
     monkeypatch: pytest.MonkeyPatch, block_numbers: int, queries: int, keys: int, scale: float
 ) -> None:
-    monkeypatch.setattr(position, "_BLOCK_NUMBERS", block_numbers)
+    cut(monkeypatch, block_numbers)
     inputs = draw(3, queries, 5), draw(3, keys, 5), draw(3, keys, 2)
     weight = torch.randn(3, queries, 2, dtype=torch.float64)
     ours = position_attention(*inputs, scale=scale)
@@ -65,7 +73,7 @@ def test_equals_dense_for_any_block(
 
 
 def test_gradcheck_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(position, "_BLOCK_NUMBERS", 16)
+    cut(monkeypatch, 16)
     assert gradcheck(position_attention, (draw(2, 19, 3), draw(2, 5, 3), draw(2, 5, 4)))
 
 

@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from scenewise.attention.precision import no_autocast, widen
 
-# Numbers of one block of the map that stay in a core's share of the last-level cache.
-_BLOCK_NUMBERS = 2**22
+# Numbers of one block of the map that stay in a core's share of the last-level cache; fewer rows
+# or keys than _LEAST leave a matrix product short of work for what it has to read.
+_BLOCK_NUMBERS, _LEAST = 2**22, 256
+# The backward pass walks the map in tiles: what is summed up for a tile's keys stays in cache.
+_TILE_ROWS, _TILE_KEYS = 1024, 2048
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -137,10 +140,21 @@ def _blocks(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
     if queries * keys * 2 <= _BLOCK_NUMBERS:
         samples, rows = max(1, _BLOCK_NUMBERS // max(1, queries * keys)), max(1, queries)
     else:
-        samples, rows = 1, max(16, _BLOCK_NUMBERS // keys)
+        samples, rows = 1, max(_LEAST, _BLOCK_NUMBERS // keys)
     for b in range(0, batch, samples):
         for i in range(0, queries, rows):
             yield slice(b, min(b + samples, batch)), slice(i, min(i + rows, queries))
+
+
+def _tiles(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice]]:
+    """Slices (samples, query rows, keys) of the map; the rows of some keys follow each other."""
+    (batch, queries), keys = query.shape[:2], key.shape[1]
+    rows, width = min(max(1, queries), _TILE_ROWS), min(max(1, keys), _TILE_KEYS)
+    samples = max(1, _TILE_ROWS * _TILE_KEYS // (rows * width))
+    for b in range(0, batch, samples):
+        for j in range(0, keys, width):
+            for i in range(0, queries, rows):
+                yield slice(b, b + samples), slice(i, i + rows), slice(j, j + width)
 
 
 @torch.library.custom_op("scenewise::position_attention", mutates_args=())
@@ -175,20 +189,20 @@ def _attend_backward(
     log_sum: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value, block by block."""
+    """Gradients of query, key and value, tile by tile."""
     with no_autocast(query):
         q, k, v, d_out = widen(query) * scale, widen(key), widen(value), widen(grad)
-        d_q, d_k, d_v = torch.empty_like(q), torch.zeros_like(k), torch.zeros_like(v)
+        d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         row_sum = (d_out * widen(out)).sum(-1, keepdim=True)
-        for b, rows in _blocks(query, key):
-            q_b, d_out_b = q[b, rows], d_out[b, rows]
-            weights = torch.bmm(q_b, k[b].transpose(1, 2))
+        for b, rows, keys in _tiles(query, key):
+            q_b, d_out_b, k_b, v_b = q[b, rows], d_out[b, rows], k[b, keys], v[b, keys]
+            weights = torch.bmm(q_b, k_b.transpose(1, 2))
             weights.sub_(log_sum[b, rows, None]).exp_()
-            d_v[b].baddbmm_(weights.transpose(1, 2), d_out_b)
-            d_energy = torch.bmm(d_out_b, v[b].transpose(1, 2))
+            d_v[b, keys].baddbmm_(weights.transpose(1, 2), d_out_b)
+            d_energy = torch.bmm(d_out_b, v_b.transpose(1, 2))
             d_energy.sub_(row_sum[b, rows]).mul_(weights)
-            d_q[b, rows] = torch.bmm(d_energy, k[b])
-            d_k[b].baddbmm_(d_energy.transpose(1, 2), q_b)
+            d_q[b, rows].baddbmm_(d_energy, k_b)
+            d_k[b, keys].baddbmm_(d_energy.transpose(1, 2), q_b)
     return (d_q * scale).to(query.dtype), d_k.to(key.dtype), d_v.to(value.dtype)
 
 
