@@ -1,5 +1,6 @@
 """Scores against plain NumPy counts and numbers worked out by hand."""
 
+import csv
 import io
 import math
 
@@ -14,7 +15,10 @@ from scenewise.classes import Classes
 from scenewise.training.metrics import (
     ConfusionMatrix,
     confusion_matrix,
+    dice,
+    frequency_weighted_iou,
     iou,
+    matrix_csv,
     mean_accuracy,
     mean_iou,
     pixel_accuracy,
@@ -35,19 +39,25 @@ def test_scores_equal_plain_counts(pairs: list[tuple[int, int]]) -> None:
     matrix = confusion_matrix(torch.tensor(given_), torch.tensor(truth), CLASSES)
     counted = truth != 255
     given_, truth = given_[counted], truth[counted]
-    scores = {}
+    scores, doubled, weighted = {}, {}, 0.0
     recalls = []
     for k in range(CLASSES):
         union = ((given_ == k) | (truth == k)).sum()
         if union:
             scores[k] = ((given_ == k) & (truth == k)).sum() / union
+            both = (given_ == k).sum() + (truth == k).sum()
+            doubled[k] = 2 * ((given_ == k) & (truth == k)).sum() / both
+            weighted += scores[k] * (truth == k).mean()
         if (truth == k).any():
             recalls.append((given_[truth == k] == k).mean())
     assert matrix.sum().item() == len(truth)
     for k, value in enumerate(iou(matrix).tolist()):
         assert value == pytest.approx(scores.get(k, math.nan), nan_ok=True)
+    for k, value in enumerate(dice(matrix).tolist()):
+        assert value == pytest.approx(doubled.get(k, math.nan), nan_ok=True)
     if len(truth):
         assert mean_iou(matrix) == pytest.approx(np.mean(list(scores.values())))
+        assert frequency_weighted_iou(matrix) == pytest.approx(weighted)
         assert pixel_accuracy(matrix) == pytest.approx((given_ == truth).mean())
         assert mean_accuracy(matrix) == pytest.approx(np.mean(recalls))
 
@@ -123,3 +133,10 @@ def test_table_shows_each_class_and_the_mean() -> None:
         ["class_2", "-", "0.0"],
     ]
     assert "77.5" in capture.get()
+
+
+def test_the_matrix_as_comma_separated_values() -> None:
+    classes = Classes(("road, wet", 'the "sky"'), ((0, 0, 0), (1, 1, 1)))
+    rows = list(csv.reader(io.StringIO(matrix_csv(torch.tensor([[3, 1], [0, 4]]), classes))))
+    assert rows[0][1:] == list(classes.names)
+    assert rows[1:] == [["road, wet", "3", "1"], ['the "sky"', "0", "4"]]

@@ -3,6 +3,8 @@
 Legend: K classes; ``matrix[t, p]`` is the number of pixels of class t that were labelled p.
 """
 
+import csv
+import io
 import math
 from collections.abc import Sequence
 
@@ -95,6 +97,45 @@ def mean_accuracy(matrix: Tensor) -> float:
     return (counts.diagonal() / counts.sum(1)).nanmean().item()
 
 
+def frequency_weighted_iou(matrix: Tensor) -> float:
+    """Mean of :func:`iou` weighted by how many counted pixels each class has; nan without pixels.
+
+    >>> frequency_weighted_iou(torch.tensor([[3, 1], [0, 4]]))
+    0.775
+    """
+    counts = _exact(matrix)
+    share = counts.sum(1) / counts.sum()
+    return (share * iou(matrix).nan_to_num()).sum().item()
+
+
+def dice(matrix: Tensor) -> Tensor:
+    """Dice score, also F1, of each class: 2 n_tt / (sum_p n_tp + sum_t n_tp).
+
+    Returns:
+        (K,) float64 on the CPU; nan for a class that is neither in the target nor in the labels.
+
+    >>> dice(torch.tensor([[3, 1, 0], [1, 4, 0], [0, 0, 0]]))
+    tensor([0.7500, 0.8000,    nan], dtype=torch.float64)
+    """
+    counts = _exact(matrix)
+    return 2 * counts.diagonal() / (counts.sum(0) + counts.sum(1))
+
+
+def matrix_csv(matrix: Tensor, classes: Classes) -> str:
+    """The counts as a table of comma-separated values: a row for each true class.
+
+    >>> print(matrix_csv(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2)), end="")
+    true class,class_0,class_1
+    class_0,3,1
+    class_1,0,4
+    """
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true class", *classes.names])
+    writer.writerows([name, *row] for name, row in zip(classes.names, matrix.tolist(), strict=True))
+    return text.getvalue()
+
+
 def scores(
     matrix: Tensor, classes: Classes, context_classes: Sequence[int] = ()
 ) -> dict[str, float]:
@@ -106,13 +147,16 @@ def scores(
         context_classes: ids that only far context tells apart; their mean IoU is ``context_iou``.
 
     >>> scores(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2), context_classes=(1,))
-    {'miou': 0.775, 'pixel_accuracy': 0.875, 'mean_accuracy': 0.875, 'context_iou': 0.8,
+    {'miou': 0.775, 'pixel_accuracy': 0.875, 'mean_accuracy': 0.875,
+     'frequency_weighted_iou': 0.775, 'mean_dice': 0.873..., 'context_iou': 0.8,
      'iou/class_0': 0.75, 'iou/class_1': 0.8}
     """
     found = {
         "miou": mean_iou(matrix),
         "pixel_accuracy": pixel_accuracy(matrix),
         "mean_accuracy": mean_accuracy(matrix),
+        "frequency_weighted_iou": frequency_weighted_iou(matrix),
+        "mean_dice": dice(matrix).nanmean().item(),
     }
     if context_classes:
         found["context_iou"] = mean_iou(matrix, context_classes)
