@@ -17,12 +17,14 @@ import yaml
 from lightning.pytorch import Callback, Trainer
 from PIL import Image
 
+import scenewise
 from scenewise.apps import train, training_cli
 from scenewise.apps.cli import main
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import create_model, load_model
 from scenewise.training import task
+from scenewise.training.provenance import data_revision, model_fingerprint
 from scenewise.training.task import SegmentationTask
 
 HEIGHT, WIDTH = 40, 56
@@ -94,6 +96,30 @@ def test_a_run_leaves_a_model_scores_and_logs(runs: Path) -> None:
     assert scores["miou"] == pytest.approx(
         np.mean([scores[f"iou/{c}"] for c in model.classes.names])
     )
+
+
+def test_scores_tell_where_they_come_from(runs: Path, pictures: Path) -> None:
+    run = runs / "danet" / "version_0"
+    about = metrics(run)["about"]
+    assert about["model_sha256"] == model_fingerprint(load_model(run))
+    assert about["scenewise"] == scenewise.__version__
+    assert about["protocol"].startswith("whole picture")
+    split = SegmentationData("folder", str(pictures)).dataset("val")
+    assert about["data"] == {"format": "folder", "split": "val", **data_revision(split)}
+    with (run / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["true class", "red", "green", "blue"]
+    assert sum(int(n) for row in rows[1:] for n in row[1:]) == len(split) * (HEIGHT - 2) * WIDTH
+
+
+def test_another_split_can_be_tested(runs: Path, pictures: Path) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "other", *TINY, *data(pictures)]
+    model = ["--model", str(runs / "danet" / "version_0")]
+    assert main(["test", *model, *words, "--data.test_split", "val"]) == 0
+    found = metrics(runs / "other" / "version_0")
+    assert found["about"]["data"]["split"] == "val"
+    told = metrics(runs / "danet" / "version_0")["val"]
+    assert found["test"] == pytest.approx({n: told[n] for n in found["test"]}, abs=1e-9)
 
 
 def test_the_log_has_rates_gammas_and_scores(runs: Path) -> None:

@@ -21,7 +21,8 @@ examples:
   scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/last.ckpt
 
 The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
-model, for --model), metrics.json, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
+model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv,
+metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
 A resumed run gets a folder of its own, with the best model of the part that it trained.
 """,
     "validate": """\
@@ -32,6 +33,7 @@ examples:
     "test": """\
 examples:
   scenewise test --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise test --model RUN_FOLDER --data.format voc --data.root DIR --data.test_split val
   scenewise test --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
 """,
 }

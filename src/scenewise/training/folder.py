@@ -10,15 +10,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
-from scenewise.files import write_json
-from scenewise.models import load_model
+from scenewise.data import SegmentationData
+from scenewise.files import write_json, write_text
+from scenewise.models import Segmenter, load_model
 from scenewise.models.weights import read_file
-from scenewise.training.metrics import scores
+from scenewise.training.metrics import matrix_csv, scores
+from scenewise.training.provenance import data_revision, provenance
 from scenewise.training.task import SegmentationTask
 
 
 class RunFolder(Callback):
-    """Leave ``config.json``, ``model.safetensors`` and ``metrics.json`` in the run's folder.
+    """Leave ``config.json``, ``model.safetensors`` and the scores in the run's folder.
 
     After ``fit`` the model is that of the best checkpoint (of the last step if no validation ran),
     also when the training was stopped with Ctrl-C. The folder is ready for ``load_model`` and
@@ -47,13 +49,13 @@ class RunFolder(Callback):
             self._seen[trainer.global_step] = trainer.current_epoch, pl_module.matrix
             self._print(trainer)
         else:
-            self._write_scores(trainer, pl_module, "val", pl_module.matrix)
+            self._write_scores(trainer, pl_module, "val", pl_module.matrix, pl_module.model)
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the scores."""
         assert isinstance(pl_module, SegmentationTask)
         if pl_module.matrix is not None:
-            self._write_scores(trainer, pl_module, "test", pl_module.matrix)
+            self._write_scores(trainer, pl_module, "test", pl_module.matrix, pl_module.model)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the best model and its scores."""
@@ -86,14 +88,14 @@ class RunFolder(Callback):
         if best.is_file():
             model = pl_module.model
             into = deepcopy(model) if model.recipe is None else None  # no file can build it again
-            load_model(best, into=into).save_pretrained(self.folder)
+            model = load_model(best, into=into)
             step = int(read_file(best)["global_step"])
         else:
-            pl_module.model.save_pretrained(self.folder)
-            step = trainer.global_step
+            model, step = pl_module.model, trainer.global_step
+        model.save_pretrained(self.folder)
         if step in self._seen:
             epoch, matrix = self._seen[step]
-            self._write_scores(trainer, pl_module, "val", matrix, epoch=epoch, step=step)
+            self._write_scores(trainer, pl_module, "val", matrix, model, epoch=epoch, step=step)
 
     def _write_scores(
         self,
@@ -101,12 +103,22 @@ class RunFolder(Callback):
         task: SegmentationTask,
         stage: str,
         matrix: Tensor,
+        model: Segmenter,
         **when: int,
     ) -> None:
         self.matrix = matrix
-        if trainer.is_global_zero:
-            found = {**when, **scores(matrix, task.classes, task.context_classes())}
-            write_json(self.folder / "metrics.json", {stage: _without_nan(found)})
+        if not trainer.is_global_zero:
+            return
+        found = {**when, **scores(matrix, task.classes, task.context_classes())}
+        about: dict[str, Any] = provenance(model)
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, SegmentationData):
+            split = data.test_split if stage == "test" else stage
+            about["data"] = {"format": data.format, "split": split}
+            about["data"] |= data_revision(data.dataset(split))
+        told = {stage: _without_nan(found), "about": about}
+        write_json(self.folder / "metrics.json", told)
+        write_text(self.folder / "confusion.csv", matrix_csv(matrix, task.classes))
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
