@@ -20,7 +20,7 @@ ALLOWED: dict[str, set[str]] = {
     "models": BASE | {"attention", "scenewise"},
     "data": BASE,
     "inference": BASE | {"attention", "models", "data"},
-    "training": BASE | {"attention", "models", "data", "inference"},
+    "training": BASE | {"attention", "models", "data", "inference", "scenewise"},
     "apps": BASE | {"attention", "models", "data", "inference", "training", "scenewise"},
 }
 INFERENCE = {"exports", "inference", "protocols", "windows", "visualize", "video"}
