@@ -17,6 +17,7 @@ from scenewise.apps.benches.measure import product_rate
 SUBJECTS: dict[str, tuple[str, str]] = {
     "attention": ("scenewise.apps.benches.attention", "position attention against the dense form"),
     "criss_cross": ("scenewise.apps.benches.criss_cross", "criss-cross attention"),
+    "evaluate": ("scenewise.apps.benches.evaluate", "the confusion matrix against torchmetrics"),
     "data": ("scenewise.apps.benches.data", "from a picture's file to a training window, one core"),
 }
 EXAMPLES = """\

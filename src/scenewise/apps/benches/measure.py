@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -36,7 +36,7 @@ class Row:
         return asdict(self)
 
 
-def compare(work: str, ways: dict[str, Run], repeats: int = 5) -> list[Row]:
+def compare(work: str, ways: Mapping[str, Run], repeats: int = 5) -> list[Row]:
     """Run the ways in turn, ``repeats`` rounds, after one round that does not count.
 
     Turns, so that a machine that slows down slows all ways alike; medians, so that one bad round
