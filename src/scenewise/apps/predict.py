@@ -13,6 +13,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from scenewise import video
+from scenewise.apps.submission import Server, check_server, save_submission
 from scenewise.data.images import SUFFIXES, read_image
 from scenewise.errors import UserError
 from scenewise.exports import Backend, is_exported, load_exported
@@ -40,6 +41,7 @@ examples:
   scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
   scenewise predict pictures/ --model RUN_FOLDER --out predictions --backend openvino
   scenewise predict pictures/ --model danet.onnx --out predictions
+  scenewise predict leftImg8bit/test --model RUN_FOLDER --out predictions --submission cityscapes
 """
 
 
@@ -77,6 +79,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what runs the network; onnxruntime and openvino, on the CPU, are converted to first",
     )
     parser.add_argument("--no-overlay", action="store_true", help="write the labels only")
+    parser.add_argument(
+        "--submission",
+        choices=get_args(Server),
+        help="also write OUT/submission, as that test server takes it",
+    )
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
     parser.add_argument(
         "--temporal", choices=("none", "ema"), default="none", help="of videos: average over time"
@@ -90,6 +97,8 @@ def run(args: argparse.Namespace) -> None:
     names = output_names(files)
     decay = _decay(args, [file for file in files if is_video(file)])
     predictor = _predictor(args)
+    if args.submission:
+        check_server(args.submission, predictor.model.classes)
     console = Console(stderr=True)
     failures = []
     with Progress(console=console) as progress:
@@ -122,6 +131,8 @@ def is_video(file: Path) -> bool:
 def _picture(predictor: Predictor, image: Tensor, name: str, args: argparse.Namespace) -> None:
     classes, labels = predictor.model.classes, predictor(image).labels
     save_labels(args.out / "labels" / f"{name}.png", labels, classes)
+    if args.submission:
+        save_submission(args.submission, args.out / "submission", name, labels)
     if not args.no_overlay:
         drawn = overlay(image, labels, classes, args.opacity)
         save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
