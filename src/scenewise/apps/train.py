@@ -21,19 +21,21 @@ examples:
   scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/last.ckpt
 
 The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
-model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv,
-metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
+model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv
+and .png, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
 A resumed run gets a folder of its own, with the best model of the part that it trained.
 """,
     "validate": """\
 examples:
   scenewise validate --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise validate --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol danet_ms
   scenewise validate --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
 """,
     "test": """\
 examples:
   scenewise test --model RUN_FOLDER --data.format folder --data.root DIR
   scenewise test --model RUN_FOLDER --data.format voc --data.root DIR --data.test_split val
+  scenewise test --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol mmseg_whole
   scenewise test --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
 """,
 }
@@ -61,18 +63,20 @@ def run(verb: str, words: Sequence[str]) -> None:
 
     _quiet(verb)
     try:
-        SegmentationCLI.start(verb, model_option(words), EXAMPLES[verb])
+        SegmentationCLI.start(verb, short_options(words), EXAMPLES[verb])
     except argparse.ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))}; see scenewise {verb} --help") from error
 
 
-def model_option(words: Sequence[str]) -> list[str]:
-    """``--model PATH`` spelt out as ``--model.weights PATH``, unless PATH is a YAML file.
+def short_options(words: Sequence[str]) -> list[str]:
+    """The short options spelt out: ``--protocol``, and ``--model PATH`` unless PATH is YAML.
 
-    >>> model_option(["--model", "runs/danet/version_0", "--data.root", "street"])
+    >>> short_options(["--model", "runs/danet/version_0", "--data.root", "street"])
     ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
-    >>> model_option(["--model=danet.yaml"])
+    >>> short_options(["--model=danet.yaml"])
     ['--model=danet.yaml']
+    >>> short_options(["--protocol", "mmseg_ms"])
+    ['--model.protocol', 'mmseg_ms']
     """
     spelt: list[str] = []
     for index, word in enumerate(words):
@@ -80,6 +84,8 @@ def model_option(words: Sequence[str]) -> list[str]:
         value = value if equals else next(iter(words[index + 1 :]), "")
         if name == "--model" and Path(value).suffix not in (".yaml", ".yml"):
             word = "--model.weights" + word.removeprefix("--model")
+        if name == "--protocol":
+            word = "--model.protocol" + word.removeprefix("--protocol")
         spelt.append(word)
     return spelt
 

@@ -24,7 +24,7 @@ from scenewise.models.checkpoints import model_config
 from scenewise.models.weights import read_file
 from scenewise.training.folder import RunFolder
 from scenewise.training.length import length_from_data
-from scenewise.training.metrics import scores, table
+from scenewise.training.metrics import table
 from scenewise.training.task import SegmentationTask, default_backbone, describe
 
 
@@ -171,7 +171,7 @@ class SegmentationCLI(LightningCLI):
         matrix, classes = self.run_folder.matrix, self.model.classes
         if matrix is not None:
             Console().print(table(matrix, classes))
-            found = scores(matrix, classes, self.model.context_classes())
+            found = self.run_folder.scores
             means = {name: value for name, value in found.items() if "/" not in name}
             told = [
                 f"{name.replace('_', ' ')} {100 * value:.1f} %" for name, value in means.items()

@@ -3,11 +3,12 @@
 import json
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar, TypedDict
 
 import torch
@@ -34,7 +35,8 @@ class SegmentationDataset(Dataset[Sample]):
     """What every data set here is: names, classes, and ``read(i)``, which a subclass writes.
 
     ``dataset[i]`` is ``{"image", "mask", "name"}`` after the joint ``transform``. Masks hold class
-    ids and ``classes.ignore_index``.
+    ids and ``classes.ignore_index``. ``context_classes`` are those that only far context tells
+    apart; ``categories`` are named groups of classes that are scored too.
 
     Args:
         names: one name for each picture.
@@ -43,6 +45,7 @@ class SegmentationDataset(Dataset[Sample]):
     """
 
     context_classes: ClassVar[tuple[int, ...]] = ()
+    categories: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 
     def __init__(
         self, names: Sequence[str], classes: Classes, transform: Transform | None = None

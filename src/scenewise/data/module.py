@@ -42,8 +42,8 @@ class SegmentationData(LightningDataModule):
     """Batches for training, validation and testing.
 
     A batch is ``{"image": uint8 (B, 3, h, w), "mask": int64 (B, h, w), "name": list of str}``.
-    ``classes``, ``num_classes`` and ``context_classes`` are known right after construction;
-    what was left open (``None``) is chosen from the data by ``setup("fit")``.
+    ``classes``, ``num_classes``, ``context_classes`` and ``categories`` are known right after
+    construction; what was left open (``None``) is chosen from the data by ``setup("fit")``.
 
     Args:
         format: how the data is laid out: "folder" for your own pictures, "scenes" for generated
@@ -129,6 +129,7 @@ class SegmentationData(LightningDataModule):
         self.classes: Classes = known.classes
         self.num_classes = len(known.classes)
         self.context_classes = known.context_classes
+        self.categories = known.categories
 
     def _check_arguments(self) -> None:
         if self.format != "scenes" and self.format not in FORMATS:

@@ -14,9 +14,11 @@ from scenewise.data import SegmentationData
 from scenewise.files import write_json, write_text
 from scenewise.models import Segmenter, load_model
 from scenewise.models.weights import read_file
-from scenewise.training.metrics import matrix_csv, scores
+from scenewise.training.metrics import matrix_csv
 from scenewise.training.provenance import data_revision, provenance
 from scenewise.training.task import SegmentationTask
+from scenewise.visualize.confusion import confusion_figure
+from scenewise.visualize.figure import save_figure
 
 
 class RunFolder(Callback):
@@ -29,11 +31,13 @@ class RunFolder(Callback):
     Attributes:
         folder: where the run writes.
         matrix: the confusion matrix of the model that was written or evaluated, if there is one.
+        scores: the numbers of that model.
     """
 
     def __init__(self) -> None:
         self.folder = Path()
         self.matrix: Tensor | None = None
+        self.scores: dict[str, float] = {}
         self._seen: dict[int, tuple[int, Tensor]] = {}  # step -> epoch, matrix
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -49,13 +53,12 @@ class RunFolder(Callback):
             self._seen[trainer.global_step] = trainer.current_epoch, pl_module.matrix
             self._print(trainer)
         else:
-            self._write_scores(trainer, pl_module, "val", pl_module.matrix, pl_module.model)
+            self._evaluated(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the scores."""
         assert isinstance(pl_module, SegmentationTask)
-        if pl_module.matrix is not None:
-            self._write_scores(trainer, pl_module, "test", pl_module.matrix, pl_module.model)
+        self._evaluated(trainer, pl_module, "test")
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the best model and its scores."""
@@ -68,6 +71,10 @@ class RunFolder(Callback):
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == TrainerFn.FITTING:
             self._write_best(trainer, pl_module)
             print(f"the best model so far is in {self.folder}")
+
+    def _evaluated(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
+        self.matrix, self.scores = task.matrix, task.scores
+        self._write_scores(trainer, task, stage, task.model, self.scores)
 
     def _print(self, trainer: Trainer) -> None:
         if trainer.is_global_zero and trainer.progress_bar_callback is None:
@@ -94,23 +101,22 @@ class RunFolder(Callback):
             model, step = pl_module.model, trainer.global_step
         model.save_pretrained(self.folder)
         if step in self._seen:
-            epoch, matrix = self._seen[step]
-            self._write_scores(trainer, pl_module, "val", matrix, model, epoch=epoch, step=step)
+            epoch, self.matrix = self._seen[step]
+            self.scores = pl_module.scores_of(self.matrix)
+            when = {"epoch": epoch, "step": step}
+            self._write_scores(trainer, pl_module, "val", model, when | self.scores)
 
     def _write_scores(
         self,
         trainer: Trainer,
         task: SegmentationTask,
         stage: str,
-        matrix: Tensor,
         model: Segmenter,
-        **when: int,
+        found: dict[str, Any],
     ) -> None:
-        self.matrix = matrix
-        if not trainer.is_global_zero:
+        if not trainer.is_global_zero or self.matrix is None:
             return
-        found = {**when, **scores(matrix, task.classes, task.context_classes())}
-        about: dict[str, Any] = provenance(model)
+        about: dict[str, Any] = provenance(model, task.protocol)
         data = getattr(trainer, "datamodule", None)
         if isinstance(data, SegmentationData):
             split = data.test_split if stage == "test" else stage
@@ -118,7 +124,8 @@ class RunFolder(Callback):
             about["data"] |= data_revision(data.dataset(split))
         told = {stage: _without_nan(found), "about": about}
         write_json(self.folder / "metrics.json", told)
-        write_text(self.folder / "confusion.csv", matrix_csv(matrix, task.classes))
+        write_text(self.folder / "confusion.csv", matrix_csv(self.matrix, task.classes))
+        save_figure(confusion_figure(self.matrix, task.classes), self.folder / "confusion.png")
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

@@ -6,7 +6,7 @@ Legend: K classes; ``matrix[t, p]`` is the number of pixels of class t that were
 import csv
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from rich.table import Table
@@ -138,8 +138,32 @@ def matrix_csv(matrix: Tensor, classes: Classes) -> str:
     return text.getvalue()
 
 
+def grouped(matrix: Tensor, groups: Mapping[str, Sequence[int]]) -> Tensor:
+    """The counts of groups of classes: confusing classes of one group is no error there.
+
+    Args:
+        matrix: (K, K) counts.
+        groups: the class ids of each group; a class in none of them does not count.
+
+    Returns:
+        (G, G) counts, in the order of ``groups``.
+
+    >>> vehicles = {"road": [0], "vehicle": [1, 2]}
+    >>> grouped(torch.tensor([[9, 1, 0], [0, 5, 3], [0, 2, 4]]), vehicles)
+    tensor([[ 9,  1],
+            [ 0, 14]])
+    """
+    member = matrix.new_zeros(len(groups), len(matrix))
+    for row, ids in zip(member, groups.values(), strict=True):
+        row[list(ids)] = 1
+    return member @ matrix @ member.T
+
+
 def scores(
-    matrix: Tensor, classes: Classes, context_classes: Sequence[int] = ()
+    matrix: Tensor,
+    classes: Classes,
+    context_classes: Sequence[int] = (),
+    categories: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, float]:
     """Every number of a confusion matrix by its name; classes that do not occur are left out.
 
@@ -147,6 +171,7 @@ def scores(
         matrix: (K, K) counts.
         classes: the names of the K classes.
         context_classes: ids that only far context tells apart; their mean IoU is ``context_iou``.
+        categories: named groups of classes, each scored as if it were one class.
 
     >>> scores(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2), context_classes=(1,))
     {'miou': 0.775, 'pixel_accuracy': 0.875, 'mean_accuracy': 0.875,
@@ -162,8 +187,11 @@ def scores(
     }
     if context_classes:
         found["context_iou"] = mean_iou(matrix, context_classes)
-    each = zip(classes.names, iou(matrix).tolist(), strict=True)
-    return found | {f"iou/{name}": value for name, value in each if not math.isnan(value)}
+    if categories:
+        merged = grouped(matrix, categories)
+        found["category_miou"] = mean_iou(merged)
+        found |= _of_each("category_iou", categories, merged)
+    return found | _of_each("iou", classes.names, matrix)
 
 
 def table(matrix: Tensor, classes: Classes, title: str = "IoU per class") -> Table:
@@ -219,6 +247,11 @@ class ConfusionMatrix(Metric):
     def compute(self) -> Tensor:
         """The (K, K) counts so far."""
         return self.counts
+
+
+def _of_each(score: str, names: Iterable[str], matrix: Tensor) -> dict[str, float]:
+    each = zip(names, iou(matrix).tolist(), strict=True)
+    return {f"{score}/{name}": value for name, value in each if not math.isnan(value)}
 
 
 def _exact(matrix: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ import scenewise
 from scenewise.data import SegmentationDataset
 from scenewise.data.datasets import PairedDataset
 
-# What validation and test of a training run do; see docs/data.md.
+# What validation and test do unless told otherwise; see docs/evaluation.md.
 WHOLE_PICTURE = "whole picture, one scale, no flip, at the size of the label"
 
 
@@ -52,10 +52,10 @@ def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:
     return {"pictures": len(lines), "sha256": digest.hexdigest()}
 
 
-def provenance(model: nn.Module) -> dict[str, Any]:
+def provenance(model: nn.Module, protocol: str | None = None) -> dict[str, Any]:
     """What ``metrics.json`` says of a score beside its numbers and its data."""
     return {
-        "protocol": WHOLE_PICTURE,
+        "protocol": protocol or WHOLE_PICTURE,
         "model_sha256": model_fingerprint(model),
         "scenewise": scenewise.__version__,
     }

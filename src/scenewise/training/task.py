@@ -6,13 +6,18 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningModule
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.optim import SGD, AdamW, Optimizer
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
+from scenewise.inference import Predictor
 from scenewise.models import Segmenter, create_model, load_model
 from scenewise.models.checkpoints import model_config
+from scenewise.protocols import PROTOCOLS
+from scenewise.training.boundary import BoundaryIoU
+from scenewise.training.calibration import Reliability, calibration_error
 from scenewise.training.losses import OHEM, cross_entropy, segmentation_loss
 from scenewise.training.metrics import ConfusionMatrix, scores
 from scenewise.training.schedule import poly_schedule
@@ -55,10 +60,12 @@ class SegmentationTask(LightningModule):
         ohem: let only hard pixels count in the main loss (online hard example mining).
         ohem_threshold: pixels whose true class has at most this probability are hard.
         ohem_min_kept: number of pixels of a batch that count at least.
+        protocol: validate and test as a publication did, see docs/evaluation.md; by default
+            pictures are scored whole, at one scale, without mirror image.
 
     Raises:
-        UserError: an unknown network, backbone or option, a number outside its range, or weights
-            of a model with another number of classes.
+        UserError: an unknown network, protocol, backbone or option, a number outside its range, or
+            weights of a model with another number of classes.
 
     >>> task = SegmentationTask(Classes.numbered(3), network="fcn", backbone="tiny")
     >>> task.model.classes.names
@@ -92,6 +99,7 @@ class SegmentationTask(LightningModule):
         ohem: bool = False,
         ohem_threshold: float = 0.7,
         ohem_min_kept: int = 100_000,
+        protocol: str | None = None,
     ) -> None:
         super().__init__()
         self.model = (
@@ -120,8 +128,12 @@ class SegmentationTask(LightningModule):
         self.floor = floor
         self.warmup = warmup
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
+        self.protocol = None if protocol is None else known_protocol(protocol)
         self.confusion = ConfusionMatrix(len(classes), classes.ignore_index)
+        self.boundary = BoundaryIoU(len(classes), classes.ignore_index)
+        self.reliability = Reliability(classes.ignore_index)
         self.matrix: Tensor | None = None
+        self.scores: dict[str, float] = {}
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
         self._check()
 
@@ -198,10 +210,11 @@ class SegmentationTask(LightningModule):
             f"{describe(here)}; give the --config that it was trained with"
         )
 
-    def context_classes(self) -> tuple[int, ...]:
-        """The class ids that only far context tells apart, if the data has some."""
+    def scores_of(self, matrix: Tensor) -> dict[str, float]:
+        """Every number of a confusion matrix, with the groups of classes that the data names."""
         data = getattr(self.trainer, "datamodule", None)
-        return tuple(getattr(data, "context_classes", ()))
+        context = getattr(data, "context_classes", ())
+        return scores(matrix, self.classes, context, getattr(data, "categories", None))
 
     def _check(self) -> None:
         for name in ("lr", "head_multiplier"):
@@ -231,15 +244,34 @@ class SegmentationTask(LightningModule):
         return rates | gammas
 
     def _count(self, batch: dict[str, Any], stage: str) -> None:
-        logits = self.model(self.model.normalize(batch["image"])).logits
-        loss = cross_entropy(logits, batch["mask"], ignore_index=self.classes.ignore_index)
+        images, masks = batch["image"], batch["mask"]
+        if self.protocol is not None:
+            predictor = Predictor.from_protocol(self.model, self.protocol)
+            for image, mask in zip(images, masks, strict=True):
+                score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
+                self._count_labels(labels[None], score[None], mask[None])
+            return
+        logits = self.model(self.model.normalize(images)).logits
+        loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
         self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
-        self.confusion.update(logits.argmax(1), batch["mask"])
+        largest, labels = logits.max(1)
+        self._count_labels(labels, (largest - logits.logsumexp(1)).exp(), masks)
+
+    def _count_labels(self, labels: Tensor, score: Tensor, masks: Tensor) -> None:
+        self.confusion.update(labels, masks)
+        if self.trainer.state.fn != TrainerFn.FITTING:  # these two take time
+            self.boundary.update(labels, masks)
+            self.reliability.update(score, labels, masks)
 
     def _score(self, stage: str) -> None:
         self.matrix = self.confusion.compute().cpu()
-        self.confusion.reset()
-        for name, value in scores(self.matrix, self.classes, self.context_classes()).items():
+        self.scores = self.scores_of(self.matrix)
+        if self.trainer.state.fn != TrainerFn.FITTING:
+            self.scores["boundary_miou"] = self.boundary.compute().item()
+            self.scores["calibration_error"] = calibration_error(self.reliability.compute())
+        for metric in (self.confusion, self.boundary, self.reliability):
+            metric.reset()
+        for name, value in self.scores.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
 
 
@@ -268,6 +300,17 @@ def default_lr(optimizer: str, model: Segmenter) -> float:
     0.0033
     """
     return 1e-4 if optimizer == "adamw" else 0.01 / (1 + sum(model.loss_weights.values()))
+
+
+def known_protocol(name: str) -> str:
+    """``name``, if there is such a protocol, else a :class:`UserError`.
+
+    >>> known_protocol("mmseg_whole")
+    'mmseg_whole'
+    """
+    if name not in PROTOCOLS:
+        raise UserError(f"no protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
+    return name
 
 
 def new_network(network: str, *, pretrained: bool | None, **options: Any) -> Segmenter:

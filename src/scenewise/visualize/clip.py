@@ -11,7 +11,7 @@ from scenewise.attention import InteractionAware, NonLocal
 from scenewise.errors import UserError
 from scenewise.inference import Picture, as_floats
 from scenewise.visualize.attention import Place
-from scenewise.visualize.figure import FORMATS, MARKS, _figure, _panel, _style, save_figure
+from scenewise.visualize.figure import FORMATS, MARKS, _panel, _style, new_figure, save_figure
 
 
 def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tensor:
@@ -89,7 +89,7 @@ def _draw(
     lines = -(-len(pictures) // columns)
     tall = pictures[0].shape[1] / pictures[0].shape[2]
     with _style():
-        figure = _figure(width, lines * (width / columns * tall + 0.35) + 0.3)
+        figure = new_figure(width, lines * (width / columns * tall + 0.35) + 0.3)
         panels = figure.subplots(lines, columns, squeeze=False)
         for axes in panels.flat:
             axes.set_axis_off()

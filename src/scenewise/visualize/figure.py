@@ -104,7 +104,7 @@ def map_picture(values: Tensor, unit: str, *, width: float = 5.0) -> Image.Image
     """One map (h, w) with its colour bar, as a picture."""
     buffer = io.BytesIO()
     with _style():
-        figure = _figure(width, width * values.shape[0] / values.shape[1] + 0.4)
+        figure = new_figure(width, width * values.shape[0] / values.shape[1] + 0.4)
         axes = _panel(figure.subplots())
         shown = axes.imshow(values.cpu().float().numpy(), cmap="viridis")
         figure.colorbar(shown, ax=axes, label=unit)
@@ -164,7 +164,7 @@ def _draw(
     heights = [width / panels * tall + 0.35 for panels, _ in rows]
     with _style():
         lines = math.ceil(len(shares(labels, model.classes)) / legend_columns(width))
-        figure = _figure(width, sum(heights) + 0.2 + 0.22 * lines)
+        figure = new_figure(width, sum(heights) + 0.2 + 0.22 * lines)
         _legend(figure, labels, model.classes)
         parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
         for part, (_, draw) in zip(parts, rows, strict=True):
@@ -258,7 +258,7 @@ def _style() -> AbstractContextManager[None]:
     )
 
 
-def _figure(width: float, height: float) -> "Figure":
+def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 

@@ -2,14 +2,15 @@ import numpy as np
 import pytest
 import torch
 
+from scenewise.data import SegmentationData
 from scenewise.data.formats.cityscapes import (
     CATEGORIES,
     CLASSES,
     Cityscapes,
-    category_matrix,
     cityscapes_coarse,
 )
 from scenewise.errors import UserError
+from scenewise.training.metrics import grouped, iou, mean_iou, scores
 from tests.data.formats.trees import ids, label, picture
 from tests.shared_data import shared
 
@@ -88,7 +89,7 @@ def test_a_half_extracted_archive_is_noticed(tmp_path):
 
 
 def test_categories_group_the_confusion_counts():
-    assert CATEGORIES.names == (
+    assert tuple(CATEGORIES) == (
         "flat",
         "construction",
         "object",
@@ -103,7 +104,15 @@ def test_categories_group_the_confusion_counts():
     for i in range(19):
         for j in range(19):
             expected[group[i], group[j]] += int(matrix[i, j])
-    assert category_matrix(matrix).tolist() == expected.tolist()
+    assert grouped(matrix, CATEGORIES).tolist() == expected.tolist()
+    found = scores(matrix, CLASSES, categories=CATEGORIES)
+    assert found["category_miou"] == pytest.approx(mean_iou(torch.from_numpy(expected)))
+    assert found["category_iou/vehicle"] == pytest.approx(iou(torch.from_numpy(expected))[6].item())
+
+
+def test_the_report_knows_the_categories(tmp_path):
+    tree(tmp_path)
+    assert SegmentationData("cityscapes", str(tmp_path)).categories == CATEGORIES
 
 
 def test_foreign_sample():

@@ -7,12 +7,10 @@ import os
 from pathlib import Path
 from typing import Literal
 
-import torch
 from torch import Tensor
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from scenewise.class_tables import CITYSCAPES
-from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Transform
 from scenewise.data.formats.labels import id_table, translate
 from scenewise.data.formats.layout import check_pairs, find_base, list_files
@@ -23,12 +21,11 @@ LABELS = TorchvisionCityscapes.classes
 TRAINED = sorted((x for x in LABELS if 0 <= x.train_id < 255), key=lambda x: x.train_id)
 CLASSES = CITYSCAPES
 
-# Categories 1 to 7 of the evaluation server (0 is void), and the category of each class.
-_FIRST = {x.category_id: x for x in reversed(TRAINED)}
-CATEGORIES = Classes(
-    tuple(_FIRST[k].category for k in range(1, 8)), tuple(_FIRST[k].color for k in range(1, 8))
-)
-CATEGORY_OF = tuple(x.category_id - 1 for x in TRAINED)
+# Categories 1 to 7 of the evaluation server (0 is void), and the classes of each.
+CATEGORIES = {
+    name: tuple(x.train_id for x in TRAINED if x.category == name)
+    for name in ("flat", "construction", "object", "nature", "sky", "human", "vehicle")
+}
 SERVER_IDS = tuple(x.id for x in TRAINED)  # what the test server expects for classes 0 to 18
 
 _FROM_LABEL_IDS = id_table(
@@ -53,6 +50,8 @@ class Cityscapes(PairedDataset):
     Raises:
         UserError: a folder is missing, or pictures have no label.
     """
+
+    categories = CATEGORIES
 
     def __init__(
         self,
@@ -93,21 +92,6 @@ def cityscapes_coarse(
         return Cityscapes(root, split, transform)
     extra = (Path(root) / "gtCoarse" / "train_extra").is_dir()
     return Cityscapes(root, "train_extra" if extra else "train", transform, "gtCoarse")
-
-
-def category_matrix(matrix: Tensor) -> Tensor:
-    """Confusion counts of the 7 categories from those of the 19 classes: (19, 19) -> (7, 7).
-
-    The category IoU of the evaluation server is the IoU of this matrix: confusing a car with a
-    bus is no error there.
-
-    >>> matrix = torch.zeros(19, 19, dtype=torch.int64)
-    >>> matrix[13, 15] = 5  # cars taken for buses
-    >>> int(category_matrix(matrix)[6, 6])
-    5
-    """
-    group = torch.nn.functional.one_hot(torch.tensor(CATEGORY_OF), 7).to(matrix)
-    return group.T @ matrix @ group
 
 
 def _masks(stems: list[Path], folder: Path) -> list[Path]:
