@@ -73,7 +73,8 @@ def boundary_counts(
     tensor([[8, 8],
             [8, 8]])
     """
-    distance = boundary_distance(*target.shape, ratio)
+    height, width = target.shape
+    distance = boundary_distance(height, width, ratio)
     void = target == ignore_index
     truth = torch.where(void, num_classes, target)
     given = torch.where(void, num_classes, labels)
@@ -118,7 +119,8 @@ class BoundaryIoU(Metric):
     def compute(self) -> Tensor:
         """The mean so far, float64 on the CPU."""
         shared, either = self.counts.to("cpu", torch.float64)
-        return (shared / either).nanmean()
+        mean: Tensor = (shared / either).nanmean()
+        return mean
 
 
 def _over_windows(values: Tensor, width: int, dim: int, join: Join) -> Tensor:

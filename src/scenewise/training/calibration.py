@@ -47,7 +47,8 @@ def calibration_error(sums: Tensor) -> float:
     0.41
     """
     pixels, sure, right = sums.to("cpu", torch.float64)
-    return ((sure - right).abs().sum() / pixels.sum()).item()
+    error: Tensor = (sure - right).abs().sum() / pixels.sum()
+    return error.item()
 
 
 class Reliability(Metric):
