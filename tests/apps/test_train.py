@@ -220,6 +220,7 @@ def test_a_run_is_resumed(runs: Path) -> None:
     resumed = runs / "resumed" / "version_0"
     last = torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 24
+    assert {path.name for path in (resumed / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     with (resumed / "metrics.csv").open() as file:
         assert {int(row["epoch"]) for row in csv.DictReader(file)} == {6, 7}
 

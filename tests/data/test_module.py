@@ -155,7 +155,7 @@ def test_processes_share_validation_and_training(world: int) -> None:
     seen, steps = [], []
     for rank in range(world):
         data = small_scenes(batch_size=2)
-        data.trainer = SimpleNamespace(world_size=world, global_rank=rank)
+        data.trainer = SimpleNamespace(world_size=world, global_rank=rank, training=False)
         data.setup("fit")
         seen += names(data.val_dataloader())
         steps.append(len(list(data.train_dataloader())))

@@ -50,7 +50,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code is 0, 2 for bad input, 130 when stopped, 1 for anything else.
+    """Run one verb; the exit code is 0, 2 for bad input, 130 when stopped, 143 when told to
+    (SIGTERM), 1 for anything else.
 
     >>> main(["--version"])
     scenewise ...
@@ -63,6 +64,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to stop
             return _fail("stopped", 130)
+        if type(stop).__name__ == "SIGTERMException":  # Lightning's
+            return _fail("told to stop; --ckpt_path last goes on from here", 143)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("stopped", 130)

@@ -18,12 +18,12 @@ examples:
   scenewise fit --data.format folder --data.root DIR
   scenewise fit --data.format folder --data.root DIR --model.network fcn --trainer.max_epochs 40
   scenewise fit --config configs/danet_camvid.yaml --data.root DIR
-  scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/last.ckpt
+  scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path last
 
 The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
 model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv
 and .png, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
-A resumed run gets a folder of its own, with the best model of the part that it trained.
+A run that was stopped goes on in its folder, to the bit as if it had never stopped.
 """,
     "validate": """\
 examples:
@@ -45,8 +45,8 @@ HARMLESS = (
     r".*does not have many workers",  # the data module chose the number
     r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
     "Your `IterableDataset` has `__len__` defined",  # and it is exact
-    r"The dirpath has changed from",  # a resumed run has a folder of its own
-    r"You're resuming from a checkpoint that ended before the epoch ended",  # pictures are random
+    r"The dirpath has changed from",  # a run that goes on from another one's checkpoint
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader knows
     r"Checkpoint directory .* exists and is not empty",
 )
 

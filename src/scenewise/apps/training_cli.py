@@ -5,7 +5,7 @@ import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jsonargparse import DefaultHelpFormatter
@@ -14,6 +14,7 @@ from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
 from rich.console import Console
 
 from scenewise.apps.before_fit import check_labels, forecast
@@ -21,8 +22,10 @@ from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import Segmenter
 from scenewise.models.checkpoints import model_config
-from scenewise.models.weights import read_file
+from scenewise.training.checkpointing import LastCheckpoint, WholeCheckpoints
+from scenewise.training.continued import check_checkpoint, continue_log, last_checkpoint, run_of
 from scenewise.training.folder import RunFolder
+from scenewise.training.guards import FiniteLoss
 from scenewise.training.length import length_from_data
 from scenewise.training.metrics import table
 from scenewise.training.task import SegmentationTask, default_backbone, describe
@@ -75,13 +78,18 @@ class SegmentationCLI(LightningCLI):
             help="Also keep an exponential moving average of the weights with this decay, for "
             "example 0.999; it is what is validated and saved.",
         )
+        parser.add_argument(
+            "--save_every",
+            type=int | None,
+            help="Write checkpoints/last.ckpt every so many steps too, not only when validating.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/miou",
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
-                "checkpoint.save_last": True,
+                "checkpoint.enable_version_counter": False,
             }
         )
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
@@ -89,9 +97,16 @@ class SegmentationCLI(LightningCLI):
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and refuse a file that is no checkpoint before anything else reads it."""
         super().parse_arguments(parser, args)
-        path = self.config[self.config.subcommand].ckpt_path
-        if path is not None:
-            check_checkpoint(path)
+        config = self.config[self.config.subcommand]
+        if config.ckpt_path == "last":
+            name = config.name or config.model.network
+            folder = Path(config.trainer.default_root_dir or "runs") / name
+            config.ckpt_path = str(last_checkpoint(folder))
+            print(f"going on from {config.ckpt_path}")
+        self.before: dict[str, int] = {}
+        if config.ckpt_path is not None:
+            found = check_checkpoint(config.ckpt_path)
+            self.before = {name: found.get(name, 0) for name in ("log_rows", "global_step")}
 
     def before_instantiate_classes(self) -> None:
         """Check what is to be loaded, and settle what depends on the machine."""
@@ -128,13 +143,19 @@ class SegmentationCLI(LightningCLI):
         chosen["callbacks"] = [*own, *self._callbacks()]
         if not bars and chosen.get("enable_progress_bar", given.enable_progress_bar) is not False:
             chosen["callbacks"].append(TQDMProgressBar())  # one line, also when epochs are many
+        chosen["plugins"] = with_whole_checkpoints(given.plugins)
         try:
-            return super().instantiate_trainer(**chosen, **kwargs)
+            trainer = super().instantiate_trainer(**chosen, **kwargs)
+            if self.subcommand == "fit":  # behind the best checkpoint, whose state it holds
+                last = LastCheckpoint(self.config[self.subcommand].save_every)
+                cast(Any, trainer).callbacks.append(last)
+            return trainer
         except (ValueError, TypeError, ImportError) as error:
             raise UserError(f"{error} Change that --trainer argument") from error
 
     def after_instantiate_classes(self) -> None:
         """Say what is going to run."""
+        self.config[self.subcommand].ckpt_path = None  # config.yaml repeats the whole run
         if not self.trainer.is_global_zero:
             return
         model = self.model.model
@@ -207,18 +228,24 @@ class SegmentationCLI(LightningCLI):
         config = self.config[self.subcommand]
         network = (self.model.model.recipe or {"name": "own"})["name"]
         name = str(config.name or (network if self.subcommand == "fit" else self.subcommand))
-        base = Path(root or "runs")
-        version = free_version(base / name)
-        return [
-            CSVLogger(base, name, version),
-            TensorBoardLogger(base, name, version, default_hp_metric=False),
-        ]
+        runs, version = Path(root or "runs").absolute() / name, None
+        if self.subcommand == "fit" and config.ckpt_path is not None:
+            version = run_of(Path(config.ckpt_path), runs)
+        goes_on = version is not None
+        version = free_version(runs) if version is None else version
+        rows = CSVLogger(runs.parent, name, version, flush_logs_every_n_steps=1)
+        if goes_on:
+            continue_log(rows, self.before["log_rows"], self.before["global_step"])
+        options = {"purge_step": self.before["global_step"]} if goes_on else {}
+        board = TensorBoardLogger(runs.parent, name, version, default_hp_metric=False, **options)
+        return [rows, board]
 
     def _callbacks(self) -> list[Callback]:
-        decay = self.config[self.subcommand].ema
-        if decay is None or self.subcommand != "fit":
+        if self.subcommand != "fit":
             return [self.run_folder]
-        return [moving_average(decay), self.run_folder]
+        decay = self.config[self.subcommand].ema
+        average = [] if decay is None else [moving_average(decay)]
+        return [FiniteLoss(), *average, self.run_folder]
 
 
 def moving_average(decay: float) -> Callback:
@@ -230,10 +257,15 @@ def moving_average(decay: float) -> Callback:
     return callbacks.EMAWeightAveraging(decay=decay)
 
 
-def check_checkpoint(path: str) -> None:
-    """Raise a UserError unless ``path`` is a checkpoint that ``fit`` wrote; execute nothing."""
-    if "scenewise" not in read_file(path):
-        raise UserError(f"'{path}' is no checkpoint of Scenewise; give one that fit wrote")
+def with_whole_checkpoints(given: Any) -> list[Any]:
+    """The user's plugins, and :class:`WholeCheckpoints` unless the user brought a writer.
+
+    >>> [type(plugin).__name__ for plugin in with_whole_checkpoints(None)]
+    ['WholeCheckpoints']
+    """
+    own = given if isinstance(given, list) else [] if given is None else [given]
+    brought = any(isinstance(plugin, CheckpointIO) for plugin in own)
+    return own if brought else [*own, WholeCheckpoints()]
 
 
 def count_gpus(accelerator: Any, devices: Any, nodes: int) -> int:

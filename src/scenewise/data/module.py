@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from scenewise.classes import Classes
 from scenewise.data.datasets import Sample, SegmentationDataset, collate
 from scenewise.data.formats import FORMATS
+from scenewise.data.order import TrainLoader, TrainOrder
 from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.streaming import ShardStream
@@ -208,13 +209,21 @@ class SegmentationData(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Random windows in an order that depends on ``seed`` and the epoch alone."""
+        """Random windows; order and changes depend on ``seed``, epoch and picture alone."""
         train, (world, rank) = self.dataset("train"), self._processes()
         if isinstance(train, ShardSet):
             return self._stream(train, self.batch_size or 1, self.shuffle_buffer)
-        sampler: DistributedSampler[Any] = DistributedSampler(train, world, rank, seed=self.seed)
+        order = TrainOrder(train, world, rank, self.seed)
         batch = self.batch_size or 1
-        return self._loader(train, sampler, batch, drop_last=len(sampler) > batch)
+        return TrainLoader(
+            train,
+            batch,
+            order,
+            self._batches_done,
+            collate_fn=collate,
+            drop_last=len(order) > batch,
+            **self._loading(train),
+        )
 
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._evaluation("val")
@@ -231,23 +240,17 @@ class SegmentationData(LightningDataModule):
             )
         if isinstance(dataset, ShardSet):
             return self._stream(dataset, self.eval_batch_size)
-        return self._loader(dataset, EachOnce(dataset, world, rank), self.eval_batch_size)
-
-    def _loader(
-        self,
-        dataset: SegmentationDataset,
-        sampler: DistributedSampler[Any],
-        batch_size: int,
-        drop_last: bool = False,
-    ) -> DataLoader[Sample]:
         return DataLoader(
             dataset,
-            batch_size,
-            sampler=sampler,
+            self.eval_batch_size,
+            sampler=EachOnce(dataset, world, rank),
             collate_fn=collate,
-            drop_last=drop_last,
             **self._loading(dataset),
         )
+
+    def _batches_done(self) -> int:
+        """How many batches of this epoch the training has behind it."""
+        return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
     def _stream(self, dataset: ShardSet, batch_size: int, buffer: int = 0) -> DataLoader[Any]:
         world, rank = self._processes()

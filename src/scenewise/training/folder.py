@@ -38,19 +38,17 @@ class RunFolder(Callback):
         self.folder = Path()
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
-        self._seen: dict[int, tuple[int, Tensor]] = {}  # step -> epoch, matrix
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn the folder; every process must ask for it."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Remember the scores of this step; after ``validate``, write them."""
+        """Print the scores of this step; after ``validate``, write them."""
         assert isinstance(pl_module, SegmentationTask)
         if trainer.sanity_checking or pl_module.matrix is None:
             return
         if trainer.state.fn == TrainerFn.FITTING:
-            self._seen[trainer.global_step] = trainer.current_epoch, pl_module.matrix
             self._print(trainer)
         else:
             self._evaluated(trainer, pl_module, "val")
@@ -96,14 +94,15 @@ class RunFolder(Callback):
             model = pl_module.model
             into = deepcopy(model) if model.recipe is None else None  # no file can build it again
             model = load_model(best, into=into)
-            step = int(read_file(best)["global_step"])
+            saved = read_file(best)
+            step, validated = int(saved["global_step"]), saved.get("validated")
         else:
-            model, step = pl_module.model, trainer.global_step
+            model, step, validated = pl_module.model, trainer.global_step, pl_module.validated
         model.save_pretrained(self.folder)
-        if step in self._seen:
-            epoch, self.matrix = self._seen[step]
+        if validated is not None and validated["step"] == step:
+            self.matrix = validated["matrix"]
             self.scores = pl_module.scores_of(self.matrix)
-            when = {"epoch": epoch, "step": step}
+            when = {"epoch": validated["epoch"], "step": step}
             self._write_scores(trainer, pl_module, "val", model, when | self.scores)
 
     def _write_scores(

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
@@ -20,9 +20,18 @@ from scenewise.training.boundary import BoundaryIoU
 from scenewise.training.calibration import Reliability, calibration_error
 from scenewise.training.losses import OHEM, cross_entropy, segmentation_loss
 from scenewise.training.metrics import ConfusionMatrix, scores
+from scenewise.training.resume import resume, to_resume
 from scenewise.training.schedule import poly_schedule
 
 _log = logging.getLogger(__name__)
+
+
+class Validated(TypedDict):
+    """When a validation ran, and the confusion matrix that it found."""
+
+    epoch: int
+    step: int
+    matrix: Tensor
 
 
 class SegmentationTask(LightningModule):
@@ -134,6 +143,8 @@ class SegmentationTask(LightningModule):
         self.reliability = Reliability(classes.ignore_index)
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
+        self.validated: Validated | None = None
+        self._restored: dict[str, Any] = {}
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
         self._check()
 
@@ -172,6 +183,9 @@ class SegmentationTask(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log the scores of the validation set."""
         self._score("val")
+        if self.trainer.state.fn == TrainerFn.FITTING and self.matrix is not None:
+            step, epoch = self.trainer.global_step, self.trainer.current_epoch
+            self.validated = {"epoch": epoch, "step": step, "matrix": self.matrix}
 
     def on_test_epoch_end(self) -> None:
         """Log the scores of the test set."""
@@ -194,12 +208,23 @@ class SegmentationTask(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def on_train_start(self) -> None:
+        """Take up random states and half-summed gradients where the checkpoint left them."""
+        resume(self, self._restored)
+        self._restored = {}
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Let the checkpoint know its model, so that ``load_model`` can build it."""
+        """Add the model's description, for ``load_model``, the last scores, and what moves on."""
         checkpoint["scenewise"] = model_config(self.model)
+        checkpoint["validated"] = self.validated
+        done = self.trainer.fit_loop.batch_idx + 1
+        halfway = done % self.trainer.accumulate_grad_batches != 0
+        checkpoint["resume"] = to_resume(self, gradients=halfway)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
+        self.validated = checkpoint.get("validated")
+        self._restored = checkpoint.get("resume", {})
         wanted = {name: value.shape for name, value in self.state_dict().items()}
         found = {name: value.shape for name, value in checkpoint["state_dict"].items()}
         if wanted == found:

@@ -1,0 +1,212 @@
+"""A run that was killed and goes on ends as one that was never interrupted, bit for bit."""
+
+import csv
+import os
+import shlex
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lightning.pytorch import Callback, Trainer
+
+from scenewise.apps import training_cli
+from scenewise.apps.cli import main
+from scenewise.models import load_model
+from scenewise.training.continued import is_whole, newest_whole
+
+pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
+
+# 5 batches and 3 optimiser steps an epoch; dropout, an average of the weights, and validations that
+# fall between the two batches of a step.
+FIT = shlex.split("""fit --data.format scenes --data.scenes_train 10 --data.scenes_val 3
+    --data.scenes_size [32,64] --data.batch_size 2 --data.scale [0.5,1.5] --data.photometric true
+    --model.network danet --model.backbone tiny --trainer.accelerator cpu --trainer.max_epochs 3
+    --trainer.accumulate_grad_batches 2 --trainer.val_check_interval 3 --ema 0.6 --name run""")
+
+KILLED = """
+import os, signal, sys
+import torch
+from lightning.pytorch import Callback
+from scenewise.apps import training_cli
+from scenewise.apps.cli import main
+
+kind, when, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
+
+def kill():
+    os.kill(os.getpid(), signal.SIGTERM if kind == "term" else signal.SIGKILL)
+
+class AtBatch(Callback):
+    def on_train_batch_start(self, trainer, module, batch, index):
+        if kind != "write" and trainer.fit_loop.total_batch_idx == when:
+            kill()
+
+saves = 0
+def save(value, path, real=torch.save):
+    global saves
+    real(value, path)
+    saves += 1
+    if saves == when:
+        os.truncate(path, os.path.getsize(path) // 2)
+        kill()
+
+if kind == "write":
+    torch.save = save
+own = training_cli.SegmentationCLI._callbacks
+training_cli.SegmentationCLI._callbacks = lambda self: [AtBatch(), *own(self)]
+sys.exit(main(words))
+"""
+
+
+class Killed(BaseException):
+    """Nothing handles it, so nothing is written after it, as after SIGKILL."""
+
+
+class KillAt(Callback):
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.fit_loop.total_batch_idx == self.batch:
+            raise Killed
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _alone() -> Iterator[None]:
+    """The hub is not asked; signal handlers are put back."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that nothing interrupted."""
+    root = tmp_path_factory.mktemp("whole")
+    assert main([*FIT, "--data.num_workers", "0", "--trainer.default_root_dir", str(root)]) == 0
+    return root / "run" / "version_0"
+
+
+def words(root: Path, *more: str) -> list[str]:
+    return [*FIT, "--data.num_workers", "2", "--trainer.default_root_dir", str(root), *more]
+
+
+def same(one: Any, other: Any, where: str = "") -> None:
+    """Every tensor and number is equal."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            same(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for k, (a, b) in enumerate(zip(one, other, strict=True)):
+            same(a, b, f"{where}/{k}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other, where
+
+
+def compare(run: Path, whole: Path) -> None:
+    """Checkpoint, model, scores and log of two runs."""
+    found, expected = (
+        torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
+        for folder in (run, whole)
+    )
+    for checkpoint in (found, expected):
+        for name in [name for name in checkpoint["callbacks"] if name.startswith("ModelCheck")]:
+            state = checkpoint["callbacks"].pop(name)
+            checkpoint["best"] = state["best_model_score"]  # the rest are paths
+        del checkpoint["loops"]  # Lightning counts the epoch twice that it goes on with
+    assert {"optimizer_states", "lr_schedulers", "averaging_state", "resume", "validated"} < set(
+        expected
+    )
+    same(found, expected)
+    same(load_model(run).state_dict(), load_model(whole).state_dict())
+    for name in ("metrics.json", "metrics.csv", "confusion.csv"):
+        assert (run / name).read_text() == (whole / name).read_text(), name
+
+
+@pytest.mark.parametrize(
+    ("batch", "more"), [(4, ()), (7, ("--save_every", "2")), (13, ("--save_every", "1"))]
+)
+def test_killed_at_a_batch(
+    batch: int, more: tuple[str, ...], whole: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    cli, own = training_cli.SegmentationCLI, training_cli.SegmentationCLI._callbacks
+    monkeypatch.setattr(cli, "_callbacks", lambda self: [KillAt(batch), *own(self)])
+    with pytest.raises(Killed):
+        main(words(tmp_path, *more))
+    monkeypatch.setattr(cli, "_callbacks", own)
+    assert main(words(tmp_path, *more, "--ckpt_path", "last")) == 0
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["version_0"]
+    compare(tmp_path / "run" / "version_0", whole)
+
+
+def start(kind: str, when: int, root: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", KILLED, kind, str(when), *words(root)]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> None:
+    done = start("write", 4, tmp_path)  # best, last, best, last
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    folder = tmp_path / "run" / "version_0" / "checkpoints"
+    [left] = folder.glob(".last*")
+    assert not is_whole(left)
+    assert newest_whole(folder) == folder / "best.ckpt"  # written just before
+    assert is_whole(folder / "last.ckpt")
+    assert main(words(tmp_path, "--ckpt_path", "last")) == 0
+    compare(tmp_path / "run" / "version_0", whole)
+
+
+def test_told_to_stop(whole: Path, tmp_path: Path) -> None:
+    done = start("term", 6, tmp_path)
+    assert done.returncode == 143, done.stderr
+    assert "Traceback" not in done.stderr
+    last = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
+    assert f"--ckpt_path {last}" in done.stderr or "--ckpt_path last" in done.stderr
+    assert torch.load(last, weights_only=True)["global_step"] == 4  # it finished its batch
+    assert main(words(tmp_path, "--ckpt_path", "last")) == 0
+    compare(tmp_path / "run" / "version_0", whole)
+
+
+def test_a_longer_training_goes_on_from_a_finished_one(whole: Path, tmp_path: Path) -> None:
+    last = str(whole / "checkpoints" / "last.ckpt")
+    more = ["--ckpt_path", last, "--trainer.max_epochs", "4", "--name", "longer"]
+    assert main(words(tmp_path, *more)) == 0
+    run = tmp_path / "longer" / "version_0"
+    found = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert found["global_step"] == 12
+    with (run / "metrics.csv").open() as file:
+        assert {int(row["epoch"]) for row in csv.DictReader(file)} == {3}
+
+
+def test_nothing_to_go_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words(tmp_path, "--ckpt_path", "last")) == 2
+    assert "no whole checkpoint under" in capsys.readouterr().err
+
+
+def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
+    for age, name in enumerate(["new.ckpt", "old.ckpt"]):
+        torch.save({"weights": torch.rand(1000)}, tmp_path / name)
+        os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    assert newest_whole(tmp_path) == tmp_path / "new.ckpt"
+    content = bytearray((tmp_path / "new.ckpt").read_bytes())
+    content[len(content) // 2] ^= 1  # one bit of a weight
+    (tmp_path / "new.ckpt").write_bytes(content)
+    os.utime(tmp_path / "new.ckpt", (1000, 1000))
+    assert newest_whole(tmp_path) == tmp_path / "old.ckpt"
+    (tmp_path / "old.ckpt").write_bytes(b"PK")
+    assert newest_whole(tmp_path) is None
