@@ -38,11 +38,15 @@ from scenewise.apps.cli import main
 kind, when, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 
 def kill():
-    os.kill(os.getpid(), signal.SIGTERM if kind == "term" else signal.SIGKILL)
+    os.kill(os.getpid(), signal.SIGKILL if kind == "write" else signal.SIGTERM)
 
 class AtBatch(Callback):
     def on_train_batch_start(self, trainer, module, batch, index):
-        if kind != "write" and trainer.fit_loop.total_batch_idx == when:
+        if kind == "train" and trainer.fit_loop.total_batch_idx == when:
+            kill()
+
+    def on_validation_batch_start(self, trainer, module, batch, index, dataloader_idx=0):
+        if kind == "validate" and trainer.fit_loop.total_batch_idx == when and index == 1:
             kill()
 
 saves = 0
@@ -171,13 +175,14 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> No
     compare(tmp_path / "run" / "version_0", whole)
 
 
-def test_told_to_stop(whole: Path, tmp_path: Path) -> None:
-    done = start("term", 6, tmp_path)
+@pytest.mark.parametrize(("kind", "batch"), [("train", 6), ("validate", 7)])
+def test_told_to_stop(kind: str, batch: int, whole: Path, tmp_path: Path) -> None:
+    done = start(kind, batch, tmp_path)
     assert done.returncode == 143, done.stderr
     assert "Traceback" not in done.stderr
     last = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
-    assert f"--ckpt_path {last}" in done.stderr or "--ckpt_path last" in done.stderr
-    assert torch.load(last, weights_only=True)["global_step"] == 4  # it finished its batch
+    assert "--ckpt_path last goes on from here" in done.stderr
+    assert torch.load(last, weights_only=True)["global_step"] == 4  # it ended its batch
     assert main(words(tmp_path, "--ckpt_path", "last")) == 0
     compare(tmp_path / "run" / "version_0", whole)
 

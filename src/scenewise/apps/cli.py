@@ -2,6 +2,7 @@
 
 import argparse
 import difflib
+import errno
 import sys
 import traceback
 from collections.abc import Sequence
@@ -29,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "bench": ("scenewise.apps.bench", "measure speed and memory on this machine"),
 }
+UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG)
 TRAINING = ("fit", "validate", "test")
 
 EXAMPLES = """\
@@ -99,6 +101,11 @@ def sentence(error: Exception) -> str | None:
         )
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a UserError
         return " ".join(text.split())
+    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+        return (
+            f"'{error.filename or 'a file'}' cannot be written: {error.strerror}; choose a folder "
+            "with room that you may write to"
+        )
     if isinstance(error, UserError):
         return " ".join(text.rpartition(f"{UserError.__name__}: ")[2].split())
     return None

@@ -90,6 +90,7 @@ class SegmentationCLI(LightningCLI):
                 "checkpoint.mode": "max",
                 "checkpoint.filename": "best",
                 "checkpoint.enable_version_counter": False,
+                "checkpoint.save_on_train_epoch_end": False,  # before last.ckpt, which tells of it
             }
         )
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
@@ -236,8 +237,13 @@ class SegmentationCLI(LightningCLI):
         rows = CSVLogger(runs.parent, name, version, flush_logs_every_n_steps=1)
         if goes_on:
             continue_log(rows, self.before["log_rows"], self.before["global_step"])
-        options = {"purge_step": self.before["global_step"]} if goes_on else {}
-        board = TensorBoardLogger(runs.parent, name, version, default_hp_metric=False, **options)
+        board = TensorBoardLogger(
+            runs.parent,
+            name,
+            version,
+            default_hp_metric=False,
+            purge_step=self.before["global_step"] if goes_on else None,
+        )
         return [rows, board]
 
     def _callbacks(self) -> list[Callback]:

@@ -1,7 +1,10 @@
 """The checkpoint to go on from: always one on the disk that is whole."""
 
 import os
+import signal
+import threading
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -33,12 +36,12 @@ class WholeCheckpoints(TorchCheckpointIO):
         try:
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
-        except RuntimeError as error:  # how PyTorch's writer tells of a full disk
-            if "write" not in str(error):
+        except RuntimeError as error:
+            if "inline_container" not in str(error):  # how PyTorch's writer tells of a full disk
                 raise
             raise UserError(
-                f"cannot write '{path}': {str(error).splitlines()[0]}; make room on the disk and "
-                "go on with --ckpt_path last"
+                f"cannot write '{path}': the disk is full or refuses; make room and go on with "
+                "--ckpt_path last"
             ) from error
 
 
@@ -47,7 +50,9 @@ class LastCheckpoint(Checkpoint):
 
     It is written after each validation, every ``every`` optimiser steps, at the end, and when the
     process is told to stop (SIGTERM). Lightning's own ``save_last`` writes it only together with a
-    checkpoint that is better than all before.
+    checkpoint that is better than all before, and its own handler of SIGTERM cuts a validation off,
+    where weights may be exchanged for their average. A single process ends its batch first; several
+    stop where Lightning lets them stop together, and save unless that is in a validation.
 
     Args:
         every: optimiser steps; None leaves it to the validations.
@@ -58,13 +63,24 @@ class LastCheckpoint(Checkpoint):
             raise UserError(f"--save_every is {every}; give a number of steps, 1 or more")
         self.every = every
         self._saved = -1
+        self._told = False
+        self._lightnings: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over SIGTERM; Lightning puts back what was there before when it is done."""
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._lightnings = signal.signal(signal.SIGTERM, self._tell)
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every so many steps."""
+        """Save every so many steps, and before stopping; not if a validation is about to do it."""
         step = trainer.global_step
-        if self.every is not None and step % self.every == 0 and step != self._saved:
+        often = self.every is not None and step % self.every == 0 and step != self._saved
+        if (often or self._told) and not validation_is_due(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,8 +95,8 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save when the process is told to stop."""
-        if isinstance(exception, SIGTERMException) and trainer.state.fn == TrainerFn.FITTING:
+        """Save when several processes are told to stop."""
+        if isinstance(exception, SIGTERMException) and trainer.training and not self._told:
             self._save(trainer)
 
     def on_save_checkpoint(
@@ -97,3 +113,13 @@ class LastCheckpoint(Checkpoint):
             folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             trainer.save_checkpoint(folder / "last.ckpt")
             self._saved = trainer.global_step
+        if self._told and callable(self._lightnings):
+            self._lightnings(signal.SIGTERM, None)  # stops behind the batch, with its row logged
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether Lightning validates behind the batch that it has just trained on."""
+    loop = trainer.fit_loop
+    index = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
+    every = trainer.val_check_batch
+    return trainer.enable_validation and every is not None and (index + 1) % every == 0
