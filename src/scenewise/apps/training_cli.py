@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -125,12 +126,15 @@ class SegmentationCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """A Trainer with loggers, callbacks, length and SyncBN where the user has not chosen."""
         given = self._get(self.config_init, "trainer")
-        chosen: dict[str, Any] = {}
+        chosen: dict[str, Any] = torchrun_sizes(given.devices, given.num_nodes)
+        for name, value in chosen.items():
+            given[name] = value
         gpus = count_gpus(given.accelerator, given.devices, given.num_nodes)
         if gpus > 1:
             chosen["sync_batchnorm"] = True
+        self.processes = gpus or count_cpu_processes(given.devices, given.num_nodes)
         if self.subcommand == "fit" and not given.fast_dev_run:
-            chosen |= self._length(gpus)
+            chosen |= self._length(gpu=gpus > 0)
         for name, value in chosen.items():  # so that config.yaml tells it
             self.config[self.subcommand].trainer[name] = value
         self.run_folder = RunFolder()
@@ -166,7 +170,7 @@ class SegmentationCLI(LightningCLI):
             steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
             print(
                 f"{steps} steps" if steps > 0 else f"{epochs} epochs",
-                f"({len(self.datamodule.train_dataloader())} batches an epoch),",
+                f"({self._batches()} batches an epoch),",
                 f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
             )
             if not getattr(self.trainer, "fast_dev_run", False):
@@ -205,15 +209,15 @@ class SegmentationCLI(LightningCLI):
     after_validate = after_fit
     after_test = after_fit
 
-    def _length(self, gpus: int) -> dict[str, Any]:
+    def _length(self, *, gpu: bool) -> dict[str, Any]:
         trainer = self._get(self.config_init, "trainer")
         self.datamodule.setup("fit")
         for name in ("crop_size", "batch_size"):  # now chosen; so that config.yaml tells it
             self.config[self.subcommand].data[name] = getattr(self.datamodule, name)
-        batches = len(self.datamodule.train_dataloader())
+        batches = self._batches()
         length = length_from_data(
-            math.ceil(batches / max(1, gpus)),
-            gpu=gpus > 0,
+            batches,
+            gpu=gpu,
             max_epochs=trainer.max_epochs,
             max_steps=trainer.max_steps,
             accumulate=trainer.accumulate_grad_batches,
@@ -224,6 +228,10 @@ class SegmentationCLI(LightningCLI):
         if trainer.log_every_n_steps is None:
             length["log_every_n_steps"] = max(1, min(10, batches // 4))
         return length
+
+    def _batches(self) -> int:
+        """How many batches an epoch each process has."""
+        return math.ceil(len(self.datamodule.train_dataloader()) / self.processes)
 
     def _loggers(self, root: str | None) -> list[Logger]:
         config = self.config[self.subcommand]
@@ -252,6 +260,29 @@ class SegmentationCLI(LightningCLI):
         decay = self.config[self.subcommand].ema
         average = [] if decay is None else [moving_average(decay)]
         return [FiniteLoss(), *average, self.run_folder]
+
+
+def count_cpu_processes(devices: Any, nodes: int) -> int:
+    """How many processes Lightning's arguments name where there is no GPU.
+
+    >>> count_cpu_processes("auto", 1), count_cpu_processes("2", 3)
+    (1, 6)
+    """
+    return int(devices) * nodes if str(devices).isdigit() else nodes
+
+
+def torchrun_sizes(devices: Any, nodes: int) -> dict[str, int]:
+    """Lightning's ``devices`` and ``num_nodes`` as torchrun has started processes.
+
+    Nothing without torchrun, or where the user has chosen.
+
+    >>> torchrun_sizes(2, 1)
+    {}
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or devices != "auto":
+        return {}
+    local, groups = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+    return {"devices": local, "num_nodes": groups if nodes == 1 else nodes}
 
 
 def moving_average(decay: float) -> Callback:

@@ -13,7 +13,7 @@ from torch.optim import SGD, AdamW, Optimizer
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference import Predictor
-from scenewise.models import Segmenter, create_model, load_model
+from scenewise.models import Segmenter, SegmenterOutput, create_model, load_model
 from scenewise.models.checkpoints import model_config
 from scenewise.protocols import PROTOCOLS
 from scenewise.training.boundary import BoundaryIoU
@@ -151,7 +151,7 @@ class SegmentationTask(LightningModule):
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch: images (B, 3, H, W) uint8, masks (B, H, W)."""
         try:
-            output = self.model(self.model.normalize(batch["image"]))
+            output = self._output(batch["image"])
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -268,6 +268,12 @@ class SegmentationTask(LightningModule):
         }
         return rates | gammas
 
+    def _output(self, images: Tensor) -> SegmenterOutput:
+        """What the network says, in the precision of its weights."""
+        normalised = self.model.normalize(images).to(next(self.model.parameters()).dtype)
+        output: SegmenterOutput = self.model(normalised)
+        return output
+
     def _count(self, batch: dict[str, Any], stage: str) -> None:
         images, masks = batch["image"], batch["mask"]
         if self.protocol is not None:
@@ -276,7 +282,7 @@ class SegmentationTask(LightningModule):
                 score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
                 self._count_labels(labels[None], score[None], mask[None])
             return
-        logits = self.model(self.model.normalize(images)).logits
+        logits = self._output(images).logits
         loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
         self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
         largest, labels = logits.max(1)
