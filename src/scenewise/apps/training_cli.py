@@ -24,7 +24,7 @@ from scenewise.errors import UserError
 from scenewise.models import Segmenter
 from scenewise.models.checkpoints import model_config
 from scenewise.training.checkpointing import LastCheckpoint, WholeCheckpoints
-from scenewise.training.continued import check_checkpoint, continue_log, last_checkpoint, run_of
+from scenewise.training.continued import check_checkpoint, continue_log, newest_whole, run_of
 from scenewise.training.folder import RunFolder
 from scenewise.training.guards import FiniteLoss
 from scenewise.training.length import length_from_data
@@ -103,8 +103,9 @@ class SegmentationCLI(LightningCLI):
         if config.ckpt_path == "last":
             name = config.name or config.model.network
             folder = Path(config.trainer.default_root_dir or "runs") / name
-            config.ckpt_path = str(last_checkpoint(folder))
-            print(f"going on from {config.ckpt_path}")
+            last = newest_whole(folder)
+            config.ckpt_path = None if last is None else str(last)
+            print(f"going on from {last}" if last else f"no checkpoint under {folder}: a new run")
         self.before: dict[str, int] = {}
         if config.ckpt_path is not None:
             found = check_checkpoint(config.ckpt_path)

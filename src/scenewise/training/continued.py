@@ -22,24 +22,6 @@ def check_checkpoint(path: str | Path) -> dict[str, Any]:
     return found
 
 
-def last_checkpoint(runs: Path) -> Path:
-    """The newest whole checkpoint of the runs in a folder, ``runs/version_N/checkpoints``.
-
-    Raises:
-        UserError: there is none.
-
-    >>> last_checkpoint(Path("no such folder"))
-    Traceback (most recent call last):
-    scenewise.errors.UserError: no whole checkpoint under 'no such folder'; ...
-    """
-    found = newest_whole(runs)
-    if found is None:
-        raise UserError(
-            f"no whole checkpoint under '{runs}'; give its path, or start without --ckpt_path"
-        )
-    return found
-
-
 def run_of(checkpoint: Path, runs: Path) -> int | None:
     """The number of the run in ``runs`` that wrote ``checkpoint``; None if none of them did.
 
