@@ -241,3 +241,15 @@ def test_eight_scales_and_mirror_stay_below_their_share_of_memory(merge, window)
         check=True,
     )
     assert int(run.stdout) < 2**31 / 16
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "test_vit"])
+def test_labels_at_once_are_those_of_the_scores(backbone: str) -> None:
+    torch.manual_seed(0)
+    model = create_model("danet", num_classes=5, backbone=backbone, pretrained=False).double()
+    predictor = Predictor(model)
+    image = torch.rand(3, 45, 67)
+    labels, confidence = predictor(image)
+    largest, expected = predictor.scores(image).max(0)
+    assert torch.equal(labels, expected)
+    torch.testing.assert_close(confidence, largest)

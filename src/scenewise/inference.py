@@ -8,10 +8,10 @@
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -19,14 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor, nn
 
+from scenewise.attention.precision import widen
 from scenewise.data.images import read_image, to_rgb
 from scenewise.errors import UserError
-from scenewise.exports import Backend, with_backend
+from scenewise.exports import Backend, EngineSegmenter, with_backend
 from scenewise.models import Segmenter
 from scenewise.protocols import PROTOCOLS, Protocol, plain
-from scenewise.windows import Size, pair, two_thirds
+from scenewise.windows import Size, label, pair, size_of, two_thirds
 
 Merge = Literal["softmax", "logits", "danet"]
+Result = TypeVar("Result")
 Picture = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 
 
@@ -100,6 +102,7 @@ class Predictor:
         sizes = _windows(window, stride)
         self.device = None if device is None else usable_device(device)
         self.model = with_backend(model, backend)
+        self._at_once = tuple(scales) == (1.0,) and not flip and window is None and merge != "danet"
         self.protocol: Protocol = partial(
             plain,
             scales=tuple(scales),
@@ -131,7 +134,7 @@ class Predictor:
         if name not in PROTOCOLS:
             raise UserError(f"no protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
         predictor = cls(model, device=device, backend=backend)
-        predictor.protocol = PROTOCOLS[name]
+        predictor.protocol, predictor._at_once = PROTOCOLS[name], False
         return predictor
 
     def __call__(self, image: Picture) -> Prediction:
@@ -144,7 +147,10 @@ class Predictor:
         Raises:
             UserError: not such a picture.
         """
-        confidence, labels = self.scores(image).max(0)
+        if self._at_once and not isinstance(self.model, EngineSegmenter):
+            labels, confidence = self._run(_label_whole, image)
+        else:
+            confidence, labels = self.scores(image).max(0)
         return Prediction(labels.cpu(), confidence.cpu())
 
     def scores(self, image: Picture) -> Tensor:
@@ -153,13 +159,24 @@ class Predictor:
         Probabilities for ``softmax`` and ``logits``; for ``danet`` the sums of exponentials,
         divided by their sum over the classes, which leaves their order.
         """
+        return self._run(self.protocol, image)
+
+    def _run(self, work: Callable[[Segmenter, Tensor], Result], image: Picture) -> Result:
         if self.device is not None:
             self.model.to(self.device)
         weight = next(self.model.parameters())
         dtype = torch.promote_types(weight.dtype, torch.float32)
         picture = as_floats(image).to(weight.device, dtype)
         with torch.no_grad(), evaluating(self.model):
-            return self.protocol(self.model, picture)
+            return work(self.model, picture)
+
+
+def _label_whole(model: Segmenter, picture: Tensor) -> tuple[Tensor, Tensor]:
+    """Labels and confidence of a picture (3, H, W); its logits are never held at its size."""
+    dtype = next(model.parameters()).dtype
+    logits, size = model.small_logits(model.normalize(picture[None]).to(dtype))
+    cut = size_of(picture)
+    return label(widen(logits[0]), size, cut, align_corners=model.align_corners)
 
 
 @contextmanager

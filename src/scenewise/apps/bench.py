@@ -17,7 +17,11 @@ from scenewise.apps.benches.measure import product_rate
 SUBJECTS: dict[str, tuple[str, str]] = {
     "attention": ("scenewise.apps.benches.attention", "position attention against the dense form"),
     "criss_cross": ("scenewise.apps.benches.criss_cross", "criss-cross attention"),
-    "evaluate": ("scenewise.apps.benches.evaluate", "the confusion matrix against torchmetrics"),
+    "model": ("scenewise.apps.benches.model", "a whole DANet, from a picture to labels"),
+    "evaluate": (
+        "scenewise.apps.benches.evaluate",
+        "the confusion matrix; scales and mirror images",
+    ),
     "data": ("scenewise.apps.benches.data", "from a picture's file to a training window, one core"),
 }
 EXAMPLES = """\

@@ -20,6 +20,7 @@ from scenewise.exports import Backend, is_exported, load_exported
 from scenewise.files import write_json
 from scenewise.inference import Merge, Predictor, usable_device
 from scenewise.models import load_model
+from scenewise.models.inference_form import for_inference
 from scenewise.protocols import PROTOCOLS
 from scenewise.visualize import overlay, save_labels, save_picture
 from scenewise.windows import Size
@@ -240,6 +241,8 @@ def _predictor(args: argparse.Namespace) -> Predictor:
         raise UserError(f"--device {args.device} is for --backend torch; leave one of the two out")
     device = best_device("cpu" if elsewhere else args.device)
     model = load_exported(args.model) if is_exported(args.model) else load_model(args.model)
+    if not elsewhere:
+        model = for_inference(model.to(device))
     if args.protocol is None:
         return Predictor(
             model,

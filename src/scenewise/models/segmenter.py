@@ -121,25 +121,38 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised pictures (B, 3, H, W) -> scores at their size."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise UserError(
-                f"a network takes pictures of shape (B, 3, H, W), not {tuple(images.shape)}; "
-                "add or permute axes"
-            )
-        height, width = images.shape[2:]
-        images = _pad(images, getattr(self.backbone, "multiple", 1))
-        maps = self.backbone(images)
+        padded = self._padded(images)
+        maps = self.backbone(padded)
         out: HeadOutput = self.head(maps)
         side = dict(out.auxiliary)
         if self.training and self.auxiliary_head is not None:
             side["auxiliary"] = self.auxiliary_head(maps).logits
-        size = (images.shape[2], images.shape[3])
+        height, width = images.shape[2:]
+        size = (padded.shape[2], padded.shape[3])
 
         def full(scores: Tensor) -> Tensor:
             return self.enlarge(scores, size)[..., :height, :width]
 
         enlarged = {name: full(s) if s.ndim == 4 else s for name, s in side.items()}
         return SegmenterOutput(full(out.logits), enlarged, out.penalties)
+
+    def small_logits(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
+        """Logits (B, K, h, w) as the head gives them, and the size that forward enlarges them to.
+
+        That size is the pictures', or larger for backbones that need multiples of a number; what
+        is beyond the pictures, right and below, is then cut off.
+        """
+        images = self._padded(images)
+        out: HeadOutput = self.head(self.backbone(images))
+        return out.logits, (images.shape[2], images.shape[3])
+
+    def _padded(self, images: Tensor) -> Tensor:
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise UserError(
+                f"a network takes pictures of shape (B, 3, H, W), not {tuple(images.shape)}; "
+                "add or permute axes"
+            )
+        return _pad(images, getattr(self.backbone, "multiple", 1))
 
     def normalize(self, images: Tensor) -> Tensor:
         """RGB pictures (B, 3, H, W), uint8 or float in 0..1, -> the network's input."""

@@ -1,0 +1,58 @@
+"""A whole DANet from a picture to labels, beside the form in which it is usually written."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scenewise.apps.benches.measure import Row, compare
+from scenewise.attention import PositionAttention
+from scenewise.inference import Predictor
+from scenewise.models import Segmenter, create_model
+from scenewise.models.heads import DANetHead
+from scenewise.models.inference_form import for_inference
+
+CLASSES, SIZE = 19, (512, 1024)
+
+
+def rows(repeats: int = 5) -> list[Row]:
+    """DANet with ResNet-50 at stride 8, one picture of 512 x 1024, 19 classes."""
+    torch.manual_seed(0)
+    model = create_model("danet", num_classes=CLASSES, backbone="resnet50", pretrained=False).eval()
+    fast = for_inference(model)
+    picture = torch.rand(3, *SIZE)
+    plain, ours, folded = plain_labels(model, picture), Predictor(model), Predictor(fast)
+    for name, predictor in {"eager": ours, "for inference": folded}.items():
+        share = (predictor(picture).labels == plain).double().mean().item()
+        if share < 0.9999:
+            raise AssertionError(f"{name}: only {share:.4%} of the labels agree")
+    ways = {
+        "plain": lambda: plain_labels(model, picture),
+        "scenewise, as trained": lambda: ours(picture),
+        "scenewise, for inference": lambda: folded(picture),
+    }
+    return compare(f"DANet R50, {SIZE[0]} x {SIZE[1]}, one picture to labels", ways, repeats)
+
+
+@torch.no_grad()
+def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
+    """All three logits, from dense attention, enlarged to the picture; then the arg max."""
+    head = model.head
+    assert isinstance(head, DANetHead)
+    x = model.backbone(model.normalize(picture[None]))[-1]
+    position, channel = head.position[0](x), head.channel[0](x)
+    block = head.position[1]
+    assert isinstance(block, PositionAttention)
+    position = head.position[2](_dense_position(block, position))
+    channel = head.channel[2](head.channel[1](channel))
+    both = head.classify(position + channel)
+    logits = [both, head.classify_position(position), head.classify_channel(channel)]
+    full = [F.interpolate(y, SIZE, mode="bilinear", align_corners=True) for y in logits]
+    return full[0][0].argmax(0)
+
+
+def _dense_position(block: PositionAttention, x: Tensor) -> Tensor:
+    """Position attention as the paper draws it, with the map of all pairs."""
+    query, key, value = (part(x).flatten(2) for part in (block.query, block.key, block.value))
+    weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)
+    out: Tensor = block.gamma * (value @ weights.transpose(1, 2)).view_as(x) + x
+    return out
