@@ -46,20 +46,18 @@ class TestPositionAttention(
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
-    """Blocks of about that many numbers, and tiles of so many rows and half as many keys."""
-    sizes = {"_BLOCK_NUMBERS": numbers, "_LEAST": 2}
-    side = {"_TILE_ROWS": max(2, numbers // 4), "_TILE_KEYS": max(2, numbers // 8)}
-    for name, value in (sizes | side).items():
+    """Tiles of so many query rows and half as many keys."""
+    for name, value in {"_TILE_ROWS": numbers, "_TILE_KEYS": max(1, numbers // 2)}.items():
         monkeypatch.setattr(position, name, value)
 
 
-@pytest.mark.parametrize("block_numbers", [16, 200, 10**6])
+@pytest.mark.parametrize("numbers", [4, 50, 10**6])
 @pytest.mark.parametrize(("queries", "keys"), [(35, 35), (11, 7), (1, 1), (3, 101)])
 @pytest.mark.parametrize("scale", [1.0, 0.37])
 def test_equals_dense_for_any_block(
-    monkeypatch: pytest.MonkeyPatch, block_numbers: int, queries: int, keys: int, scale: float
+    monkeypatch: pytest.MonkeyPatch, numbers: int, queries: int, keys: int, scale: float
 ) -> None:
-    cut(monkeypatch, block_numbers)
+    cut(monkeypatch, numbers)
     inputs = draw(3, queries, 5), draw(3, keys, 5), draw(3, keys, 2)
     weight = torch.randn(3, queries, 2, dtype=torch.float64)
     ours = position_attention(*inputs, scale=scale)
@@ -73,8 +71,39 @@ def test_equals_dense_for_any_block(
 
 
 def test_gradcheck_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
-    cut(monkeypatch, 16)
+    cut(monkeypatch, 4)
     assert gradcheck(position_attention, (draw(2, 19, 3), draw(2, 5, 3), draw(2, 5, 4)))
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
+@pytest.mark.parametrize("rising", [False, True])
+def test_equals_dense_for_energies_far_apart(
+    monkeypatch: pytest.MonkeyPatch, spread: float, rising: bool
+) -> None:
+    """Also where the largest energy of a row comes late, and where most weights vanish."""
+    cut(monkeypatch, 8)
+    query, key, value = (x.detach() for x in (draw(2, 23, 3), draw(2, 29, 3), draw(2, 29, 4)))
+    query = torch.cat([query, torch.ones_like(query[..., :1])], dim=2) * spread
+    heights = torch.linspace(0, 9, 29, dtype=key.dtype) if rising else torch.zeros(29).to(key)
+    key = torch.cat([key, heights.expand(2, 29)[..., None]], dim=2)
+    inputs = [x.requires_grad_() for x in (query, key, value)]
+    weight = torch.randn(2, 23, 4, dtype=torch.float64)
+    ours, theirs = position_attention(*inputs), dense(*inputs)
+    assert_close(ours, theirs, **EXACT)
+    assert_close(
+        torch.autograd.grad((ours * weight).sum(), inputs),
+        torch.autograd.grad((theirs * weight).sum(), inputs),
+        **EXACT,
+    )
+
+
+def test_half_precision_sums_tiles_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand tiles lose no more than the rounding of weights, values and output."""
+    cut(monkeypatch, 4)
+    query, key = torch.zeros(1, 3, 4), torch.zeros(1, 2000, 4)
+    value = torch.rand(1, 2000, 5) + 1
+    out = position_attention(query, key, value.bfloat16())
+    assert_close(out.float(), value.mean(1, keepdim=True).expand(1, 3, 5), rtol=2**-7, atol=0)
 
 
 def test_hand_computed() -> None:
@@ -127,6 +156,7 @@ def test_memory_grows_with_pixels_not_pairs() -> None:
         (((1, 2, 3), (1, 2, 4), (1, 2, 5)), "differ in channels"),
         (((1, 2, 3), (1, 2, 3), (1, 7, 5)), "number of keys"),
         (((2, 2, 3), (1, 2, 3), (1, 2, 5)), "batch"),
+        (((1, 2, 3), (1, 0, 3), (1, 0, 5)), "no keys"),
         (((2, 3), (1, 2, 3), (1, 2, 5)), r"expected \(B, Nq, D\)"),
     ],
 )

@@ -3,18 +3,22 @@
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.2.
 """
 
-from collections.abc import Iterator
+import math
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.precision import no_autocast, widen
 
-# Numbers of one block of the map that stay in a core's share of the last-level cache; fewer rows
-# or keys than _LEAST leave a matrix product short of work for what it has to read.
-_BLOCK_NUMBERS, _LEAST = 2**22, 256
-# The backward pass walks the map in tiles: what is summed up for a tile's keys stays in cache.
+# The map is walked in tiles of at most so many query rows and keys. One tile stays in the caches of a
+# few cores, and is large enough for matrix products to run at full speed.
 _TILE_ROWS, _TILE_KEYS = 1024, 2048
+# Weights are exp(energy - shift) before they are divided by their sum. The shift follows the largest
+# energy when that is _SLACK above it; e^10 fits float16. Energies below _FLOOR are raised to it: e^-60
+# is far below any rounding, and processors take up to a hundred times longer for the
+# subnormal numbers that would come of less.
+_SLACK, _FLOOR = 10.0, -60.0
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -22,11 +26,12 @@ def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
 
     .. math:: o_i = \sum_j \operatorname{softmax}_j(s \, q_i \cdot k_j) \, v_j
 
-    The map of all pairs is walked in blocks of query rows, forward and backward; the backward
-    pass computes each block again from the saved row log-sum-exp. No more than one block is alive
-    at any time, so memory grows with Nq + Nk, not with Nq * Nk. Energies and softmax are float32
-    for half-precision inputs, also under autocast. Gradients are exact; second derivatives are
-    not provided.
+    The map of all pairs is walked in tiles, forward and backward; the backward pass computes each
+    tile again from the saved row log-sum-exp. No more than one tile is alive at any time, so memory
+    grows with Nq + Nk, not with Nq * Nk. Sums over tiles follow Milakov and Gimelshein, "Online
+    normalizer calculation for softmax", 2018. Energies, softmax and sums are float32 for
+    half-precision inputs, also under autocast. Gradients are exact; second derivatives are not
+    provided.
 
     Args:
         query: (B, Nq, D).
@@ -130,47 +135,87 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"expected (B, Nq, D), (B, Nk, D), (B, Nk, C); got {shapes}")
     if query.shape[0] != key.shape[0] or key.shape[:2] != value.shape[:2]:
         raise ValueError(f"batch or number of keys differ: {shapes}")
+    if key.shape[1] == 0:
+        raise ValueError(f"no keys to attend to: {shapes}")
     if query.shape[2] != key.shape[2]:
         raise ValueError(f"query and key differ in channels: {shapes}")
 
 
-def _blocks(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice]]:
-    """Slices (samples, query rows) whose part of the map is about ``_BLOCK_NUMBERS`` numbers."""
-    (batch, queries), keys = query.shape[:2], key.shape[1]
-    if queries * keys * 2 <= _BLOCK_NUMBERS:
-        samples, rows = max(1, _BLOCK_NUMBERS // max(1, queries * keys)), max(1, queries)
-    else:
-        samples, rows = 1, max(_LEAST, _BLOCK_NUMBERS // keys)
-    for b in range(0, batch, samples):
-        for i in range(0, queries, rows):
-            yield slice(b, min(b + samples, batch)), slice(i, min(i + rows, queries))
+def _parts(length: int, most: int) -> list[slice]:
+    """Slices of nearly equal length, at most ``most``, that cover ``length``."""
+    count = max(1, -(-length // most))
+    step = max(1, -(-length // count))
+    return [slice(i, min(i + step, length)) for i in range(0, length, step)]
 
 
-def _tiles(query: Tensor, key: Tensor) -> Iterator[tuple[slice, slice, slice]]:
-    """Slices (samples, query rows, keys) of the map; the rows of some keys follow each other."""
-    (batch, queries), keys = query.shape[:2], key.shape[1]
-    rows, width = min(max(1, queries), _TILE_ROWS), min(max(1, keys), _TILE_KEYS)
-    samples = max(1, _TILE_ROWS * _TILE_KEYS // (rows * width))
-    for b in range(0, batch, samples):
-        for j in range(0, keys, width):
-            for i in range(0, queries, rows):
-                yield slice(b, b + samples), slice(i, i + rows), slice(j, j + width)
+def _tiling(query: Tensor, key: Tensor) -> tuple[list[slice], list[slice], list[slice]]:
+    """Slices of samples, of query rows and of keys; samples share a tile where maps are small."""
+    rows, keys = _parts(query.shape[1], _TILE_ROWS), _parts(key.shape[1], _TILE_KEYS)
+    numbers = max(1, rows[0].stop * keys[0].stop) if rows and keys else 1
+    samples = max(1, _TILE_ROWS * _TILE_KEYS // numbers)
+    return _parts(query.shape[0], samples), rows, keys
 
 
 @torch.library.custom_op("scenewise::position_attention", mutates_args=())
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Output (B, Nq, C) and row log-sum-exp (B, Nq)."""
+    samples, rows, keys = _tiling(query, key)
     with no_autocast(query):
-        wide_query, wide_key = widen(query), widen(key).transpose(1, 2)
-        out = value.new_empty(*query.shape[:2], value.shape[2])
-        log_sum = wide_query.new_empty(query.shape[:2])
-        for b, rows in _blocks(query, key):
-            weights = torch.bmm(wide_query[b, rows] * scale, wide_key[b])
-            peak = weights.amax(-1)
-            torch.softmax(weights, dim=-1, out=weights)
-            log_sum[b, rows] = peak - weights.amax(-1).log()
-            out[b, rows] = torch.bmm(weights.to(value.dtype), value[b])
-    return out, log_sum
+        q, k = widen(query) if scale == 1 else widen(query) * scale, widen(key).transpose(1, 2)
+        v = value if len(rows) == 1 else value.contiguous()
+        out = q.new_empty(*query.shape[:2], value.shape[2])
+        log_sum = q.new_empty(query.shape[:2])
+        scratch = _scratch(q, samples, rows, keys)
+        for b, i in product(samples, rows):
+            log_sum[b, i] = _attend_rows(q[b, i], k[b], v[b], keys, out[b, i], scratch)
+    return out.to(value.dtype), log_sum
+
+
+def _attend_rows(
+    q: Tensor, k: Tensor, v: Tensor, keys: list[slice], out: Tensor, scratch: Tensor
+) -> Tensor:
+    """Fill ``out`` (b, n, C) with the attention of the rows ``q``; their log-sum-exp (b, n).
+
+    Weights are exp(energy - shift) with a shift near the largest energy so far, summed over tiles
+    of keys and divided by their sum at the end.
+    """
+    shift = total = q.new_empty(0)
+    for j in keys:
+        weights = torch.bmm(q, k[..., j], out=_shaped(scratch, q, j))
+        peak = weights.amax(-1, keepdim=True)
+        if j.start == 0:
+            shift, total = peak, torch.zeros_like(peak)
+        elif (peak > shift + _SLACK).any():
+            higher = peak.maximum(shift)
+            factor = (shift - higher).exp_()
+            shift, total = higher, total * factor
+            out *= factor
+        weights.sub_(shift).clamp_(min=_FLOOR).exp_()
+        total += weights.sum(-1, keepdim=True)
+        _product(weights, v[:, j], out, first=j.start == 0)
+    out /= total
+    return (shift + total.log_()).squeeze(-1)
+
+
+def _product(weights: Tensor, v: Tensor, out: Tensor, *, first: bool) -> None:
+    """``out`` becomes, or unless ``first`` grows by, weights v; half precision sums in float32."""
+    if v.dtype != out.dtype:
+        part = torch.bmm(weights.to(v.dtype), v)
+        out.copy_(part) if first else out.add_(part)
+    elif first:
+        torch.bmm(weights, v, out=out)
+    else:
+        out.baddbmm_(weights, v)
+
+
+def _scratch(like: Tensor, *parts: list[slice]) -> Tensor:
+    """Memory for one tile, taken once: fresh memory costs more than the work on it."""
+    return like.new_empty(math.prod(part[0].stop for part in parts if part))
+
+
+def _shaped(scratch: Tensor, rows: Tensor, keys: slice) -> Tensor:
+    shape = *rows.shape[:2], keys.stop - keys.start
+    return scratch[: math.prod(shape)].view(shape)
 
 
 @_attend.register_fake
@@ -194,12 +239,14 @@ def _attend_backward(
         q, k, v, d_out = widen(query) * scale, widen(key), widen(value), widen(grad)
         d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         row_sum = (d_out * widen(out)).sum(-1, keepdim=True)
-        for b, rows, keys in _tiles(query, key):
+        samples, row_parts, key_parts = _tiling(query, key)
+        scratch = [_scratch(q, samples, row_parts, key_parts) for _ in range(2)]
+        for b, keys, rows in product(samples, key_parts, row_parts):
             q_b, d_out_b, k_b, v_b = q[b, rows], d_out[b, rows], k[b, keys], v[b, keys]
-            weights = torch.bmm(q_b, k_b.transpose(1, 2))
-            weights.sub_(log_sum[b, rows, None]).exp_()
+            weights = torch.bmm(q_b, k_b.transpose(1, 2), out=_shaped(scratch[0], q_b, keys))
+            weights.sub_(log_sum[b, rows, None]).clamp_(min=_FLOOR).exp_()
             d_v[b, keys].baddbmm_(weights.transpose(1, 2), d_out_b)
-            d_energy = torch.bmm(d_out_b, v_b.transpose(1, 2))
+            d_energy = torch.bmm(d_out_b, v_b.transpose(1, 2), out=_shaped(scratch[1], q_b, keys))
             d_energy.sub_(row_sum[b, rows]).mul_(weights)
             d_q[b, rows].baddbmm_(d_energy, k_b)
             d_k[b, keys].baddbmm_(d_energy.transpose(1, 2), q_b)
