@@ -4,12 +4,15 @@ Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 201
 """
 
 from collections.abc import Sequence
+from itertools import product
 
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.position import pixel
+from scenewise.attention.position import FLOOR, parts, pixel
 from scenewise.attention.precision import no_autocast, widen
+
+_ROWS = 20  # of pixels whose weights are alive at once; fewer read columns more often
 
 
 def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -18,8 +21,9 @@ def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     .. math:: o_i = \sum_{j \in \text{row}(i) \cup \text{column}(i)}
               \operatorname{softmax}_j(q_i \cdot k_j) \, v_j
 
-    One softmax runs over both lines; the pixel itself is counted once, in its row. Time and memory
-    are O(N (H + W)), and the backward pass computes the weights again instead of keeping them.
+    One softmax runs over both lines; the pixel itself is counted once, in its row. Time is
+    O(N (H + W)); memory is O(N), as the weights of some rows of pixels are alive at once and the
+    backward pass computes them again.
     Energies and softmax are float32 for half-precision inputs, also under autocast. Gradients are
     exact; second derivatives are not provided.
 
@@ -148,48 +152,71 @@ def _like_rows(x: Tensor) -> Tensor:
     return x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
 
 
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Products of each pixel of ``a`` (H, W, D) with its column and its row of ``b``.
+def _products(a: Tensor, b: Tensor, rows: slice, out: Tensor) -> Tensor:
+    """Products of each pixel of ``a`` with the pixels of ``b`` in its column and in its row.
+
+    Args:
+        a: (n, W, D), some rows of a picture.
+        b: (H, W, D), a picture.
+        rows: which n of the H rows ``a`` is.
+        out: memory for n or more rows of the result.
 
     Returns:
-        (H, W, H + W): first the column, then the row.
+        (n, W, H + W): first the column, then the row.
     """
-    height, width, _ = a.shape
-    both = a.new_empty(height, width, height + width)
+    height, both = len(b), out[: len(a)]
     down, along = both[..., :height].transpose(0, 1), both[..., height:]
     torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0), out=down)
-    torch.bmm(a, b.transpose(1, 2), out=along)
+    torch.bmm(a, b[rows].transpose(1, 2), out=along)
     return both
 
 
-def _gather(weights: Tensor, source: Tensor, out: Tensor) -> None:
-    """out_i = sum of w_ij s_j over the cross of i; ``source`` and ``out`` are (H, W, C)."""
-    height = source.shape[0]
-    torch.bmm(weights[..., height:], source, out=out)
+def _gather(weights: Tensor, source: Tensor, out: Tensor, rows: slice) -> None:
+    """out_i = sum of w_ij s_j over the cross of i, for the pixels i in ``rows``.
+
+    ``source`` and ``out`` are (H, W, C).
+    """
+    height, some = len(source), out[rows]
+    torch.bmm(weights[..., height:], source[rows], out=some)
     down = weights[..., :height].transpose(0, 1)
-    out.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))
+    some.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))
 
 
-def _scatter(weights: Tensor, source: Tensor, out: Tensor) -> None:
-    """out_j = sum of w_ij s_i over all i whose cross holds j; the transpose of :func:`_gather`."""
-    height = source.shape[0]
-    torch.bmm(weights[..., height:].transpose(1, 2), source, out=out)
+def _scatter(weights: Tensor, source: Tensor, out: Tensor, rows: slice) -> None:
+    """out_j += sum of w_ij s_i over the i in ``rows`` whose cross holds j: back from _gather."""
+    height, some = len(source), source[rows]
+    out[rows].baddbmm_(weights[..., height:].transpose(1, 2), some)
     down = weights[..., :height].permute(1, 2, 0)
-    out.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))
+    out.transpose(0, 1).baddbmm_(down, some.transpose(0, 1))
 
 
-def _energies(query: Tensor, key: Tensor) -> Tensor:
-    """(H, W, H + W); the pixel itself is -inf in its column."""
-    energies = _products(query, key)
-    energies[..., : query.shape[0]].diagonal(dim1=0, dim2=2).fill_(float("-inf"))
-    return energies
+def _own(crosses: Tensor, rows: slice) -> Tensor:
+    """The place of each pixel itself in its column, of (n, W, H + W): a view (W, n)."""
+    return crosses[..., rows].diagonal(dim1=0, dim2=2)
+
+
+def _exponentials(energies: Tensor, shift: Tensor, rows: slice) -> Tensor:
+    """exp(energies - shift), in place; the pixel itself is 0 in its column."""
+    weights = energies.sub_(shift).clamp_(min=FLOOR).exp_()
+    _own(weights, rows).zero_()
+    return weights
+
+
+def _scratch(like: Tensor, row_parts: list[slice]) -> Tensor:
+    """Memory for the weights of the largest part, taken once."""
+    height, width = like.shape[-3:-1]
+    return like.new_empty(row_parts[0].stop, width, height + width)
 
 
 def _cross_weights(query: Tensor, key: Tensor) -> Tensor:
     """Weights of all crosses, (B, H, W, H + W): first the column, then the row."""
     with torch.no_grad(), no_autocast(query):
-        pairs = zip(_rows(widen(query)), _rows(widen(key)), strict=True)
-        return torch.stack([_energies(q, k).softmax(-1) for q, k in pairs])
+        whole, found = slice(0, query.shape[2]), []
+        for q, k in zip(_rows(widen(query)), _rows(widen(key)), strict=True):
+            energies = _products(q, k, whole, _scratch(q, [whole]))
+            _own(energies, whole).fill_(float("-inf"))
+            found.append(energies.softmax(-1))
+        return torch.stack(found)
 
 
 def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
@@ -219,13 +246,16 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[T
     out = _like_rows(value)
     with no_autocast(query):
         q, k, v = _rows(widen(query)), _rows(widen(key)), _rows(value)
-        log_sum = q.new_empty(*q.shape[:3], 1)
-        for b in range(len(q)):
-            weights = _energies(q[b], k[b])
-            peak = weights.amax(-1, keepdim=True)
-            torch.softmax(weights, dim=-1, out=weights)
-            log_sum[b] = peak - weights.amax(-1, keepdim=True).log()
-            _gather(weights.mul_(gamma).to(v.dtype), v[b], _rows(out)[b])
+        o, log_sum = _rows(out), q.new_empty(*q.shape[:3], 1)
+        row_parts = parts(query.shape[2], _ROWS)
+        scratch = _scratch(q, row_parts)
+        for b, rows in product(range(len(q)), row_parts):
+            energies = _products(q[b, rows], k[b], rows, scratch)
+            peak = energies.amax(-1, keepdim=True)
+            weights = _exponentials(energies, peak, rows)
+            total = weights.sum(-1, keepdim=True)
+            log_sum[b, rows] = peak + total.log()
+            _gather(weights.mul_(gamma / total).to(v.dtype), v[b], o[b], rows)
     return out, log_sum
 
 
@@ -240,19 +270,23 @@ def _attend_backward(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, log_sum: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and gamma."""
-    d_query, d_key, d_value = _like_rows(query), _like_rows(key), _like_rows(value)
+    d_query, d_key, d_value = _like_rows(query), _like_rows(key).zero_(), _like_rows(value).zero_()
     d_gamma = log_sum.new_zeros(1)
     with no_autocast(query):
         q, k, v, g = _rows(widen(query)), _rows(widen(key)), _rows(value), _rows(grad)
-        for b in range(len(q)):
-            weights = _energies(q[b], k[b]).sub_(log_sum[b]).exp_()
-            d_weights = widen(_products(g[b], v[b])).mul_(weights)
+        d_q, d_k, d_v = _rows(d_query), _rows(d_key), _rows(d_value)
+        row_parts = parts(query.shape[2], _ROWS)
+        scratch, second = _scratch(q, row_parts), _scratch(v, row_parts)
+        for b, rows in product(range(len(q)), row_parts):
+            energies = _products(q[b, rows], k[b], rows, scratch)
+            weights = _exponentials(energies, log_sum[b, rows], rows)
+            d_weights = widen(_products(g[b, rows], v[b], rows, second)).mul_(weights)
             row_sum = d_weights.sum(-1, keepdim=True)
             d_gamma += row_sum.sum()
             d_energies = d_weights.addcmul_(weights, row_sum, value=-1).mul_(gamma).to(query.dtype)
-            _scatter(weights.mul_(gamma).to(v.dtype), g[b], _rows(d_value)[b])
-            _gather(d_energies, _rows(key)[b], _rows(d_query)[b])
-            _scatter(d_energies, _rows(query)[b], _rows(d_key)[b])
+            _scatter(weights.mul_(gamma).to(v.dtype), g[b], d_v[b], rows)
+            _gather(d_energies, _rows(key)[b], d_q[b], rows)
+            _scatter(d_energies, _rows(query)[b], d_k[b], rows)
     return d_query, d_key, d_value, d_gamma.to(gamma.dtype)
 
 

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 
 from scenewise.attention.precision import no_autocast, widen
 
-# The map is walked in tiles of at most so many query rows and keys. One tile stays in the caches of a
-# few cores, and is large enough for matrix products to run at full speed.
+# The map is walked in tiles of at most so many query rows and keys. One tile stays in the caches of
+# a few cores, and is large enough for matrix products to run at full speed.
 _TILE_ROWS, _TILE_KEYS = 1024, 2048
-# Weights are exp(energy - shift) before they are divided by their sum. The shift follows the largest
-# energy when that is _SLACK above it; e^10 fits float16. Energies below _FLOOR are raised to it: e^-60
-# is far below any rounding, and processors take up to a hundred times longer for the
+# Weights are exp(energy - shift) before they are divided by their sum. The shift follows the
+# largest energy when that is _SLACK above it; e^10 fits float16. Energies below FLOOR are raised
+# to it: e^-60 is far below any rounding, and processors take up to a hundred times longer for the
 # subnormal numbers that would come of less.
-_SLACK, _FLOOR = 10.0, -60.0
+_SLACK, FLOOR = 10.0, -60.0
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -141,7 +141,7 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"query and key differ in channels: {shapes}")
 
 
-def _parts(length: int, most: int) -> list[slice]:
+def parts(length: int, most: int) -> list[slice]:
     """Slices of nearly equal length, at most ``most``, that cover ``length``."""
     count = max(1, -(-length // most))
     step = max(1, -(-length // count))
@@ -150,10 +150,10 @@ def _parts(length: int, most: int) -> list[slice]:
 
 def _tiling(query: Tensor, key: Tensor) -> tuple[list[slice], list[slice], list[slice]]:
     """Slices of samples, of query rows and of keys; samples share a tile where maps are small."""
-    rows, keys = _parts(query.shape[1], _TILE_ROWS), _parts(key.shape[1], _TILE_KEYS)
+    rows, keys = parts(query.shape[1], _TILE_ROWS), parts(key.shape[1], _TILE_KEYS)
     numbers = max(1, rows[0].stop * keys[0].stop) if rows and keys else 1
     samples = max(1, _TILE_ROWS * _TILE_KEYS // numbers)
-    return _parts(query.shape[0], samples), rows, keys
+    return parts(query.shape[0], samples), rows, keys
 
 
 @torch.library.custom_op("scenewise::position_attention", mutates_args=())
@@ -190,7 +190,7 @@ def _attend_rows(
             factor = (shift - higher).exp_()
             shift, total = higher, total * factor
             out *= factor
-        weights.sub_(shift).clamp_(min=_FLOOR).exp_()
+        weights.sub_(shift).clamp_(min=FLOOR).exp_()
         total += weights.sum(-1, keepdim=True)
         _product(weights, v[:, j], out, first=j.start == 0)
     out /= total
@@ -244,7 +244,7 @@ def _attend_backward(
         for b, keys, rows in product(samples, key_parts, row_parts):
             q_b, d_out_b, k_b, v_b = q[b, rows], d_out[b, rows], k[b, keys], v[b, keys]
             weights = torch.bmm(q_b, k_b.transpose(1, 2), out=_shaped(scratch[0], q_b, keys))
-            weights.sub_(log_sum[b, rows, None]).clamp_(min=_FLOOR).exp_()
+            weights.sub_(log_sum[b, rows, None]).clamp_(min=FLOOR).exp_()
             d_v[b, keys].baddbmm_(weights.transpose(1, 2), d_out_b)
             d_energy = torch.bmm(d_out_b, v_b.transpose(1, 2), out=_shaped(scratch[1], q_b, keys))
             d_energy.sub_(row_sum[b, rows]).mul_(weights)

@@ -97,11 +97,13 @@ def product_rate(size: int = 2048, repeats: int = 9) -> float:
 
 
 def forward_and_backward(run: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Run:
-    """``run`` on ``inputs``, then all gradients of the sum of its output."""
+    """``run`` on ``inputs``, then all gradients for a given gradient of its output."""
+    with torch.no_grad():
+        grad = torch.randn_like(run(*inputs))
 
     def both() -> object:
         leaves = [x.detach().requires_grad_() for x in inputs]
-        return torch.autograd.grad(run(*leaves).sum(), leaves)
+        return torch.autograd.grad(run(*leaves), leaves, grad)
 
     return both
 
