@@ -4,9 +4,10 @@ import time
 import pytest
 import torch
 
-from scenewise.apps.benches import attention, criss_cross
+from scenewise.apps.benches import attention, criss_cross, measure, scaling, tiles
 from scenewise.apps.benches.measure import compare, forward_and_backward, forward_only, peak_bytes
 from scenewise.apps.cli import main
+from scenewise.attention import PositionAttention, position
 
 
 def test_peak_counts_what_is_alive_at_once() -> None:
@@ -52,16 +53,52 @@ def test_ways_compute_the_same() -> None:
 def test_json_names_the_machine_and_every_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(attention, "PIXELS", (64,))
+    for name, value in {"PIXELS": (64,), "SPREAD_PIXELS": 0, "FULL": 0}.items():
+        monkeypatch.setattr(attention, name, value)
     assert main(["bench", "attention", "--repeats", "1", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["machine"]["torch"] == torch.__version__
     assert [(row["way"], row["work"][-8:]) for row in found["rows"]] == [
         ("dense", " forward"),
-        ("blocks", " forward"),
+        ("tiles", " forward"),
         ("dense", "backward"),
-        ("blocks", "backward"),
+        ("tiles", "backward"),
     ]
+
+
+def test_tiles_are_compared_with_the_best_other_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"PIXELS": (50,), "ROWS": (8, 64), "KEYS": (16, 64)}.items():
+        monkeypatch.setattr(tiles, name, value)
+    usual = position._TILE_ROWS, position._TILE_KEYS
+    best, ours, *_ = tiles.rows(1)
+    assert best.way.startswith("best of 4: ")
+    assert (ours.way, ours.work) == ("ours", "50 queries, N = 50, forward")
+    assert usual == (position._TILE_ROWS, position._TILE_KEYS)
+
+
+def test_scaling_has_every_block_size_batch_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    small = {"CHANNELS": 16, "SIZES": ((4, 5), (5, 7)), "ONCE_FROM": 35, "PICTURES": 2}
+    for name, value in (small | {"BATCH_SIZE": (3, 4), "BATCHES": (1, 2)}).items():
+        monkeypatch.setattr(scaling, name, value)
+    found = scaling.rows(1)
+    works = ["N = 20, forward", "N = 20, + backward", "N = 35, forward"]
+    assert [(row.work, row.way) for row in found[:15]] == [
+        (work, way) for work in works for way in scaling.BLOCKS
+    ]
+    assert [row.way for row in found[15:]] == ["1", "2", "1", "2"]
+    assert all(row.seconds > 0 for row in found)
+
+
+def test_dense_block_of_the_scaling_bench_is_position_attention() -> None:
+    dense, x = scaling.Dense(16), torch.randn(2, 16, 5, 7)
+    torch.nn.init.ones_(dense.gamma)
+    ours = PositionAttention(16)
+    ours.load_state_dict(dense.state_dict())
+    torch.testing.assert_close(dense(x), ours(x))
+
+
+def test_the_limit_is_as_many_operations() -> None:
+    assert measure.products(3 * 2 * 8**3, size=8)().shape == (8, 8)  # type: ignore[attr-defined]
 
 
 def test_unknown_subject_is_told(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,12 @@ from scenewise.apps.benches.measure import product_rate
 # Each module has ``rows(repeats)``, a list of objects with ``to_dict``.
 SUBJECTS: dict[str, tuple[str, str]] = {
     "attention": ("scenewise.apps.benches.attention", "position attention against the dense form"),
+    "tiles": ("scenewise.apps.benches.tiles", "position attention's tiles against all other sizes"),
     "criss_cross": ("scenewise.apps.benches.criss_cross", "criss-cross attention"),
+    "scaling": (
+        "scenewise.apps.benches.scaling",
+        "attention against pixels, batch and processes; takes ten minutes",
+    ),
     "model": ("scenewise.apps.benches.model", "a whole DANet, from a picture to labels"),
     "evaluate": (
         "scenewise.apps.benches.evaluate",

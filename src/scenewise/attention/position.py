@@ -149,11 +149,11 @@ def parts(length: int, most: int) -> list[slice]:
 
 
 def _tiling(query: Tensor, key: Tensor) -> tuple[list[slice], list[slice], list[slice]]:
-    """Slices of samples, of query rows and of keys; samples share a tile where maps are small."""
-    rows, keys = parts(query.shape[1], _TILE_ROWS), parts(key.shape[1], _TILE_KEYS)
-    numbers = max(1, rows[0].stop * keys[0].stop) if rows and keys else 1
-    samples = max(1, _TILE_ROWS * _TILE_KEYS // numbers)
-    return parts(query.shape[0], samples), rows, keys
+    """Slices of samples, of query rows and of keys; few keys leave room for more of the others."""
+    numbers, keys = _TILE_ROWS * _TILE_KEYS, parts(key.shape[1], _TILE_KEYS)
+    rows = parts(query.shape[1], max(_TILE_ROWS, numbers // keys[0].stop))
+    largest = (rows[0].stop if rows else 1) * keys[0].stop
+    return parts(query.shape[0], max(1, numbers // largest)), rows, keys
 
 
 @torch.library.custom_op("scenewise::position_attention", mutates_args=())

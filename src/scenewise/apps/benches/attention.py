@@ -1,13 +1,21 @@
-"""Position attention against the dense formula."""
+"""Position attention against the dense formula, and against the machine's limit."""
 
 import torch
 from torch import Tensor
 
-from scenewise.apps.benches.measure import Row, compare, forward_and_backward, forward_only
+from scenewise.apps.benches.measure import (
+    Row,
+    compare,
+    forward_and_backward,
+    forward_only,
+    products,
+)
 from scenewise.attention import position_attention
 
 CHANNELS, INNER = 512, 64
 PIXELS = (1024, 4096, 9216, 16384)
+FULL = 32768  # 1024 x 2048 at stride 8; the dense form would need 13 GB
+SPREAD_PIXELS, SPREAD = 9216, 20.0  # energies as far apart as in trained networks
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -19,10 +27,42 @@ def rows(repeats: int = 5) -> list[Row]:
     """Forward, and forward + backward, at several numbers of pixels."""
     found = []
     for pixels in PIXELS:
-        inputs = [torch.randn(1, c, pixels).transpose(1, 2) for c in (INNER, INNER, CHANNELS)]
-        inputs[0] *= INNER**-0.5
-        for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
-            work = f"N = {pixels}, D {INNER}, C {CHANNELS}, {name}"
-            ways = {"dense": runner(dense, inputs), "blocks": runner(position_attention, inputs)}
-            found += compare(work, ways, repeats)
+        found += _against_dense(pixels, 1.0, repeats)
+    if SPREAD_PIXELS:
+        found += _against_dense(SPREAD_PIXELS, SPREAD, min(repeats, 3))
+    if FULL:
+        found += _against_products(FULL, min(repeats, 3))
+    return found
+
+
+def draw(pixels: int, spread: float = 1.0) -> list[Tensor]:
+    """Query, key and value (1, N, D or C) with energies of the standard deviation ``spread``."""
+    inputs = [torch.randn(1, c, pixels).transpose(1, 2) for c in (INNER, INNER, CHANNELS)]
+    inputs[0] *= spread * INNER**-0.5
+    return inputs
+
+
+def _against_dense(pixels: int, spread: float, repeats: int) -> list[Row]:
+    inputs, found = draw(pixels, spread), []
+    told = "" if spread == 1 else f", energies spread by {spread:g}"
+    for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
+        work = f"N = {pixels}, D {INNER}, C {CHANNELS}{told}, {name}"
+        ways = {"dense": runner(dense, inputs), "tiles": runner(position_attention, inputs)}
+        found += compare(work, ways, repeats)
+    return found
+
+
+def _against_products(pixels: int, repeats: int) -> list[Row]:
+    """Beside square matrix products of as many operations: 1 / ratio is the share of the limit."""
+    inputs, found = draw(pixels), []
+    backward = 3 * INNER + 2 * CHANNELS
+    for name, runner, each in (
+        ("forward", forward_only, INNER + CHANNELS),
+        ("+ backward", forward_and_backward, INNER + CHANNELS + backward),
+    ):
+        ways = {
+            "products alone": products(2 * pixels**2 * each),
+            "tiles": runner(position_attention, inputs),
+        }
+        found += compare(f"N = {pixels}, D {INNER}, C {CHANNELS}, {name}", ways, repeats)
     return found

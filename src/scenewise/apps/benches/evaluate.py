@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from scenewise.apps.benches.measure import Row, compare
+from scenewise.apps.benches.measure import Row, compare, once
 from scenewise.inference import Predictor
 from scenewise.models import Segmenter, create_model
 from scenewise.models.inference_form import for_inference
@@ -17,7 +17,7 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
 
 def rows(repeats: int = 5) -> list[Row]:
     """The counting, then the evaluation of one picture, which takes minutes."""
-    return [*_counting(repeats), *_scales(min(repeats, 3))]
+    return [*_counting(repeats), *_scales()]
 
 
 def _counting(repeats: int) -> list[Row]:
@@ -37,7 +37,7 @@ def _counting(repeats: int) -> list[Row]:
     return compare(f"{CLASSES} classes, {SIZE[0]} x {SIZE[1]} labels", ways, repeats)
 
 
-def _scales(repeats: int) -> list[Row]:
+def _scales() -> list[Row]:
     """DANet with ResNet-18 at stride 16, eight scales from 0.5 to 2.2 and mirror images."""
     torch.manual_seed(0)
     model = create_model(
@@ -55,7 +55,7 @@ def _scales(repeats: int) -> list[Row]:
         "scenewise, for inference": lambda: fast(picture),
     }
     work = f"DANet R18, {SIZE[0]} x {SIZE[1]}, {len(SCALES)} scales, mirrored"
-    return compare(work, ways, repeats)
+    return once(work, ways)
 
 
 @torch.no_grad()

@@ -65,6 +65,17 @@ def compare(work: str, ways: Mapping[str, Run], repeats: int = 5) -> list[Row]:
     ]
 
 
+def once(work: str, ways: Mapping[str, Run]) -> list[Row]:
+    """Like :func:`compare`, for what takes minutes: each way runs once, with time and memory."""
+    found: dict[str, tuple[float, float]] = {}
+    for way, run in ways.items():
+        start = time.perf_counter()
+        peak = peak_bytes(run) / 1e6
+        found[way] = time.perf_counter() - start, peak
+    seconds, megabytes = next(iter(found.values()))
+    return [Row(work, way, t, m, t / seconds, m / megabytes) for way, (t, m) in found.items()]
+
+
 def peak_bytes(run: Run) -> int:
     """The most memory that ``run`` held at once on the CPU beyond what was there before it.
 
@@ -96,10 +107,22 @@ def product_rate(size: int = 2048, repeats: int = 9) -> float:
     return 2 * size**3 / statistics.median(times[2:])
 
 
+def products(operations: float, size: int = 2048) -> Run:
+    """Square float32 matrix products that are about so many operations: the limit of a machine."""
+    a, b, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
+
+    def run() -> object:
+        for _ in range(max(1, round(operations / (2 * size**3)))):
+            torch.mm(a, b, out=out)
+        return out
+
+    return run
+
+
 def forward_and_backward(run: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Run:
-    """``run`` on ``inputs``, then all gradients for a given gradient of its output."""
+    """``run`` on ``inputs``, then all gradients of the sum of its output."""
     with torch.no_grad():
-        grad = torch.randn_like(run(*inputs))
+        grad = torch.ones_like(run(*inputs))  # a tensor of its own, as in a network
 
     def both() -> object:
         leaves = [x.detach().requires_grad_() for x in inputs]
