@@ -40,11 +40,7 @@ def main() -> None:
 
 
 def read_sections(text: str) -> dict[str, str]:
-    """The sections of a document by their subject.
-
-    >>> read_sections("# All\\n\\n## A\\n\\n`scenewise bench a`\\n\\n1\\n\\n## B\\n\\n`scenewise bench b`\\n")
-    {'a': '## A\\n\\n`scenewise bench a`\\n\\n1\\n', 'b': '## B\\n\\n`scenewise bench b`\\n'}
-    """
+    """The sections of a document by their subject."""
     parts = ["## " + part.strip("\n") + "\n" for part in text.split("\n## ")[1:]]
     return {part.split("`scenewise bench ")[1].split("`")[0]: part for part in parts}
 

@@ -238,16 +238,21 @@ def _attend_backward(
     with no_autocast(query):
         q, k, v, d_out = widen(query) * scale, widen(key), widen(value), widen(grad)
         d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
-        row_sum = (d_out * widen(out)).sum(-1, keepdim=True)
         samples, row_parts, key_parts = _tiling(query, key)
         scratch = [_scratch(q, samples, row_parts, key_parts) for _ in range(2)]
+        whole = len(key_parts) == 1  # then a tile knows the sums of its rows
+        row_sum = None if whole else (d_out * widen(out)).sum(-1, keepdim=True)
         for b, keys, rows in product(samples, key_parts, row_parts):
             q_b, d_out_b, k_b, v_b = q[b, rows], d_out[b, rows], k[b, keys], v[b, keys]
             weights = torch.bmm(q_b, k_b.transpose(1, 2), out=_shaped(scratch[0], q_b, keys))
             weights.sub_(log_sum[b, rows, None]).clamp_(min=FLOOR).exp_()
             d_v[b, keys].baddbmm_(weights.transpose(1, 2), d_out_b)
             d_energy = torch.bmm(d_out_b, v_b.transpose(1, 2), out=_shaped(scratch[1], q_b, keys))
-            d_energy.sub_(row_sum[b, rows]).mul_(weights)
+            if row_sum is None:
+                d_energy.mul_(weights)
+                d_energy.addcmul_(weights, d_energy.sum(-1, keepdim=True), value=-1)
+            else:
+                d_energy.sub_(row_sum[b, rows]).mul_(weights)
             d_q[b, rows].baddbmm_(d_energy, k_b)
             d_k[b, keys].baddbmm_(d_energy.transpose(1, 2), q_b)
     return (d_q * scale).to(query.dtype), d_k.to(key.dtype), d_v.to(value.dtype)
