@@ -60,6 +60,7 @@ def overlay_video(
     decay: float = 0.0,
     opacity: float = 0.5,
     progress: Callable[[int, int | None], object] | None = None,
+    note: str = "",
 ) -> int:
     """Write a video under the colours of its labels, whole or not at all.
 
@@ -73,6 +74,7 @@ def overlay_video(
         decay: of :func:`moving_average` over the frames' scores; 0 takes each frame alone.
         opacity: of the colours, 0..1.
         progress: called with the number of frames done and the number of all, if known.
+        note: kept in the file, see :func:`comment`.
 
     Returns:
         The number of frames.
@@ -82,7 +84,7 @@ def overlay_video(
     """
     check_decay(decay)
     scores, count = None, 0
-    with open_video(source) as video, write_video(target, video.rate) as write:
+    with open_video(source) as video, write_video(target, video.rate, note) as write:
         for image, time in video.frames:
             now = predictor.scores(image)
             scores = moving_average(scores, now, decay)
@@ -188,7 +190,9 @@ def _broken(path: Path, reason: str) -> UserError:
 
 
 @contextmanager
-def write_video(path: Path, rate: Fraction) -> Iterator[Callable[[Image, Fraction], None]]:
+def write_video(
+    path: Path, rate: Fraction, note: str = ""
+) -> Iterator[Callable[[Image, Fraction], None]]:
     """Write an ``.mp4`` whole or not at all: yields ``write(image, time)``, times rising.
 
     Images are (H, W, 3), uint8, RGB, all of one size; times count from the first one's.
@@ -202,11 +206,20 @@ def write_video(path: Path, rate: Fraction) -> Iterator[Callable[[Image, Fractio
     with atomic_write(path) as temporary:
         try:
             with av.open(str(temporary), "w", format="mp4") as container:
+                container.metadata["comment"] = note
                 stream = _new_stream(container, rate)
                 yield _writer(container, stream)
                 container.mux(stream.encode())
         except av.FFmpegError as error:
             raise UserError(f"cannot write '{os.fspath(path)}' ({error.strerror})") from error
+
+
+def comment(path: Path) -> str:
+    """The note that :func:`write_video` left in a file; empty where there is none."""
+    import av
+
+    with av.open(os.fspath(path)) as container:
+        return container.metadata.get("comment", "")
 
 
 def _new_stream(container: "OutputContainer", rate: Fraction) -> "VideoStream":

@@ -10,7 +10,6 @@ from PIL import Image
 
 from scenewise import load_model
 from scenewise.apps.cli import main
-from scenewise.apps.predict import find_pictures, output_names
 from scenewise.inference import Predictor
 
 
@@ -106,23 +105,6 @@ def test_pictures_of_one_name_stay_apart(model_folder, pictures, tmp_path):
     pattern = pictures / "**" / "*.*"
     assert predict(pattern, "--model", model_folder, "--out", out, "--no-overlay") == 0
     assert files(out / "labels") == ["a.jpg.png", "a.png.png", "b.jpg.png", "deep/a.png.png"]
-
-
-def test_names_differ_also_where_case_does_not_count():
-    assert output_names([Path("x/A.png"), Path("y/a.png")]) == ["x/A", "y/a"]
-    assert output_names([Path("a_overlay.png"), Path("a.png")]) == ["a_overlay", "a"]
-    assert output_names([Path("a.v1.png"), Path("a.v2.png")]) == ["a.v1", "a.v2"]
-
-
-def test_files_folders_and_patterns_are_found_once(pictures, monkeypatch):
-    found, left_out = find_pictures([str(pictures / "b.jpg"), str(pictures), f"{pictures}/*.png"])
-    assert [p.name for p in found] == ["b.jpg", "a.png"]
-    assert left_out == 0
-    odd = pictures / "c[1].png"
-    Image.new("RGB", (3, 3)).save(odd)
-    assert find_pictures([str(odd)])[0] == [odd]
-    monkeypatch.chdir(pictures)
-    assert find_pictures(["a.png", "./a.png"])[0] == [Path("a.png")]
 
 
 @pytest.mark.parametrize(

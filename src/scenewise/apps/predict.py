@@ -1,9 +1,9 @@
 """``scenewise predict``: labels and overlays of pictures, overlays of videos."""
 
 import argparse
-import glob
+import json
 import os
-from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
 
@@ -13,8 +13,11 @@ from rich.progress import Progress
 from torch import Tensor
 
 from scenewise import video
-from scenewise.apps.submission import Server, check_server, save_submission
-from scenewise.data.images import SUFFIXES, read_image
+from scenewise.apps.finished import Record, is_finished, origin, record
+from scenewise.apps.listing import Listing, is_video
+from scenewise.apps.processes import Processes
+from scenewise.apps.submission import Server, check_server, save_submission, submission_file
+from scenewise.data.images import read_image
 from scenewise.errors import UserError
 from scenewise.exports import Backend, is_exported, load_exported
 from scenewise.files import write_json
@@ -25,6 +28,12 @@ from scenewise.protocols import PROTOCOLS
 from scenewise.visualize import overlay, save_labels, save_picture
 from scenewise.windows import Size
 
+NAMED = 20  # failures that are told one by one
+# Options that change what is written; the record of a result has them.
+DECISIVE = (
+    *("scales", "flip", "window", "stride", "merge", "protocol", "backend", "opacity"),
+    *("temporal", "ema_decay"),
+)
 EXAMPLES = """\
 writes OUT/labels/NAME.png (one byte a pixel, the class id), OUT/overlays/NAME.jpg and
 OUT/classes.json. NAME is the picture's name without suffix; where two pictures share it, the
@@ -33,6 +42,10 @@ suffix is kept, or the folders.
 A video (mp4, avi, mov, mkv, webm, gif) gives OUT/overlays/NAME.mp4 alone: no label files for its
 frames, no sound. --temporal ema averages the scores over time: s_t = d s_(t-1) + (1 - d) p_t, with
 d of --ema-decay. Videos need the extra: pip install 'scenewise[video]'.
+
+Started again, it goes on where it was stopped: a result is skipped if picture, model, options and
+version are those of its record, which lies in the result itself; --again does it anew. Several
+processes (torchrun, or RANK and WORLD_SIZE) take every so many-th picture each.
 
 examples:
   scenewise predict street.png --model RUN_FOLDER --out predictions
@@ -43,6 +56,7 @@ examples:
   scenewise predict pictures/ --model RUN_FOLDER --out predictions --backend openvino
   scenewise predict pictures/ --model danet.onnx --out predictions
   scenewise predict leftImg8bit/test --model RUN_FOLDER --out predictions --submission cityscapes
+  torchrun --nproc-per-node 2 -m scenewise predict pictures/ --model RUN_FOLDER --out predictions
 """
 
 
@@ -85,6 +99,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=get_args(Server),
         help="also write OUT/submission, as that test server takes it",
     )
+    parser.add_argument(
+        "--again", action="store_true", help="also what was finished by an earlier run"
+    )
     parser.add_argument("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
     parser.add_argument(
         "--temporal", choices=("none", "ema"), default="none", help="of videos: average over time"
@@ -92,51 +109,94 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--ema-decay", type=float, metavar="D", help="0 to below 1; default 0.6")
 
 
+@dataclass
+class Tally:
+    """What became of the pictures and videos of this process; the first failures are named."""
+
+    done: int = 0
+    skipped: int = 0
+    failed: int = 0
+    failures: list[str] = field(default_factory=list)
+
+    def fail(self, error: UserError) -> None:
+        """Count a file that could not be read."""
+        self.failed += 1
+        if len(self.failures) < NAMED:
+            self.failures.append(str(error))
+
+
 def run(args: argparse.Namespace) -> None:
-    """Label every picture and video; tell at the end which ones could not be read."""
-    files, left_out = find_pictures(args.images)
-    names = output_names(files)
-    decay = _decay(args, [file for file in files if is_video(file)])
-    predictor = _predictor(args)
+    """Label this process's share of the pictures and videos; tell which ones could not be read."""
+    processes, listing = Processes.from_environment(), Listing(args.images)
+    decay = _decay(args, listing.first_video())
+    predictor, common = _predictor(args)
     if args.submission:
         check_server(args.submission, predictor.model.classes)
-    console = Console(stderr=True)
-    failures = []
-    with Progress(console=console) as progress:
-        for file, name in progress.track(
-            list(zip(files, names, strict=True)), description="predict"
-        ):
+    console, tally = Console(stderr=True), Tally()
+    own = len(range(processes.rank, len(listing), processes.size))
+    with Progress(console=console, disable=processes.rank > 0) as progress:
+        for file, name in progress.track(processes.share(listing), own, description="predict"):
             try:
+                wanted = record(file, common)
+                if not args.again and is_finished(_results(file, name, args), wanted):
+                    tally.skipped += 1
+                    continue
                 if is_video(file):
-                    _video(predictor, file, name, decay, args, progress)
+                    _video(predictor, file, name, decay, args, progress, json.dumps(wanted))
+                    tally.done += 1
                     continue
                 image = read_image(file)
             except UserError as error:
-                failures.append(str(error))
+                tally.fail(error)
                 continue
-            _picture(predictor, image, name, args)
-    write_json(args.out / "classes.json", predictor.model.classes.to_dict())
-    what = "pictures and videos" if any(map(is_video, files)) else "pictures"
-    done = f"{len(files) - len(failures)} of {len(files)} {what} labelled in '{args.out}'"
-    if failures:
-        raise UserError(f"{done}; {'; '.join(failures)}")
-    others = f"; left out {left_out} other files in the folders" if left_out else ""
-    console.print(f"{done}{others}", soft_wrap=True)
+            _picture(predictor, image, name, args, json.dumps(wanted))
+            tally.done += 1
+    if processes.rank == 0:
+        write_json(args.out / "classes.json", predictor.model.classes.to_dict())
+    _tell(console, processes, listing, tally, args.out)
 
 
-def is_video(file: Path) -> bool:
-    """Whether the name is a video's."""
-    return file.suffix.lower() in video.SUFFIXES
+def _tell(
+    console: Console, processes: Processes, listing: Listing, tally: Tally, out: Path
+) -> None:
+    done, skipped, failed = processes.sums((tally.done, tally.skipped, tally.failed))
+    what = "pictures and videos" if listing.first_video() else "pictures"
+    told = f"{done} of {done + skipped + failed} {what} labelled in '{out}'"
+    if skipped:
+        told += f", {skipped} skipped that were finished before"
+    if tally.failures:
+        more = tally.failed - len(tally.failures)
+        rest = f"; and {more} more" if more else ""
+        raise UserError(f"{told}; {'; '.join(tally.failures)}{rest}")
+    if listing.left_out:
+        told += f"; left out {listing.left_out} other files in the folders"
+    if processes.size > 1 and not processes.together:
+        told = f"process {processes.rank} of {processes.size}: {told}"
+    if processes.rank == 0 or not processes.together:
+        console.print(told, soft_wrap=True)
 
 
-def _picture(predictor: Predictor, image: Tensor, name: str, args: argparse.Namespace) -> None:
-    classes, labels = predictor.model.classes, predictor(image).labels
-    save_labels(args.out / "labels" / f"{name}.png", labels, classes)
+def _results(file: Path, name: str, args: argparse.Namespace) -> list[Path]:
+    """The files that stand for a picture or video; the last one is written last."""
+    overlays = args.out / "overlays"
+    if is_video(file):
+        return [overlays / f"{name}.mp4"]
+    results = [] if args.no_overlay else [overlays / f"{name}.jpg"]
     if args.submission:
-        save_submission(args.submission, args.out / "submission", name, labels)
+        results.append(submission_file(args.submission, args.out / "submission", name))
+    return [*results, args.out / "labels" / f"{name}.png"]
+
+
+def _picture(
+    predictor: Predictor, image: Tensor, name: str, args: argparse.Namespace, note: str
+) -> None:
+    classes, labels = predictor.model.classes, predictor(image).labels
     if not args.no_overlay:
         drawn = overlay(image, labels, classes, args.opacity)
         save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
+    if args.submission:
+        save_submission(args.submission, args.out / "submission", name, labels)
+    save_labels(args.out / "labels" / f"{name}.png", labels, classes, note)
 
 
 def _video(
@@ -146,6 +206,7 @@ def _video(
     decay: float,
     args: argparse.Namespace,
     progress: Progress,
+    note: str,
 ) -> None:
     bar = progress.add_task(file.name, total=None)
     video.overlay_video(
@@ -155,18 +216,19 @@ def _video(
         decay=decay,
         opacity=args.opacity,
         progress=lambda done, total: progress.update(bar, completed=done, total=total),
+        note=note,
     )
 
 
-def _decay(args: argparse.Namespace, videos: Sequence[Path]) -> float:
+def _decay(args: argparse.Namespace, first: Path | None) -> float:
     """The decay of --temporal, once the options are known to fit the inputs."""
     if args.ema_decay is not None and args.temporal == "none":
         raise UserError("--ema-decay needs --temporal ema; add it or leave the decay out")
-    if args.temporal != "none" and not videos:
+    if args.temporal != "none" and first is None:
         raise UserError("--temporal is for videos, and no input is one; leave it out")
-    if videos and args.no_overlay:
-        raise UserError(f"of video '{videos[0]}' only the overlay is written; drop --no-overlay")
-    if videos:
+    if first is not None and args.no_overlay:
+        raise UserError(f"of video '{first}' only the overlay is written; drop --no-overlay")
+    if first is not None:
         video.check_available()
     if args.temporal == "none":
         return 0.0
@@ -175,76 +237,32 @@ def _decay(args: argparse.Namespace, videos: Sequence[Path]) -> float:
     return decay
 
 
-def find_pictures(words: Sequence[str]) -> tuple[list[Path], int]:
-    """The pictures and videos that files, folders and glob patterns name, each once, in order.
-
-    Returns:
-        The pictures, and the number of files in the folders that have neither's suffix.
-
-    Raises:
-        UserError: a word names no picture.
-    """
-    found: dict[str, Path] = {}
-    left_out = 0
-    for word in words:
-        path = Path(word)
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.is_file())
-            pictures = [p for p in inside if is_video(p) or p.suffix.lower() in SUFFIXES]
-            left_out += len(inside) - len(pictures)
-        elif path.exists():
-            pictures = [path]
-        else:
-            pictures = [
-                Path(p) for p in sorted(glob.glob(word, recursive=True)) if Path(p).is_file()
-            ]
-        if not pictures:
-            raise UserError(
-                f"'{word}' names no picture; give a picture, a folder of them, or a pattern"
-            )
-        found |= {os.path.realpath(p): p for p in pictures if os.path.realpath(p) not in found}
-    return list(found.values()), left_out
-
-
-def output_names(files: Sequence[Path]) -> list[str]:
-    """Names without suffix, kept apart: by the pictures' suffixes, or by their folders.
-
-    >>> output_names([Path("x/a.png"), Path("x/b.png")])
-    ['a', 'b']
-    >>> output_names([Path("x/a.png"), Path("x/a.jpg")])
-    ['a.png', 'a.jpg']
-    >>> output_names([Path("x/a.png"), Path("y/a.png")])
-    ['x/a', 'y/a']
-    """
-    absolute = [Path(os.path.abspath(file)) for file in files]
-    top = os.path.commonpath([file.parent for file in absolute])
-    deep = [file.relative_to(top) for file in absolute]
-    choices = (
-        [file.stem for file in files],
-        [file.name for file in files],
-        [file.with_suffix("").as_posix() for file in deep],
-        [file.as_posix() for file in deep],
-    )
-    return next(names for names in choices if len({n.casefold() for n in names}) == len(names))
-
-
 def best_device(name: str | None) -> torch.device:
-    """The named device, or an accelerator where there is one, else the CPU."""
+    """The named device, or an accelerator where there is one, else the CPU.
+
+    Of several accelerators, each process that torchrun has started takes its own (LOCAL_RANK).
+    """
     if name is not None:
         return usable_device(name)
-    return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
+    return torch.device(found.type, number) if number else found
 
 
-def _predictor(args: argparse.Namespace) -> Predictor:
+def _predictor(args: argparse.Namespace) -> tuple[Predictor, Record]:
+    """The predictor, and what decides on its results beside the picture."""
     elsewhere = args.backend != "torch" or is_exported(args.model)
     if elsewhere and args.device not in (None, "cpu"):
         raise UserError(f"--device {args.device} is for --backend torch; leave one of the two out")
     device = best_device("cpu" if elsewhere else args.device)
     model = load_exported(args.model) if is_exported(args.model) else load_model(args.model)
+    common = origin(model, args.model, {name: getattr(args, name) for name in DECISIVE})
     if not elsewhere:
         model = for_inference(model.to(device))
     if args.protocol is None:
-        return Predictor(
+        predictor = Predictor(
             model,
             scales=args.scales or (1.0,),
             flip=args.flip,
@@ -254,10 +272,11 @@ def _predictor(args: argparse.Namespace) -> Predictor:
             device=device,
             backend=args.backend,
         )
+        return predictor, common
     for option in ("scales", "flip", "window", "stride", "merge"):
         if getattr(args, option):
             raise UserError(f"--protocol sets --{option} itself; leave one of the two out")
-    return Predictor.from_protocol(model, args.protocol, device, args.backend)
+    return Predictor.from_protocol(model, args.protocol, device, args.backend), common
 
 
 def _size(numbers: list[int] | None, option: str) -> int | Size | None:

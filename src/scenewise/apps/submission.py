@@ -34,6 +34,15 @@ def check_server(server: Server, classes: Classes) -> None:
         )
 
 
+def submission_file(server: Server, folder: Path, name: str) -> Path:
+    """Where ``server`` looks for the labels of the picture ``name``.
+
+    >>> submission_file("cityscapes", Path("sent"), "bonn_000000_000019").as_posix()
+    'sent/bonn_000000_000019.png'
+    """
+    return folder / (VOC_FOLDER if server == "voc" else "") / f"{name}.png"
+
+
 def save_submission(server: Server, folder: Path, name: str, labels: Tensor) -> Path:
     """Write labels (H, W) of one picture where and how ``server`` looks for them.
 
@@ -43,11 +52,10 @@ def save_submission(server: Server, folder: Path, name: str, labels: Tensor) -> 
     Returns:
         The file.
     """
+    file = submission_file(server, folder, name)
     if server == "voc":
-        file = folder / VOC_FOLDER / f"{name}.png"
         save_labels(file, labels, CLASSES[server])
         return file
-    file = folder / f"{name}.png"
     ids = np.array(cityscapes.SERVER_IDS, dtype=np.uint8)[labels.cpu().numpy()]
     save_picture(file, Image.fromarray(ids))
     return file

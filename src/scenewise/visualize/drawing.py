@@ -1,11 +1,13 @@
 """Labels as pictures: indexed PNGs with a palette, and overlays."""
 
 import os
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from scenewise.classes import Classes, Color
@@ -14,6 +16,7 @@ from scenewise.files import atomic_write
 from scenewise.inference import Picture, as_floats
 
 Labels = Tensor | NDArray[np.integer]
+NOTE = "scenewise"  # the name of the note in a PNG
 
 
 def colorize(labels: Labels, classes: Classes) -> Image.Image:
@@ -65,26 +68,34 @@ def overlay(image: Picture, labels: Labels, classes: Classes, opacity: float = 0
     return Image.fromarray(mixed.mul(255).round().byte().numpy())
 
 
-def save_labels(path: str | os.PathLike[str], labels: Labels, classes: Classes) -> None:
+def save_labels(
+    path: str | os.PathLike[str], labels: Labels, classes: Classes, note: str | None = None
+) -> None:
     """Write labels (H, W) as an indexed PNG, whole or not at all.
+
+    A note is kept in the file as a text; ``PIL.Image.open(path).info["scenewise"]`` reads it.
 
     Raises:
         UserError: the file cannot be written, or the name does not end in .png.
     """
     if os.path.splitext(path)[1].lower() != ".png":
         raise UserError(f"labels are written as PNG, not '{os.fspath(path)}'; choose a .png name")
-    save_picture(path, colorize(labels, classes))
+    options = {}
+    if note is not None:
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_text(NOTE, note)
+    save_picture(path, colorize(labels, classes), **options)
 
 
-def save_picture(path: str | os.PathLike[str], picture: Image.Image) -> None:
-    """Write a picture, whole or not at all; the suffix chooses the format.
+def save_picture(path: str | os.PathLike[str], picture: Image.Image, **options: Any) -> None:
+    """Write a picture, whole or not at all; the suffix chooses the format, Pillow's options more.
 
     Raises:
         UserError: the file cannot be written, or Pillow does not know the suffix.
     """
     try:
         with atomic_write(path) as temporary:
-            picture.save(temporary, quality=90)  # of JPEG; PNG has none
+            picture.save(temporary, quality=90, **options)  # of JPEG; PNG has none
     except ValueError as error:
         raise UserError(f"cannot write '{os.fspath(path)}': {error}; choose .png") from error
 
