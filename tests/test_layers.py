@@ -16,14 +16,15 @@ ALLOWED: dict[str, set[str]] = {
     "classes": {"errors"},
     "class_tables": {"classes"},
     "files": {"errors"},
+    "memory": set(),
     "attention": set(),
     "models": BASE | {"attention", "scenewise"},
     "data": BASE,
-    "inference": BASE | {"attention", "models", "data"},
-    "training": BASE | {"attention", "models", "data", "inference", "scenewise"},
-    "apps": BASE | {"attention", "models", "data", "inference", "training", "scenewise"},
+    "inference": BASE | {"attention", "models", "data", "memory"},
+    "training": BASE | {"attention", "models", "data", "inference", "memory", "scenewise"},
+    "apps": BASE | {"attention", "models", "data", "inference", "memory", "training", "scenewise"},
 }
-INFERENCE = {"exports", "inference", "protocols", "windows", "visualize", "video"}
+INFERENCE = {"exports", "fallback", "inference", "protocols", "windows", "visualize", "video"}
 
 
 def part(module: str) -> str:

@@ -10,6 +10,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import copy
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
@@ -24,7 +25,7 @@ from scenewise.data.images import read_image, to_rgb
 from scenewise.errors import UserError
 from scenewise.exports import Backend, EngineSegmenter, with_backend
 from scenewise.models import Segmenter
-from scenewise.protocols import PROTOCOLS, Protocol, plain
+from scenewise.protocols import PROTOCOLS, plain
 from scenewise.windows import Size, label, pair, size_of, two_thirds
 
 Merge = Literal["softmax", "logits", "danet"]
@@ -102,14 +103,10 @@ class Predictor:
         sizes = _windows(window, stride)
         self.device = None if device is None else usable_device(device)
         self.model = with_backend(model, backend)
-        self._at_once = tuple(scales) == (1.0,) and not flip and window is None and merge != "danet"
-        self.protocol: Protocol = partial(
-            plain,
-            scales=tuple(scales),
-            flip=flip,
-            window=sizes[0],
-            stride=sizes[1],
-            merge=merge,
+        self.published = False
+        self.scales, self.flip, self.merge, self.window = tuple(scales), flip, merge, sizes[0]
+        self.protocol: Callable[..., Tensor] = partial(
+            plain, scales=self.scales, flip=flip, window=sizes[0], stride=sizes[1], merge=merge
         )
 
     @classmethod
@@ -134,8 +131,22 @@ class Predictor:
         if name not in PROTOCOLS:
             raise UserError(f"no protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
         predictor = cls(model, device=device, backend=backend)
-        predictor.protocol, predictor._at_once = PROTOCOLS[name], False
+        predictor.protocol, predictor.published = PROTOCOLS[name], True
         return predictor
+
+    @property
+    def at_once(self) -> bool:
+        """Whether labels come from one run over the whole picture, without scores at its size."""
+        one = self.scales == (1.0,) and not self.flip and self.window is None
+        return one and self.merge != "danet" and not self.published
+
+    def in_windows(self, side: int) -> "Predictor":
+        """The same predictor, but with windows of ``side`` pixels, two thirds of it apart."""
+        other = copy(self)
+        other.window = pair(side)
+        stride = two_thirds(other.window)
+        other.protocol = partial(self.protocol, window=other.window, stride=stride)
+        return other
 
     def __call__(self, image: Picture) -> Prediction:
         """Label a picture.
@@ -147,7 +158,7 @@ class Predictor:
         Raises:
             UserError: not such a picture.
         """
-        if self._at_once and not isinstance(self.model, EngineSegmenter):
+        if self.at_once and not isinstance(self.model, EngineSegmenter):
             labels, confidence = self._run(_label_whole, image)
         else:
             confidence, labels = self.scores(image).max(0)

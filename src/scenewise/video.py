@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from scenewise.errors import UserError
+from scenewise.fallback import FittingPredictor
 from scenewise.files import atomic_write
 from scenewise.inference import Predictor
 from scenewise.visualize.drawing import overlay
@@ -53,7 +54,7 @@ class Video(NamedTuple):
 
 
 def overlay_video(
-    predictor: Predictor,
+    predictor: Predictor | FittingPredictor,
     source: Path,
     target: Path,
     *,

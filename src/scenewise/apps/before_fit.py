@@ -1,12 +1,12 @@
 """What ``fit`` looks at before it trains: labels, memory, time."""
 
 import time
-from pathlib import Path
 
 import torch
 
 from scenewise.data import SegmentationData
 from scenewise.data.doctor import quick_check
+from scenewise.memory import free_bytes
 from scenewise.models.estimate import estimate
 from scenewise.models.segmenter import Segmenter
 
@@ -56,18 +56,6 @@ def forecast(
             "or --trainer.precision bf16-mixed"
         )
     return told
-
-
-def free_bytes(device: torch.device) -> int | None:
-    """Memory that is free on ``device``; None where the system does not tell."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    try:
-        lines = Path("/proc/meminfo").read_text().splitlines()
-    except OSError:
-        return None
-    kilobytes = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(kilobytes[0]) * 1024 if kilobytes else None
 
 
 def product_rate(device: torch.device, size: int = 768) -> float:

@@ -31,6 +31,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "bench": ("scenewise.apps.bench", "measure speed and memory on this machine"),
 }
 UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG)
+OUT_OF_MEMORY = (
+    "out of memory; in training choose a smaller batch or crop (--data.batch_size, "
+    "--data.crop_size), --model.output_stride 16 or half precision (--trainer.precision "
+    "bf16-mixed), elsewhere a smaller picture or --window"
+)
 TRAINING = ("fit", "validate", "test")
 
 EXAMPLES = """\
@@ -94,11 +99,10 @@ def sentence(error: Exception) -> str | None:
     True
     """
     text = str(error)
-    if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return (
-            "out of memory; choose a smaller batch or crop (--data.batch_size, --data.crop_size), "
-            "or half precision (--trainer.precision bf16-mixed)"
-        )
+    if isinstance(error, MemoryError | RuntimeError) and import_module("scenewise.memory").ran_out(
+        error
+    ):
+        return " ".join(getattr(error, "__notes__", [])) or OUT_OF_MEMORY
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a UserError
         return " ".join(text.split())
     if isinstance(error, OSError) and error.errno in UNWRITABLE:

@@ -17,9 +17,11 @@ from scenewise.apps.finished import Record, is_finished, origin, record
 from scenewise.apps.listing import Listing, is_video
 from scenewise.apps.processes import Processes
 from scenewise.apps.submission import Server, check_server, save_submission, submission_file
+from scenewise.classes import Classes
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
 from scenewise.exports import Backend, is_exported, load_exported
+from scenewise.fallback import FittingPredictor
 from scenewise.files import write_json
 from scenewise.inference import Merge, Predictor, usable_device
 from scenewise.models import load_model
@@ -118,21 +120,23 @@ class Tally:
     failed: int = 0
     failures: list[str] = field(default_factory=list)
 
-    def fail(self, error: UserError) -> None:
-        """Count a file that could not be read."""
+    def fail(self, file: Path, error: UserError) -> None:
+        """Count a file that could not be read or predicted."""
         self.failed += 1
         if len(self.failures) < NAMED:
-            self.failures.append(str(error))
+            named = str(file) in str(error)
+            self.failures.append(str(error) if named else f"'{file}': {error}")
 
 
 def run(args: argparse.Namespace) -> None:
     """Label this process's share of the pictures and videos; tell which ones could not be read."""
     processes, listing = Processes.from_environment(), Listing(args.images)
     decay = _decay(args, listing.first_video())
-    predictor, common = _predictor(args)
+    console, tally = Console(stderr=True), Tally()
+    wanted_predictor, common = _predictor(args)
+    predictor = FittingPredictor(wanted_predictor, lambda told: console.print(told, soft_wrap=True))
     if args.submission:
         check_server(args.submission, predictor.model.classes)
-    console, tally = Console(stderr=True), Tally()
     own = len(range(processes.rank, len(listing), processes.size))
     with Progress(console=console, disable=processes.rank > 0) as progress:
         for file, name in progress.track(processes.share(listing), own, description="predict"):
@@ -146,10 +150,13 @@ def run(args: argparse.Namespace) -> None:
                     tally.done += 1
                     continue
                 image = read_image(file)
+                labels = predictor(image).labels
             except UserError as error:
-                tally.fail(error)
+                tally.fail(file, error)
                 continue
-            _picture(predictor, image, name, args, json.dumps(wanted))
+            if predictor.side is not None:
+                wanted = {**wanted, "window": predictor.side}
+            _write(image, labels, predictor.model.classes, name, args, json.dumps(wanted))
             tally.done += 1
     if processes.rank == 0:
         write_json(args.out / "classes.json", predictor.model.classes.to_dict())
@@ -187,10 +194,9 @@ def _results(file: Path, name: str, args: argparse.Namespace) -> list[Path]:
     return [*results, args.out / "labels" / f"{name}.png"]
 
 
-def _picture(
-    predictor: Predictor, image: Tensor, name: str, args: argparse.Namespace, note: str
+def _write(
+    image: Tensor, labels: Tensor, classes: Classes, name: str, args: argparse.Namespace, note: str
 ) -> None:
-    classes, labels = predictor.model.classes, predictor(image).labels
     if not args.no_overlay:
         drawn = overlay(image, labels, classes, args.opacity)
         save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
@@ -200,7 +206,7 @@ def _picture(
 
 
 def _video(
-    predictor: Predictor,
+    predictor: FittingPredictor,
     file: Path,
     name: str,
     decay: float,

@@ -28,6 +28,7 @@ from scenewise.training.continued import check_checkpoint, continue_log, newest_
 from scenewise.training.folder import RunFolder
 from scenewise.training.guards import FiniteLoss
 from scenewise.training.length import length_from_data
+from scenewise.training.memory_advice import MemoryAdvice
 from scenewise.training.metrics import table
 from scenewise.training.task import SegmentationTask, default_backbone, describe
 
@@ -257,10 +258,10 @@ class SegmentationCLI(LightningCLI):
 
     def _callbacks(self) -> list[Callback]:
         if self.subcommand != "fit":
-            return [self.run_folder]
+            return [MemoryAdvice(), self.run_folder]
         decay = self.config[self.subcommand].ema
         average = [] if decay is None else [moving_average(decay)]
-        return [FiniteLoss(), *average, self.run_folder]
+        return [FiniteLoss(), MemoryAdvice(), *average, self.run_folder]
 
 
 def count_cpu_processes(devices: Any, nodes: int) -> int:

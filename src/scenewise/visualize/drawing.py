@@ -1,7 +1,7 @@
 """Labels as pictures: indexed PNGs with a palette, and overlays."""
 
 import os
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -14,8 +14,10 @@ from scenewise.classes import Classes, Color
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 from scenewise.inference import Picture, as_floats
+from scenewise.windows import size_of
 
 Labels = Tensor | NDArray[np.integer]
+STRIP = 64  # rows that are drawn at once
 NOTE = "scenewise"  # the name of the note in a PNG
 
 
@@ -56,16 +58,25 @@ def overlay(image: Picture, labels: Labels, classes: Classes, opacity: float = 0
     """
     if not 0 <= opacity <= 1:
         raise UserError(f"an opacity is in 0..1, not {opacity:g}")
-    picture, ids = as_floats(image).permute(1, 2, 0).cpu(), torch.from_numpy(_ids(labels)).long()
-    if picture.shape[:2] != ids.shape:
+    picture, ids = image if _is_bytes(image) else as_floats(image), torch.from_numpy(_ids(labels))
+    if size_of(picture) != size_of(ids):
         raise UserError(
-            f"a picture of {_size(picture)} and labels of {_size(ids)} do not fit; give both in "
+            f"a picture of {_size(picture[0])} and labels of {_size(ids)} do not fit; give both in "
             "the same size"
         )
     colors = torch.tensor(classes.palette()).view(256, 3) / 255
-    weight = (opacity * (ids < len(classes)))[..., None]
-    mixed = picture * (1 - weight) + colors[ids] * weight
-    return Image.fromarray(mixed.mul(255).round().byte().numpy())
+    drawn = np.empty((*ids.shape, 3), np.uint8)
+    for top in range(0, len(ids), STRIP):  # so that no copy in floats is alive
+        rows = slice(top, top + STRIP)
+        strip, own = as_floats(picture[:, rows]).permute(1, 2, 0).cpu(), ids[rows].long()
+        weight = (opacity * (own < len(classes)))[..., None]
+        mixed = strip * (1 - weight) + colors[own] * weight
+        drawn[rows] = mixed.mul(255).round().byte().numpy()
+    return Image.fromarray(drawn)
+
+
+def _is_bytes(image: Picture) -> TypeGuard[Tensor]:
+    return isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3
 
 
 def save_labels(

@@ -1,0 +1,75 @@
+"""How much memory is free, and whether an error says that it ran out."""
+
+from pathlib import Path
+
+import torch
+
+CGROUP = Path("/sys/fs/cgroup")
+PHRASES = (
+    "out of memory",
+    "can't allocate memory",  # PyTorch on the CPU
+    "not enough memory",  # the same on Windows
+    "bad allocation",
+    "bad_alloc",
+    "ALLOC_FAILED",  # cuBLAS and cuDNN
+)
+
+
+def ran_out(error: BaseException) -> bool:
+    """Whether memory ran out, of an accelerator or of the CPU.
+
+    >>> ran_out(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."))
+    True
+    >>> ran_out(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    False
+    """
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in PHRASES)
+
+
+def free_bytes(device: torch.device) -> int | None:
+    """Memory that this process may still take on ``device``; None where nothing tells.
+
+    On the CPU the least of what is available, what a container's limit leaves, and what the limit
+    of the address space (``ulimit -v``) leaves.
+    """
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + unused
+    if device.type != "cpu":
+        return None
+    found = [_available(), _container(), _address_space()]
+    return min((number for number in found if number is not None), default=None)
+
+
+def _available() -> int | None:
+    return _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+
+
+def _container() -> int | None:
+    try:
+        limit = (CGROUP / "memory.max").read_text().strip()
+        used = int((CGROUP / "memory.current").read_text())
+    except (OSError, ValueError):
+        return None
+    return max(0, int(limit) - used) if limit.isdigit() else None
+
+
+def _address_space() -> int | None:
+    try:
+        import resource
+    except ImportError:  # Windows
+        return None
+    limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+    used = _kilobytes(Path("/proc/self/status"), "VmSize:")
+    return None if used is None or limit == resource.RLIM_INFINITY else max(0, limit - used)
+
+
+def _kilobytes(file: Path, name: str) -> int | None:
+    try:
+        lines = file.read_text().splitlines()
+    except OSError:
+        return None
+    found = [line.split()[1] for line in lines if line.startswith(name)]
+    return int(found[0]) * 1024 if found else None
