@@ -1,5 +1,6 @@
 """Time and memory of alternatives, side by side in one run."""
 
+import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+# PyTorch's profiler writes each start and stop, and that there is no GPU, to stderr otherwise.
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")
 Run = Callable[[], object]
 
 
