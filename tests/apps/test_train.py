@@ -130,6 +130,14 @@ def test_another_split_can_be_tested(runs: Path, pictures: Path) -> None:
     )
 
 
+def test_a_score_of_a_part_says_so(runs: Path, pictures: Path) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "part", *TINY, *data(pictures)]
+    model = ["--model", str(runs / "danet" / "version_0"), "--trainer.limit_test_batches", "1"]
+    assert main(["test", *model, *words]) == 0
+    assert metrics(runs / "part" / "version_0")["about"]["data"]["limit_batches"] == 1
+    assert "limit_batches" not in metrics(runs / "danet" / "version_0")["about"]["data"]
+
+
 def test_a_published_protocol_scores_as_the_predictor_does(runs: Path, pictures: Path) -> None:
     run = runs / "danet" / "version_0"
     words = ["--trainer.default_root_dir", str(runs), "--name", "published", *TINY, *data(pictures)]

@@ -10,6 +10,7 @@ from scenewise.data.datasets import FolderDataset
 from scenewise.data.doctor import check, quick_check
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.cityscapes import Cityscapes
+from scenewise.data.missing import missing
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
 from tests.data.formats.trees import coloured, ids, label, picture
@@ -248,3 +249,44 @@ def test_the_contact_sheet_shows_what_can_be_read(tmp_path):
         name.write_bytes(b"")
     write_contact_sheet(datasets, path)
     assert path.exists()
+
+
+def test_missing_files_do_not_hide_what_else_is_wrong(tmp_path):
+    root = folder(tmp_path, count=4)
+    (root / "masks/train/0.png").unlink()
+    cut = root / "images/train/1.png"
+    cut.write_bytes(cut.read_bytes()[:60])
+    label(root / "masks/train/2.png", ids(VALUES, (4, 7)))
+    report = run(root)
+    assert kinds(report) == {
+        ("missing", "train"),
+        ("unreadable picture", "train"),
+        ("size mismatch", "train"),
+    }
+    assert only(report, "missing").files == (str(root / "masks/train/0.png"),)
+    assert only(report, "missing").guess is None
+    assert (report.splits["train"].pictures, report.splits["train"].readable) == (4, 1)
+    with pytest.raises(UserError, match=r"1 of 4 pictures in .* have no mask"):
+        FolderDataset(root)
+
+
+def test_a_half_extracted_archive_is_read_as_far_as_it_goes(tmp_path):
+    for k in range(4):
+        picture(tmp_path / f"leftImg8bit/train/a/{k}_leftImg8bit.png", seed=k)
+        if k != 2:
+            label(tmp_path / f"gtFine/train/a/{k}_gtFine_labelIds.png", ids(range(34)))
+    (finding,) = [f for f in run(tmp_path, ["train"], Cityscapes).findings if f.serious]
+    assert finding.message == "1 of 4 masks not there"
+    assert finding.guess == "the archive was not extracted whole; extract it again"
+    with pytest.raises(UserError, match="extracted whole"):
+        Cityscapes(tmp_path, "train")
+
+
+def test_labels_inside_one_file_are_not_missing(tmp_path):
+    picture(tmp_path / "a.png")
+    (tmp_path / "labels.json").write_text("{}")
+    here = [tmp_path / "a.png", tmp_path / "labels.json" / "a"]
+    assert missing([*here, tmp_path / "b.png", tmp_path / "no" / "c.png"]) == [
+        tmp_path / "b.png",
+        tmp_path / "no" / "c.png",
+    ]

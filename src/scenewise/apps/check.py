@@ -15,6 +15,7 @@ from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.doctor import check
 from scenewise.data.findings import Report, SplitReport
 from scenewise.data.formats import FORMATS
+from scenewise.data.missing import left_to_the_check
 from scenewise.errors import UserError
 
 FORMAT_HELP = f"its layout: {', '.join(sorted(FORMATS))}"
@@ -67,7 +68,8 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("\n".join(_lines(report)))
     if args.out and report.splits:
-        write_contact_sheet({split: build(split) for split in report.splits}, Path(args.out))
+        with left_to_the_check():
+            write_contact_sheet({split: build(split) for split in report.splits}, Path(args.out))
     if not report.ok:
         raise SystemExit(1)
 
@@ -79,8 +81,11 @@ def check_workers(workers: int | None) -> None:
 
 
 def progress(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
-    """Show on the terminal's error stream how far ``items`` are."""
-    return track(items, text, total, console=Console(stderr=True), transient=True)
+    """Show on the error stream how far ``items`` are, where that is a terminal."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return items
+    return track(items, text, total, console=console, transient=True)
 
 
 def _lines(report: Report) -> list[str]:

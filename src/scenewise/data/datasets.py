@@ -18,6 +18,7 @@ from torchvision import tv_tensors
 
 from scenewise.classes import Classes, distinct_colors
 from scenewise.data.images import SUFFIXES, read_image, read_mask
+from scenewise.data.missing import missing, refuse
 from scenewise.errors import UserError
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
@@ -284,11 +285,11 @@ def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path
         if first.stem == second.stem:
             raise UserError(f"'{first}' and '{second}' share one mask; rename or remove one")
     masks = [mask_folder / f"{path.stem}.png" for path in images]
-    missing = [mask for mask in masks if not mask.is_file()]
-    if missing:
-        raise UserError(
-            f"{len(missing)} of {len(images)} pictures in '{image_folder}' have no mask, the first "
-            f"is '{missing[0]}'; add the masks or remove the pictures"
+    lost = missing(masks)
+    if lost:
+        refuse(
+            f"{len(lost)} of {len(images)} pictures in '{image_folder}' have no mask, the first "
+            f"is '{lost[0]}'; add the masks or remove the pictures"
         )
     return images, masks
 

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import PairedDataset, SegmentationDataset
+from scenewise.data.datasets import FolderDataset, PairedDataset, SegmentationDataset
 from scenewise.data.examine import Record, examine
 from scenewise.data.findings import NAMED, Finding, Report, SplitReport
 from scenewise.data.guesses import guess, guess_colors
 from scenewise.data.images import read_image
+from scenewise.data.missing import left_to_the_check, missing
 from scenewise.errors import UserError
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
@@ -41,13 +42,14 @@ def check(
     datasets: dict[str, SegmentationDataset] = {}
     for split in splits:
         try:
-            datasets[split] = build(split)
+            with left_to_the_check():
+                datasets[split] = build(split)
         except UserError as error:
             findings.append(Finding("missing", split, True, str(error)))
     for split, dataset in datasets.items():
         records = _read_all(dataset, split, progress, workers)
         reports[split], found, digests[split] = _summarise(dataset, split, records)
-        findings += found + _count(dataset, split)
+        findings += _lost(dataset, split) + found + _count(dataset, split)
     findings += _orphans(datasets) + _duplicates(digests)
     classes = next((dataset.classes for dataset in datasets.values()), None)
     findings += _unlearnt(classes, reports) if classes else []
@@ -83,11 +85,39 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
 def _read_all(
     dataset: SegmentationDataset, split: str, progress: Progress | None, workers: int | None
 ) -> Iterator[Record]:
+    there = _there(dataset)
     with ThreadPoolExecutor(workers) as pool:
-        records: Iterable[Record] = pool.map(lambda i: examine(dataset, i), range(len(dataset)))
+        records: Iterable[Record] = pool.map(lambda i: examine(dataset, i), there)
         if progress is not None:
-            records = progress(records, len(dataset), f"reading {split}")
+            records = progress(records, len(there), f"reading {split}")
         yield from records
+
+
+def _there(dataset: SegmentationDataset) -> Sequence[int]:
+    """The pictures whose files are both there."""
+    if not isinstance(dataset, PairedDataset):
+        return range(len(dataset))
+    lost = {*missing(dataset.images), *missing(dataset.masks)}
+    pairs = zip(dataset.images, dataset.masks, strict=True)
+    return [i for i, pair in enumerate(pairs) if lost.isdisjoint(pair)]
+
+
+def _lost(dataset: SegmentationDataset, split: str) -> list[Finding]:
+    """Pictures and masks that the data set names and that are not there."""
+    if not isinstance(dataset, PairedDataset):
+        return []
+    findings = []
+    for what, files in (("picture", dataset.images), ("mask", dataset.masks)):
+        lost = missing(files)
+        if lost:
+            message = f"{len(lost)} of {_n(files, what)} not there"
+            reason = "the archive was not extracted whole; extract it again"
+            own = isinstance(dataset, FolderDataset)
+            names = tuple(map(str, lost[:NAMED]))
+            findings.append(
+                Finding("missing", split, True, message, len(lost), names, None if own else reason)
+            )
+    return findings
 
 
 def _summarise(

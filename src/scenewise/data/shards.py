@@ -182,6 +182,11 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
 def _opened(url: str) -> Iterator[IO[bytes]]:
     try:
         file = fsspec.open(url, "rb").open()
+    except FileNotFoundError:
+        raise UserError(
+            f"cannot open '{url}': there is none; check the address, or write shards with "
+            "'scenewise prepare FORMAT ROOT --shards N --out DIR'"
+        ) from None
     except Exception as error:  # every file system has errors of its own
         reason = str(error) or type(error).__name__
         raise UserError(f"cannot open '{url}' ({reason}); check the address") from error

@@ -121,6 +121,9 @@ class RunFolder(Callback):
             split = data.test_split if stage == "test" else stage
             about["data"] = {"format": data.format, "split": split}
             about["data"] |= data_revision(data.dataset(split))
+            limit = getattr(trainer, f"limit_{stage}_batches")
+            if limit != 1.0:  # a part of the split was scored, not all of it
+                about["data"]["limit_batches"] = limit
         told = {stage: _without_nan(found), "about": about}
         write_json(self.folder / "metrics.json", told)
         write_text(self.folder / "confusion.csv", matrix_csv(self.matrix, task.classes))

@@ -169,6 +169,7 @@ def _find(root: Path, split: str) -> tuple[list[Path], list[Path]]:
     labels, ending = f"{split}annot", ""
     if (root / f"{split}_labels").is_dir():
         labels, ending = f"{split}_labels", "_L"
-    find_base(root, "CamVid", [split, labels])
+    others = f"'{split}_labels', nor '701_StillsRaw_full' with 'LabeledApproved_full'"
+    find_base(root, "CamVid", [split, labels], instead=others)
     images = list_files(root / split, "*.png")
     return images, [root / labels / f"{path.stem}{ending}.png" for path in images]

@@ -261,7 +261,8 @@ def _find(root: str | os.PathLike[str], split: str) -> tuple[list[Path], list[Pa
         ),
         f"annotations/{part}",
     )
-    base = find_base(root, "COCO-Stuff", [pictures, labels], [".", "dataset"])
+    others = f"'stuffthingmaps/{part}', nor the 'imageLists' of COCO-Stuff 10k"
+    base = find_base(root, "COCO-Stuff", [pictures, labels], [".", "dataset"], others)
     images = list_files(base / pictures, "*.jpg")
     return images, [base / labels / f"{path.stem}.png" for path in images]
 

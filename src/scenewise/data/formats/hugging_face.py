@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -126,6 +127,8 @@ def _library() -> Any:
         raise UserError(
             "this format needs the library 'datasets'; run: pip install 'scenewise[hf]'"
         ) from None
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     return datasets
 
 

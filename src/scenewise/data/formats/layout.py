@@ -1,15 +1,19 @@
 """Where the files of a published data set lie, and plain words when they do not lie there."""
 
 import os
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+from scenewise.data.missing import missing, refuse
 from scenewise.errors import UserError
 
 
 def find_base(
-    root: str | os.PathLike[str], what: str, needs: Sequence[str], under: Sequence[str] = (".",)
+    root: str | os.PathLike[str],
+    what: str,
+    needs: Sequence[str],
+    under: Sequence[str] = (".",),
+    instead: str = "",
 ) -> Path:
     """The first folder of ``root/under[0]``, ``root/under[1]``, ... that holds all of ``needs``.
 
@@ -18,6 +22,7 @@ def find_base(
         what: name of the data set, for the message.
         needs: folders or files, relative to the folder that is looked for.
         under: where that folder may lie, relative to ``root``.
+        instead: what other layouts need, for the message.
 
     Raises:
         UserError: nowhere all of them; says what was looked for, where, and what is missing.
@@ -27,11 +32,12 @@ def find_base(
         if all((place / need).exists() for need in needs):
             return place
     best = max(places, key=lambda place: sum((place / need).exists() for need in needs))
-    missing = ", ".join(f"'{best / need}'" for need in needs if not (best / need).exists())
+    lost = ", ".join(f"'{best / need}'" for need in needs if not (best / need).exists())
     others = ", ".join(f"'{place}'" for place in places if place != best)
     also = f" (looked for the same in {others})" if others else ""
+    also += f", nor {instead}" if instead else ""
     raise UserError(
-        f"no {what} in '{root}': {missing} not found{also}; {_holds(Path(root))}; give the folder "
+        f"no {what} in '{root}': {lost} not found{also}; {_holds(Path(root))}; give the folder "
         "into which the publisher's archives were extracted"
     )
 
@@ -46,10 +52,10 @@ def check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> Non
     if not images:
         raise UserError(f"no picture found for {what}; was the archive of pictures extracted?")
     for kind, files in (("pictures", images), ("labels", masks)):
-        lost = _missing(files)
+        lost = missing(files)
         if lost:
             some = ", ".join(f"'{path.name}'" for path in lost[:3])
-            raise UserError(
+            refuse(
                 f"{len(lost)} of {len(files)} {kind} of {what} are missing, the first are {some} "
                 f"in '{lost[0].parent}'; was the archive extracted whole? extract it again"
             )
@@ -74,15 +80,6 @@ def read_names(path: Path) -> list[str]:
 def list_files(folder: Path, pattern: str) -> list[Path]:
     """The files of ``folder`` that match, in order of their names, without hidden ones."""
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
-
-
-def _missing(files: Sequence[Path]) -> list[Path]:
-    """Those that do not exist; every folder is listed once."""
-    by_folder: dict[Path, set[str]] = defaultdict(set)
-    for folder in {path.parent for path in files}:
-        if folder.is_dir():
-            by_folder[folder] = set(os.listdir(folder))
-    return [path for path in files if path.name not in by_folder[path.parent]]
 
 
 def _holds(root: Path) -> str:
