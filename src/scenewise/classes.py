@@ -19,7 +19,11 @@ class Classes:
         ignore_index: the id of pixels that count neither in the loss nor in a metric.
 
     Raises:
-        UserError: no class, more than 256, or not one colour for each name.
+        UserError: no class, more than 256, not one colour for each name, a number outside 0..255,
+            or a name with line ends or other characters that cannot be printed.
+
+    A class whose id is ``ignore_index`` counts as little as unlabelled pixels do. Masks have one
+    byte a pixel, so of 256 classes one is ignored.
 
     >>> street = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
     >>> len(street), street.names[1], street.ignore_index
@@ -39,6 +43,15 @@ class Classes:
             raise UserError(
                 f"{len(self.names)} class names but {len(self.colors)} colours; give one colour "
                 "for each class"
+            )
+
+        numbers = [self.ignore_index, *(channel for color in self.colors for channel in color)]
+        if not all(0 <= number <= 255 for number in numbers):
+            raise UserError("colours and ignore_index are numbers from 0 to 255; correct them")
+        odd = [name for name in self.names if not name.isprintable()]
+        if odd:
+            raise UserError(
+                f"class name {odd[0]!r} holds characters that no screen shows; rename it"
             )
 
     def __len__(self) -> int:

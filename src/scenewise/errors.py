@@ -1,5 +1,7 @@
 """The one exception a user can cause."""
 
+import re
+
 
 class UserError(Exception):
     """Bad input, told in one sentence: what is wrong, where, and what to do.
@@ -9,4 +11,14 @@ class UserError(Exception):
     >>> raise UserError("no such model folder: 'x'; give the folder that fit wrote")
     Traceback (most recent call last):
     scenewise.errors.UserError: no such model folder: 'x'; give the folder that fit wrote
+
+    What stands in a stranger's file may be in the sentence: line ends become spaces, and characters
+    that steer a terminal are spelt out.
+
+    >>> print(UserError("no class 'a" + chr(10) + "b" + chr(27) + "'"))
+    no class 'a b\\x1b'
     """
+
+    def __init__(self, sentence: str) -> None:
+        one_line = re.sub(r"\s*[\r\n]\s*", " ", sentence)
+        super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in one_line))

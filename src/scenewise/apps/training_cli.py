@@ -19,6 +19,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from rich.console import Console
 
 from scenewise.apps.before_fit import check_labels, forecast
+from scenewise.apps.declared import check_declared
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import Segmenter
@@ -101,6 +102,7 @@ class SegmentationCLI(LightningCLI):
         """Parse, and refuse a file that is no checkpoint before anything else reads it."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        check_declared(config)
         if config.ckpt_path == "last":
             name = config.name or config.model.network
             folder = Path(config.trainer.default_root_dir or "runs") / name

@@ -71,7 +71,7 @@ class ObjectAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         size = x.shape[2:]
-        x = max_pool2d(x, self.pool) if self.pool > 1 else x
+        x = _pooled(x, self.pool)
         query = self.query(x)
         key = query if self.key is None else self.key(x)
         context: Tensor = self.out(self._gather(query, key, self.value(x)))
@@ -99,7 +99,7 @@ class ObjectAttention(nn.Module):
         """
         if at is not None:
             pixel(x, at)
-        x = max_pool2d(x, self.pool) if self.pool > 1 else x
+        x = _pooled(x, self.pool)
         height, width = x.shape[2:]
         tile = _tile_of_each_pixel(height, width, self.tiles).to(x.device)
         own, queries = tile.flatten(), x
@@ -112,6 +112,15 @@ class ObjectAttention(nn.Module):
             energy = energy.masked_fill(own[:, None] != tile.flatten(), float("-inf"))
             weights: Tensor = energy.softmax(-1)
         return weights if at is None else weights.view(-1, height, width)
+
+
+def _pooled(x: Tensor, pool: int) -> Tensor:
+    """Max-pooled by ``pool``; a side that is shorter becomes one pixel."""
+    if pool == 1:
+        return x
+    if torch.compiler.is_compiling():  # sizes are symbols there
+        return max_pool2d(x, pool)
+    return max_pool2d(x, (min(pool, x.shape[2]), min(pool, x.shape[3])))
 
 
 class BaseOC(nn.Module):

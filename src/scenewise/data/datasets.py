@@ -1,6 +1,5 @@
 """The one skeleton of every data set, and people's own pictures in folders."""
 
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -20,6 +19,7 @@ from scenewise.classes import Classes, distinct_colors
 from scenewise.data.images import SUFFIXES, read_image, read_mask
 from scenewise.data.missing import missing, refuse
 from scenewise.errors import UserError
+from scenewise.files import parse_json
 
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
 
@@ -201,7 +201,7 @@ def read_classes(path: str | os.PathLike[str]) -> Classes:
         UserError: the file is missing, is no JSON of these forms, or lists no class.
     """
     try:
-        return _parse_classes(json.loads(Path(path).read_text(encoding="utf-8")))
+        return _parse_classes(parse_json(Path(path).read_bytes()))
     except FileNotFoundError as error:
         raise UserError(f"no such class list: '{path}'; check the path") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:

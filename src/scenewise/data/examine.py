@@ -10,7 +10,7 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
-from scenewise.data.images import read_image
+from scenewise.data.images import KINDS, read_image
 from scenewise.errors import UserError
 
 ORIENTATION = 0x0112  # EXIF tag
@@ -88,7 +88,7 @@ def _judge(
 def raw_ids(path: Path) -> Tensor | None:
     """(256,) pixels of each id as stored in a picture of one channel, else ``None``."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=KINDS) as picture:
             if picture.mode not in ("L", "P", "1"):
                 return None
             ids = np.asarray(picture).astype(np.int64)
@@ -99,12 +99,12 @@ def raw_ids(path: Path) -> Tensor | None:
 
 def _channels(path: Path) -> int:
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=KINDS) as picture:
             return len(picture.getbands())
     except Exception:  # the error of the reader is told, this only adds to it
         return 0
 
 
 def _turned(path: Path) -> bool:
-    with Image.open(path) as picture:
+    with Image.open(path, formats=KINDS) as picture:
         return bool(picture.getexif().get(ORIENTATION, 1) != 1)

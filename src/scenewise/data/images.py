@@ -21,15 +21,18 @@ except ImportError:
 Path = str | os.PathLike[str]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ORIENTATION = 0x0112  # the EXIF tag
-# parts of a PNG that may hold it, or make a colour transparent
-_SPECIAL_CHUNKS = {b"eXIf", b"tEXt", b"zTXt", b"iTXt", b"tRNS"}
+# What is opened, whatever a file is called. PIL knows kinds that start other programs (EPS).
+KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+# Parts of a PNG that mean nothing here; others may turn it, unpack to much, or start an animation.
+_PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"sBIT"}
 _PNG_GREY, _PNG_RGB = 0, 2
 
 
 def read_image(path: Path) -> Tensor:
     """The picture in file ``path``: (3, H, W), uint8, RGB, turned as its EXIF orientation says.
 
-    Grey and CMYK are converted, transparency is dropped, 16 bits are cut to the upper 8. The
+    What the file holds decides, not its name. Grey and CMYK are converted, transparency is dropped,
+    16 bits are cut to the upper 8, of an animation the first picture is taken. The
     tensor may be a view of rows of (red, green, blue) triples, which is how decoders give it.
 
     Raises:
@@ -56,13 +59,13 @@ def _to_image(picture: Image.Image, content: bytes) -> Tensor:
 
 
 def _is_plain_png(content: bytes, color: int) -> bool:
-    """Whether it has 8 bits and this kind of colour, no interlacing and no special chunk."""
+    """Whether it has 8 bits and this kind of colour, no interlacing and plain chunks alone."""
     if content[24:29] != bytes([8, color, 0, 0, 0]):
         return False
     chunk = 8
     while chunk + 8 <= len(content):
         length, name = struct.unpack_from(">I4s", content, chunk)
-        if name in _SPECIAL_CHUNKS:
+        if name not in _PLAIN_CHUNKS:
             return False
         chunk += 12 + length
     return True
@@ -109,7 +112,7 @@ def decode_mask(content: bytes, path: Path) -> Tensor:
     """:func:`read_mask` of a file's ``content``; errors name ``path``."""
 
     def convert(picture: Image.Image) -> Tensor:
-        with Image.open(io.BytesIO(content)) as again:
+        with Image.open(io.BytesIO(content), formats=KINDS) as again:
             again.verify()  # the decoder does not check the last bytes of a PNG
         if pyspng and picture.format == "PNG" and _is_plain_png(content, _PNG_GREY):
             return torch.from_numpy(pyspng.load(content))
@@ -157,7 +160,7 @@ def _decode(
     content: bytes, path: Path, what: str, convert: Callable[[Image.Image], Tensor]
 ) -> Tensor:
     try:
-        with Image.open(io.BytesIO(content)) as picture:
+        with Image.open(io.BytesIO(content), formats=KINDS) as picture:
             return convert(picture)
     except UserError as error:
         if os.fspath(path) in str(error):

@@ -12,7 +12,7 @@ from PIL import Image
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, SegmentationDataset, read_classes
 from scenewise.errors import UserError
-from scenewise.files import atomic_write, write_json
+from scenewise.files import atomic_write, inside, write_json
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
@@ -62,7 +62,7 @@ def _job(dataset: SegmentationDataset, target: Path, split: str) -> Callable[[in
 
 def _write_pair(dataset: SegmentationDataset, index: int, target: Path, split: str) -> None:
     name = dataset.names[index]
-    mask_path = target / "masks" / split / f"{name}.png"
+    mask_path = inside(target / "masks" / split, f"{name}.png")
     if mask_path.exists():
         return
     image, mask = dataset.read(index)

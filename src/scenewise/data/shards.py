@@ -6,7 +6,6 @@ pictures and the classes. Nothing in them is executed or unpickled.
 """
 
 import io
-import json
 import tarfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,11 +23,12 @@ from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, SegmentationDataset, Transform, check_pair
 from scenewise.data.images import decode_image, decode_mask
 from scenewise.errors import UserError
-from scenewise.files import atomic_write, write_json
+from scenewise.files import atomic_write, parse_json, write_json
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 INDEX = "index.json"
 MASK = ".mask.png"
+LARGEST = 2**30  # bytes of a picture
 
 
 class Encoded(NamedTuple):
@@ -104,13 +104,20 @@ def read_index(root: str) -> tuple[Classes, dict[str, dict[str, list[str]]]]:
     with _opened(url) as file:
         content = file.read()
     try:
-        value = json.loads(content)
+        value = parse_json(content)
         splits = {
             str(split): {str(name): [str(n) for n in names] for name, names in shards.items()}
             for split, shards in value["splits"].items()
         }
         classes = Classes.from_dict(value["classes"])
-    except (ValueError, KeyError, TypeError, AttributeError, UserError) as error:
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+        UserError,
+    ) as error:
         raise UserError(
             f"'{url}' is no index of shards ({error!r}); write it with scenewise prepare --shards"
         ) from error
@@ -156,8 +163,10 @@ def _pairs(tar: tarfile.TarFile) -> Iterator[tuple[_Member, _Member]]:
     image: tarfile.TarInfo | None = None
     content = b""
     for member in tar:
-        if not member.isfile():
+        if not member.isfile() or member.issparse():
             raise ValueError(f"'{member.name}' is no file")
+        if member.size > LARGEST:
+            raise ValueError(f"'{member.name}' is said to have {member.size:,} bytes")
         if image is None:
             image, content = member, _read(tar, member)
         elif member.name.removesuffix(MASK) == image.name.rpartition(".")[0]:

@@ -6,6 +6,7 @@ from typing import Any
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.exports.program import Postprocess
+from scenewise.files import parse_json
 from scenewise.models import Segmenter
 from scenewise.models.checkpoints import model_config
 from scenewise.models.segmenter import Preprocessing
@@ -55,12 +56,12 @@ def surroundings(told: Facts, file: object) -> dict[str, Any]:
     """
     try:
         found = {
-            "classes": Classes.from_dict(json.loads(told["classes"])),
-            "preprocessing": Preprocessing.from_dict(json.loads(told["preprocessing"])),
-            "align_corners": bool(json.loads(told["align_corners"])),
+            "classes": Classes.from_dict(parse_json(told["classes"].encode())),
+            "preprocessing": Preprocessing.from_dict(parse_json(told["preprocessing"].encode())),
+            "align_corners": bool(parse_json(told["align_corners"].encode())),
         }
         postprocess = told["postprocess"]
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UserError) as error:
         raise UserError(
             f"'{file}' does not tell its classes and preprocessing ({error!r}); give a file that "
             "scenewise export wrote"

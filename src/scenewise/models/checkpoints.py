@@ -1,16 +1,16 @@
 """Models on disk: a folder with ``config.json`` and ``model.safetensors``."""
 
-import json
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 import scenewise
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.files import atomic_write, write_json
+from scenewise.files import atomic_write, parse_json, write_json
 from scenewise.models.convert import convert
 from scenewise.models.segmenter import Preprocessing, Segmenter
 from scenewise.models.weights import read_file
@@ -18,6 +18,12 @@ from scenewise.models.zoo import create_model
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+
+# Arguments of create_model that a configuration may not hold, and the types of those that it may.
+_NOT_TAKEN = {"classes", "num_classes", "pretrained", "backbone_weights"}
+_KINDS = {"name": str, "variant": str, "backbone": str, "output_stride": int} | dict.fromkeys(
+    ("contract_dilation", "ceil_pool", "auxiliary", "align_corners"), bool
+)
 
 
 def save_model(model: Segmenter, folder: str | Path) -> None:
@@ -61,6 +67,9 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
         _load_strictly(into, converted.state_dict(), path)
         return into.eval()
     config, tensors = _read(Path(path))
+    if into is None:
+        with torch.device("meta"):  # no memory: what a stranger's configuration asks for is unknown
+            _check_fit(build_model(config, path), tensors, path)
     model = into if into is not None else build_model(config, path)
     _load_strictly(model, tensors, path)
     return model.eval()
@@ -88,13 +97,27 @@ def build_model(config: dict[str, Any], source: str | Path) -> Segmenter:
     try:
         classes = Classes.from_dict(config["classes"])
         preprocessing = Preprocessing.from_dict(config["preprocessing"])
-        options = {**recipe, "classes": classes, "pretrained": False}
-        model = create_model(options.pop("name"), **options)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"the configuration of '{source}' is damaged: {error!r}") from error
+        model = create_model(**_options(recipe), classes=classes, pretrained=False)
+    except Exception as error:  # what odd values raise in a network has no end
+        reason = error if isinstance(error, UserError) else repr(error)
+        raise UserError(
+            f"the configuration of '{source}' is damaged: {reason}; restore the file"
+        ) from error
     model.preprocessing = preprocessing
     model.source = config.get("source")
     return model
+
+
+def _options(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The recipe, if it is one: no file of weights, no download, switches that are switches."""
+    given = sorted(_NOT_TAKEN & recipe.keys())
+    if given:
+        raise ValueError(f"{given[0]} is no part of a recipe")
+    for name, kind in _KINDS.items():
+        value = recipe.get(name)
+        if value is not None and type(value) is not kind:
+            raise TypeError(f"{name} is {value!r}")
+    return recipe
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -102,18 +125,19 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         content = read_file(path)
         if "scenewise" not in content:
             raise UserError(f"'{path}' is no checkpoint of Scenewise; give one that fit wrote")
+        config, state = content["scenewise"], content.get("state_dict")
+        if not isinstance(config, dict) or not isinstance(state, dict):
+            raise UserError(f"'{path}' is damaged; fetch it again, or take an older checkpoint")
         prefix = "model."
-        state = content["state_dict"]
-        return content["scenewise"], {
-            k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)
-        }
+        named = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+        return config, {k.removeprefix(prefix): named[k] for k in named if k.startswith(prefix)}
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
         raise UserError(
             f"no model in '{path}'; give a folder that holds {CONFIG} and {WEIGHTS}, a .ckpt, or a "
             "public checkpoint"
         )
     try:
-        config = json.loads((path / CONFIG).read_text(encoding="utf-8"))
+        config = parse_json((path / CONFIG).read_bytes())
     except ValueError as error:
         raise UserError(f"'{path / CONFIG}' is no JSON: {error}; restore the file") from error
     if not isinstance(config, dict):
@@ -122,6 +146,14 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _load_strictly(model: Segmenter, tensors: dict[str, Tensor], source: str | Path) -> None:
+    _check_fit(model, tensors, source)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:  # sparse tensors, for example
+        raise UserError(f"'{source}' holds other weights than numbers; fetch it again") from error
+
+
+def _check_fit(model: Segmenter, tensors: dict[str, Tensor], source: str | Path) -> None:
     wanted = model.state_dict()
     missing = [k for k in wanted if k not in tensors]
     unknown = [k for k in tensors if k not in wanted]
@@ -137,4 +169,3 @@ def _load_strictly(model: Segmenter, tensors: dict[str, Tensor], source: str | P
             f"'{source}' holds another network's weights: {'; '.join(told)}; load it with the "
             "network it was made for"
         )
-    model.load_state_dict(tensors)

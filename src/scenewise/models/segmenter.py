@@ -1,5 +1,6 @@
 """The network: backbone, head, and what must travel with the weights."""
 
+import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -73,7 +74,12 @@ class Preprocessing:
         if order not in ("RGB", "BGR"):
             raise ValueError(f"channel_order is 'RGB' or 'BGR', not {order!r}")
         mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
-        return cls(mean, std, order, float(value["value_range"]))
+        value_range = float(value["value_range"])
+        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)):
+            raise ValueError(f"mean {mean} and std {std} are three numbers each")
+        if not all(0 < number < math.inf for number in (*std, value_range)):
+            raise ValueError(f"std {std} and value_range {value_range} are above 0")
+        return cls(mean, std, order, value_range)
 
 
 class Segmenter(nn.Module):

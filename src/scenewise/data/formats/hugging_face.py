@@ -1,6 +1,5 @@
 """Data sets of the Hugging Face ``datasets`` library: on the hub, or in a folder on disk."""
 
-import json
 import logging
 import os
 import sys
@@ -16,6 +15,7 @@ from scenewise.classes import Classes, distinct_colors
 from scenewise.data.datasets import SegmentationDataset, Transform, check_ids, read_classes
 from scenewise.data.images import to_ids, to_rgb
 from scenewise.errors import UserError
+from scenewise.files import parse_json
 
 _SPLITS = {"train": ("train", "training"), "val": ("validation", "val", "valid", "dev")}
 _PICTURES = ("image", "pixel_values", "img", "picture")
@@ -189,7 +189,7 @@ def _classes(source: str) -> Classes | None:
 
 def _from_id2label(path: Path) -> Classes:
     try:
-        content = {int(k): str(v) for k, v in json.loads(path.read_text("utf-8")).items()}
+        content = {int(k): str(v) for k, v in parse_json(path.read_bytes()).items()}
         content.pop(255, None)
         names = tuple(content[k] for k in range(len(content)))
     except (OSError, ValueError, KeyError, AttributeError) as error:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Color
-from scenewise.data.images import read_image
+from scenewise.data.images import KINDS, read_image
 from scenewise.errors import UserError
 
 UNKNOWN = 254  # a class id that no data set here reaches
@@ -109,7 +109,7 @@ def read_colors(path: Path, table: Table, expected: str) -> Tensor:
 def is_color(path: Path) -> bool:
     """Whether a file is a readable picture with three or four channels."""
     try:
-        with Image.open(path) as picture:
+        with Image.open(path, formats=KINDS) as picture:
             return picture.mode in ("RGB", "RGBA")
     except Exception:  # the reader that comes next says what is wrong with the file
         return False

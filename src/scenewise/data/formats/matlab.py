@@ -23,7 +23,8 @@ _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"
 }
 _MATRIX, _COMPRESSED = 14, 15
 _CELL, _STRUCT, _NUMBERS = 1, 2, range(6, 16)
-_LARGEST = 2**28  # bytes that one compressed variable may grow to
+_MOST, _DEEPEST = 4096, 8  # parts of a matrix or a file, cells within cells
+_LARGEST = 2**28  # bytes that the compressed variables of a file may grow to
 
 
 @dataclass(frozen=True)
@@ -54,11 +55,14 @@ def read_mat(path: Path) -> dict[str, Variable]:
     order = {b"IM": "<", b"MI": ">"}.get(data[126:128], "")
     if not order:
         raise UserError(f"label '{path}' is no MATLAB file; extract the archive again")
-    variables = {}
+    variables, room = {}, _LARGEST
     try:
         for kind, content in _elements(data[128:], order):
             if kind == _COMPRESSED:
-                unpacked = zlib.decompressobj().decompress(content, _LARGEST)
+                unpacked = zlib.decompressobj().decompress(content, room)
+                room -= len(unpacked)
+                if room <= 0:
+                    raise ValueError(f"it unpacks to more than {_LARGEST:,} bytes")
                 kind, content = _elements(unpacked, order)[0]
             if kind == _MATRIX:
                 variable = _variable(content, order)
@@ -90,8 +94,11 @@ def id_map(variables: dict[str, Variable], path: Path, *fields: str) -> NDArray[
 
 def _elements(data: bytes, order: str) -> list[tuple[int, bytes]]:
     """Type and content of every element in ``data``."""
-    elements, at = [], 0
+    elements: list[tuple[int, bytes]] = []
+    at = 0
     while at + 8 <= len(data):
+        if len(elements) == _MOST:
+            raise ValueError(f"more than {_MOST} parts")
         kind, size = struct.unpack_from(f"{order}II", data, at)
         start = at + 8
         if kind >> 16:  # up to four bytes, packed into the tag
@@ -119,9 +126,11 @@ def _held(variable: Variable) -> list[tuple[int, bytes]]:
 
 
 def _enter(variable: Variable) -> Variable:
-    while variable.kind == _CELL:
+    for _ in range(_DEEPEST):
+        if variable.kind != _CELL:
+            return variable
         variable = _variable(_held(variable)[0][1], variable.order)
-    return variable
+    raise ValueError(f"more than {_DEEPEST} cells within cells")
 
 
 def _field(variable: Variable, name: str) -> Variable:

@@ -5,7 +5,6 @@ Wild", CVPR 2014. Classes stand in the order of their ids among the publisher's 
 most public code and weights; the publisher's own list of 59 has another order, which is mapped.
 """
 
-import json
 import os
 from collections import defaultdict
 from functools import lru_cache
@@ -24,6 +23,7 @@ from scenewise.data.formats.layout import check_pairs, find_base, read_names
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
+from scenewise.files import parse_json
 
 # The 59 classes with their ids among the 459 labels of the .mat files and of the JSON file.
 LABELS = {
@@ -110,6 +110,7 @@ _FROM_459 = id_table(
     ignored=[],
     size=460,
 )
+LARGEST = 2**24  # pixels of a picture in it
 _JSON = "trainval_merged.json"
 _SOURCES = ("59_context_labels", "SegmentationClassContext", "trainval", _JSON)
 
@@ -241,11 +242,15 @@ def json_mask(path: Path, name: str) -> Tensor:
     images, objects = _load_json(path, path.stat().st_mtime_ns)
     try:
         _, height, width = images[name]
-        ids = np.zeros((height, width), dtype=np.int64)
+        if not 0 < height * width <= LARGEST:
+            raise ValueError(f"a picture of {height} x {width} pixels")
+        ids = np.zeros((height, width), dtype=np.int32)
         for label, counts in objects[name]:
             ids[decode_rle(counts, height, width)] = label
-    except (KeyError, ValueError, MemoryError) as error:
-        raise UserError(f"the masks of '{name}' in '{path}' are broken ({error})") from error
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        raise UserError(
+            f"the masks of '{name}' in '{path}' are broken ({error}); download the file again"
+        ) from error
     return translate(ids, _FROM_459, path / name, "PASCAL-Context labels (0 to 459)")
 
 
@@ -257,7 +262,7 @@ Objects = dict[str, list[tuple[int, Any]]]
 def _load_json(path: Path, modified: int) -> tuple[Images, Objects]:
     """By picture: (phase, height, width), and (label, run lengths) of its objects."""
     try:
-        content = json.loads(path.read_bytes())
+        content = parse_json(path.read_bytes())
         by_id = {image["image_id"]: image for image in content["images"]}
         images = {
             Path(x["file_name"]).stem: (x["phase"], int(x["height"]), int(x["width"]))
@@ -267,7 +272,7 @@ def _load_json(path: Path, modified: int) -> tuple[Images, Objects]:
         for entry in content["annos_segmentation"]:
             name = Path(by_id[entry["image_id"]]["file_name"]).stem
             objects[name].append((int(entry["category_id"]), entry["segmentation"]["counts"]))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
         raise UserError(
             f"cannot read '{path}' ({type(error).__name__}: {error}); download the file again"
         ) from error

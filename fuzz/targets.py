@@ -1,0 +1,160 @@
+"""What is fuzzed: each target reads bytes as a file and may raise a UserError, nothing else."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from fuzz import seeds
+from fuzz.checksums import with_png_checksums, with_tar_checksums
+from scenewise.classes import Classes
+from scenewise.data.datasets import read_classes
+from scenewise.data.formats.matlab import id_map, read_mat
+from scenewise.data.formats.pascal_context import decode_rle, json_mask, json_names
+from scenewise.data.images import decode_image, decode_mask
+from scenewise.data.shards import ShardSet, read_shard
+from scenewise.errors import UserError
+from scenewise.models.checkpoints import load_model
+from scenewise.models.weights import read_tensors
+
+FOLDER = Path(tempfile.mkdtemp(prefix="scenewise-fuzz-"))
+
+
+class Target(NamedTuple):
+    """A reader, and files for it to begin with."""
+
+    read: Callable[[bytes], object]
+    seeds: Callable[[], list[bytes]]
+
+
+def picture(data: bytes) -> object:
+    """A picture, with the checksums of a PNG put right in every other one."""
+    if len(data) % 2:
+        data = with_png_checksums(data)
+    image = decode_image(data, "x.png")
+    assert image.ndim == 3
+    assert image.shape[0] == 3
+    assert image.dtype == torch.uint8
+    return image
+
+
+def mask(data: bytes) -> object:
+    """A mask, likewise."""
+    if len(data) % 2:
+        data = with_png_checksums(data)
+    ids = decode_mask(data, "x.png")
+    assert ids.ndim == 2
+    assert ids.dtype == torch.uint8
+    return ids
+
+
+def matlab(data: bytes) -> object:
+    """A map of ids in a MATLAB file, in each of the places where data sets keep it."""
+    path = _file("x.mat", data)
+    variables = read_mat(path)
+    for fields in (["S"], ["LabelMap"], ["GTcls", "Segmentation"]):
+        try:
+            assert id_map(variables, path, *fields).ndim == 2
+        except UserError as error:
+            _sentence(error)
+    return variables
+
+
+def classes(data: bytes) -> object:
+    """``classes.json``."""
+    return read_classes(_file("classes.json", data))
+
+
+def config(data: bytes) -> object:
+    """``config.json`` beside good weights."""
+    if not (FOLDER / "model.safetensors").exists():
+        _file("model.safetensors", seeds.weights())
+    _file("config.json", data)
+    return load_model(FOLDER)
+
+
+def safetensors(data: bytes) -> object:
+    """A file of weights."""
+    return read_tensors(_file("x.safetensors", data))
+
+
+def checkpoint(data: bytes) -> object:
+    """What ``torch.save`` wrote, today or years ago."""
+    return read_tensors(_file("x.pth", data))
+
+
+def unpickled(data: bytes) -> object:
+    """The pickle inside a good archive of ``torch.save``."""
+    return read_tensors(_file("y.pth", seeds.archive(data)))
+
+
+def index(data: bytes) -> object:
+    """``index.json`` of shards."""
+    return ShardSet(_file("index.json", data).parent, "train")
+
+
+def shard(data: bytes) -> object:
+    """A shard, with the checksums of its headers put right in every other one."""
+    if len(data) % 2:
+        data = with_tar_checksums(data)
+    path = str(_file("x.tar", data))
+    return [read_all(path), read_all(path, 0, 1)]
+
+
+def read_all(path: str, *span: int) -> int:
+    """Bytes of the samples of a shard that is said to hold two."""
+    return sum(len(x.image) + len(x.mask) for x in read_shard(path, 2, *span))
+
+
+def annotations(data: bytes) -> object:
+    """PASCAL-Context's JSON file of masks."""
+    path = _file("trainval_merged.json", data)
+    return [json_mask(path, name) for name in json_names(path, "trainval")]
+
+
+def run_lengths(data: bytes) -> object:
+    """COCO's compressed run lengths, which may raise a ValueError."""
+    try:
+        return decode_rle(data, 5, 7)
+    except ValueError:
+        return None
+
+
+TARGETS = {
+    "picture": Target(picture, seeds.pictures),
+    "mask": Target(mask, seeds.pictures),
+    "matlab": Target(matlab, seeds.matlab),
+    "classes": Target(classes, lambda: [json.dumps(Classes.numbered(3).to_dict()).encode()]),
+    "config": Target(config, seeds.configs),
+    "safetensors": Target(safetensors, seeds.tensors),
+    "checkpoint": Target(checkpoint, seeds.checkpoints),
+    "unpickled": Target(unpickled, seeds.pickles),
+    "index": Target(index, seeds.indices),
+    "shard": Target(shard, seeds.shards),
+    "annotations": Target(annotations, seeds.annotations),
+    "run_lengths": Target(run_lengths, lambda: [b"13", b"n0c0"]),
+}
+
+
+def attempt(name: str, data: bytes) -> bool:
+    """Whether the target takes ``data``; False if it refuses in one sentence."""
+    try:
+        TARGETS[name].read(data)
+    except UserError as error:
+        _sentence(error)
+        return False
+    return True
+
+
+def _sentence(error: UserError) -> None:
+    assert str(error), "an empty message"
+    assert "\n" not in str(error), f"more than one line: {error}"
+
+
+def _file(name: str, data: bytes) -> Path:
+    path = FOLDER / name
+    path.write_bytes(data)
+    return path
