@@ -122,7 +122,7 @@ class RunFolder(Callback):
             about["data"] = {"format": data.format, "split": split}
             about["data"] |= data_revision(data.dataset(split))
             limit = getattr(trainer, f"limit_{stage}_batches")
-            if limit != 1.0:  # a part of the split was scored, not all of it
+            if isinstance(limit, int) or limit < 1:  # 1 is one batch, 1.0 all of them
                 about["data"]["limit_batches"] = limit
         told = {stage: _without_nan(found), "about": about}
         write_json(self.folder / "metrics.json", told)
