@@ -48,6 +48,15 @@ def browser() -> Iterator["Browser"]:
 @contextmanager
 def served(*models: Path, samples: Path | None = None, seconds: float = 120) -> Iterator[str]:
     """``scenewise app`` in a process of its own; yields its address."""
+    with running(*models, samples=samples, seconds=seconds) as (address, _):
+        yield address
+
+
+@contextmanager
+def running(
+    *models: Path, samples: Path | None = None, seconds: float = 120
+) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
+    """``scenewise app`` in a process of its own; yields its address and the process."""
     with socket.create_server(("127.0.0.1", 0)) as found:
         port = found.getsockname()[1]
     words = [word for model in models for word in ("--model", str(model))]
@@ -57,7 +66,7 @@ def served(*models: Path, samples: Path | None = None, seconds: float = 120) -> 
     address = f"http://127.0.0.1:{port}"
     try:
         _wait(address, process, time.monotonic() + seconds)
-        yield address
+        yield address, process
     finally:
         process.terminate()
         process.wait(30)

@@ -67,7 +67,7 @@ class FittingPredictor:
     def _fitted(self, work: Callable[[Predictor, Picture], Result], image: Picture) -> Result:
         picture = as_floats(image)
         last = self.side if picture[0].numel() >= self._too_many else None
-        sides = self._sides(size_of(picture), last)
+        sides = self.sides(size_of(picture), last)
         for side in sides:
             try:
                 result = work(self.predictor.in_windows(side) if side else self.predictor, picture)
@@ -80,8 +80,12 @@ class FittingPredictor:
             self._too_many = min(self._too_many, picture[0].numel())
         raise UserError(self._too_large(size_of(picture), sides[-1]))
 
-    def _sides(self, size: Size, last: int | None) -> list[int | None]:
-        """What to try, in order: None is what was wanted."""
+    def sides(self, size: Size, last: int | None = None) -> list[int | None]:
+        """What to try for a picture of ``size``, in order: None is what was wanted.
+
+        What cannot fit by the estimate is left out, unless nothing fits; with ``last``, windows
+        larger than that are left out too.
+        """
         smaller = (
             [] if self.predictor.published else list(smaller_sides(self.predictor.window, size))
         )

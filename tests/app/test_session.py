@@ -6,8 +6,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch._subclasses.fake_tensor import FakeTensor
 
+from scenewise import fallback
 from scenewise.apps.explorer import session as module
+from scenewise.apps.explorer.callbacks import greeting
 from scenewise.apps.explorer.session import (
     Box,
     Session,
@@ -158,7 +161,7 @@ class TestWindows:
     def test_attention_is_that_of_the_nearest_window(self, danet):
         session = Session("a", picture()).seen(danet, "fused", silent).marked(30, 3)
         view = session.viewed(danet, silent).looks["danet"].view
-        assert view.box == nearest_window((30, 3), (37, 53)) == Box(13, 0, 37, 24)
+        assert view.box == nearest_window((30, 3), (37, 53), 24) == Box(13, 0, 37, 24)
         with attention_maps(danet.model) as maps:
             Predictor(danet.model)(picture()[:, 13:37, 0:24])
         name = "head.position.1"
@@ -173,7 +176,7 @@ class TestWindows:
 
     def test_cover_every_pixel(self):
         seen = torch.zeros(37, 53)
-        for box in windows((37, 53)):
+        for box in windows((37, 53), 24):
             box.of(seen).fill_(1)
         assert seen.all()
 
@@ -252,3 +255,46 @@ def test_visitors_at_once_do_not_mix(danet):
             mine.view.maps.positions[name].before(), reference.view.maps.positions[name].before()
         )
     assert hooks(danet.model) == 0
+
+
+class TestShortMemory:
+    """The picture is 300 x 420; the backbone has memory for a window of 256 x 256."""
+
+    @pytest.fixture
+    def short(self, danet):
+        def look(layer, inputs):
+            if not isinstance(inputs[0], FakeTensor) and inputs[0][0, 0].numel() > 256 * 256:
+                raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+        handle = danet.model.backbone.register_forward_pre_hook(look)
+        yield danet
+        handle.remove()
+
+    def test_windows_are_taken(self, short):
+        before = hooks(short.model)
+        session = Session("a", picture(size=(300, 420))).seen(short, "fused", silent)
+        assert session.window == session.side == 256
+        expected = Predictor(short.model, window=256)(picture(size=(300, 420))).labels
+        assert torch.equal(session.looks["danet"].predictions["fused"].labels, expected.byte())
+        assert "The memory is short" in greeting(session)
+        assert "windows of 256 x 256" in greeting(session)
+        marked = session.marked(290, 3).viewed(short, silent)
+        assert marked.looks["danet"].view.box == Box(44, 0, 300, 256)
+        assert hooks(short.model) == before
+
+    def test_the_estimate_is_asked(self, danet, monkeypatch):
+        monkeypatch.setattr(fallback, "free_bytes", lambda device: 15e6)
+        session = Session("a", picture(size=(300, 420))).seen(danet, "fused", silent)
+        assert session.side == 256
+        assert Session("a", picture()).seen(danet, "fused", silent).side is None
+
+    def test_nothing_fits(self, danet):
+        def look(layer, inputs):
+            raise MemoryError
+
+        handle = danet.model.head.register_forward_pre_hook(look)
+        session = Session("a", picture(size=(300, 420)))
+        with pytest.raises(UserError, match="even in windows of 128 x 128; take a smaller"):
+            session.seen(danet, "fused", silent)
+        handle.remove()
+        assert session.seen(danet, "fused", silent).side is None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from scenewise.apps.explorer.callbacks import Explorer
+from scenewise.apps.explorer.guard import Guard
 from scenewise.apps.explorer.session import MAX_BYTES, Network
 from scenewise.apps.predict import best_device
 from scenewise.errors import UserError
@@ -66,15 +67,22 @@ def run(args: argparse.Namespace) -> None:
         host, port = sock.getsockname()[:2]
         address = f"[{host}]" if ":" in host else host
         Console(stderr=True).print(f"http://{address}:{port}  (Ctrl+C stops)", soft_wrap=True)
-        serve(application, sock)
+        serve(application, sock, args.host)
 
 
-def serve(application: "FastAPI", sock: socket.socket) -> None:
-    """Answer on ``sock`` until Ctrl+C."""
+def serve(application: "FastAPI", sock: socket.socket, host: str = "127.0.0.1") -> None:
+    """Answer on ``sock``, under the name ``host`` and its addresses, until Ctrl+C."""
     import uvicorn
 
+    from scenewise.apps.explorer.connections import CONNECTIONS, PromptProtocol
+
     config = uvicorn.Config(
-        with_policy(application), log_level="warning", ws="none", timeout_graceful_shutdown=2
+        with_policy(Guard(application, host)),
+        http=PromptProtocol,
+        ws="none",
+        log_level="error",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
     leave = server.handle_exit

@@ -23,7 +23,6 @@ from scenewise.apps.explorer.drawing import (
 from scenewise.apps.explorer.session import (
     FUSED,
     MAX_SECONDS,
-    WINDOW,
     Network,
     Session,
     Stopped,
@@ -148,10 +147,11 @@ def greeting(session: Session) -> str:
     """What to say about a new picture."""
     height, width = session.size
     told = f"{session.name}, {height} x {width} pixels."
-    if session.in_windows:
+    if session.window is not None:
+        why = "The memory is short" if session.side else "It is large"
         told += (
-            f" It is large, so it was predicted in {len(windows(session.size))} windows of "
-            f"{WINDOW} x {WINDOW}; attention reaches to the edge of a window."
+            f" {why}, so it was predicted in {len(windows(session.size, session.window))} windows "
+            f"of {session.window} x {session.window}; attention reaches to the edge of a window."
         )
     return told
 

@@ -45,6 +45,7 @@ def build_page(explorer: Explorer) -> gr.Blocks:
             PanelHandlers(explorer, parts, panel).connect()
         page.unload(handlers.stop)
     page.state_session_capacity = MAX_SESSIONS
+    page.queue(max_size=2 * MAX_SESSIONS)
     return page
 
 
@@ -170,15 +171,24 @@ class Handlers:
             answer |= self.draw(session, panel, choice, data, scene=True)
         return answer
 
+    def _narrowed(self, before: Session, after: Session) -> Data:
+        """A message where the memory was too short for the windows that were used before."""
+        return {} if before.side == after.side else {self.parts.message: told(greeting(after))}
+
     def _mark(self, data: Data, row: int, column: int, request: gr.Request) -> Data:
         p = self.parts
         choices = [
             on_click(self.explorer.networks[choice.network], choice)
             for choice in (panel.choice(data) for panel in p.panels)
         ]
-        session = self.explorer.panel(data[p.session], choices[0]).session.marked(row, column)
-        session = self.work(session, choices, request)
-        answer = {p.session: session, p.row: row, p.column: column}
+        before = self.explorer.panel(data[p.session], choices[0]).session.marked(row, column)
+        session = self.work(before, choices, request)
+        answer = {
+            p.session: session,
+            p.row: row,
+            p.column: column,
+            **self._narrowed(before, session),
+        }
         for panel, choice in zip(p.panels, choices, strict=True):
             answer |= self.draw(session, panel, choice, data, scene=False)
         return answer
@@ -258,6 +268,7 @@ class PanelHandlers(Handlers):
         self, choice: Choice, data: Data, request: gr.Request, progress: gr.Progress
     ) -> Data:
         p = self.parts
-        session = self.explorer.panel(data[p.session], choice).session
-        session = self.work(session, [choice], request, progress)
-        return {p.session: session, **self.draw(session, self.panel, choice, data, scene=True)}
+        before = self.explorer.panel(data[p.session], choice).session
+        session = self.work(before, [choice], request, progress)
+        drawn = self.draw(session, self.panel, choice, data, scene=True)
+        return {p.session: session, **drawn, **self._narrowed(before, session)}

@@ -17,7 +17,9 @@ from torch import Tensor, nn
 
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
+from scenewise.fallback import FittingPredictor, smaller_sides
 from scenewise.inference import Prediction, Predictor
+from scenewise.memory import ran_out
 from scenewise.models import Segmenter
 from scenewise.visualize import AttentionMaps, attention_maps, switched_off
 from scenewise.visualize.attention import Place
@@ -54,6 +56,11 @@ class Network:
         own = [hasattr(self.model.head, f"classify_{name}") for name in ("position", "channel")]
         whole = (FUSED, "position", "channel") if all(own) else (FUSED,)
         return (*whole, *(f"{WITHOUT}{name}" for name in self.maps.blocks()))
+
+    @cached_property
+    def fitting(self) -> FittingPredictor:
+        """Knows what fits into the memory; to be asked under the lock."""
+        return FittingPredictor(Predictor(self.model))
 
     @cached_property
     def maps(self) -> AttentionMaps:
@@ -105,12 +112,14 @@ class Session:
         picture: (3, H, W), uint8.
         at: the marked pixel (row, column).
         looks: by the name of the network.
+        side: of the windows, where memory was too short for the usual ones or for the whole.
     """
 
     name: str
     picture: Tensor
     at: Place | None = None
     looks: Mapping[str, Look] = field(default_factory=dict)
+    side: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
@@ -118,38 +127,77 @@ class Session:
         return self.picture.shape[1], self.picture.shape[2]
 
     @property
+    def window(self) -> int | None:
+        """Side of the windows in which the picture is predicted; None predicts it whole."""
+        large = self.size[0] * self.size[1] > WHOLE_PIXELS
+        return self.side or (WINDOW if large else None)
+
+    @property
     def in_windows(self) -> bool:
         """Whether the picture is too large to be predicted whole."""
-        return self.size[0] * self.size[1] > WHOLE_PIXELS
+        return self.window is not None
 
     def seen(self, network: Network, branch: str, tell: Tell) -> "Session":
-        """This session with the prediction of a branch of ``network``, made if it is not there."""
-        look = self.looks.get(network.name, Look({}, None))
-        if branch in look.predictions:
+        """This session with the prediction of a branch of ``network``, made if it is not there.
+
+        Where memory is too short, or by the estimate would be, in smaller windows.
+        """
+        if branch in self.looks.get(network.name, Look({}, None)).predictions:
             return self
-        window = WINDOW if self.in_windows else None
-        runs = len(windows(self.size)) if self.in_windows else 1
-        with _recording(network, runs, tell) as maps, only_branch(network.model, branch):
-            labels, confidence = Predictor(network.model, window=window)(self.picture)
-        found = {**look.predictions, branch: Prediction(labels.byte(), confidence)}
-        kept = self.in_windows or (branch.startswith(WITHOUT) and look.view is not None)
-        view = look.view if kept else _view(Box(0, 0, *self.size), maps)
-        return self._with(network, Look(found, view))
+        return self._fitting(network)._narrowing(lambda s: s._predicted(network, branch, tell))
 
     def viewed(self, network: Network, tell: Tell) -> "Session":
         """This session with the blocks of ``network`` recorded around the marked pixel.
 
         In windows, it is the one in whose middle the pixel is most nearly, run again if need be.
         """
+        return self._narrowing(lambda s: s._recorded(network, tell))
+
+    def _predicted(self, network: Network, branch: str, tell: Tell) -> "Session":
+        look = self.looks.get(network.name, Look({}, None))
+        runs = len(windows(self.size, self.window)) if self.window else 1
+        with _recording(network, runs, tell) as maps, only_branch(network.model, branch):
+            labels, confidence = Predictor(network.model, window=self.window)(self.picture)
+        found = {**look.predictions, branch: Prediction(labels.byte(), confidence)}
+        kept = self.in_windows or (branch.startswith(WITHOUT) and look.view is not None)
+        view = look.view if kept else _view(Box(0, 0, *self.size), maps)
+        return self._with(network, Look(found, view))
+
+    def _recorded(self, network: Network, tell: Tell) -> "Session":
         look = self.looks[network.name]
-        if not self.in_windows or self.at is None:
+        if self.window is None or self.at is None:
             return self
-        box = nearest_window(self.at, self.size)
+        box = nearest_window(self.at, self.size, self.window)
         if look.view is not None and look.view.box == box:
             return self
         with _recording(network, 1, tell) as maps:
             Predictor(network.model)(box.of(self.picture))
         return self._with(network, replace(look, view=_view(box, maps)))
+
+    def _fitting(self, network: Network) -> "Session":
+        """This session with smaller windows, if the estimate says that there is no other way."""
+        with network.lock:
+            sides = network.fitting.sides(self.size)
+        usual = self.window
+        small = [side for side in sides if side is not None and side < (usual or side + 1)]
+        fits = sides[0] is None or (usual is not None and usual >= sides[0])
+        return self if fits or not small else replace(self, side=small[0])
+
+    def _narrowing(self, step: "Callable[[Session], Session]") -> "Session":
+        """What ``step`` makes of this session; of one with smaller windows when memory runs out."""
+        session = self
+        window = None if self.window is None else pair(self.window)
+        for side in (self.side, *smaller_sides(window, self.size)):
+            session = replace(self, side=side)
+            try:
+                return step(session)
+            except Exception as error:
+                if not ran_out(error):
+                    raise
+        raise UserError(
+            f"the memory is too short for {self.size[0]} x {self.size[1]} pixels even in windows "
+            f"of {session.side} x {session.side}; take a smaller picture"
+        )
 
     def marked(self, row: int, column: int) -> "Session":
         """This session with another marked pixel.
@@ -199,21 +247,21 @@ def read_picture(path: Path, name: str) -> Tensor:
         raise UserError(f"'{name}' is damaged; {kinds}") from error
 
 
-def windows(size: tuple[int, int]) -> list[Box]:
-    """The windows in which a large picture is predicted.
+def windows(size: tuple[int, int], side: int) -> list[Box]:
+    """The windows of ``side`` pixels in which a picture is predicted.
 
-    >>> windows((700, 1300))
+    >>> windows((700, 1300), 768)
     [Box(top=0, left=0, bottom=700, right=768), Box(top=0, left=512, bottom=700, right=1280), ...]
     """
-    stride = two_thirds(pair(WINDOW))[0]
-    rows, columns = (intervals(length, WINDOW, stride) for length in size)
+    stride = two_thirds(pair(side))[0]
+    rows, columns = (intervals(length, side, stride) for length in size)
     return [Box(t, left, b, right) for t, b in rows for left, right in columns]
 
 
-def nearest_window(at: Place, size: tuple[int, int]) -> Box:
+def nearest_window(at: Place, size: tuple[int, int], side: int) -> Box:
     """The window in whose middle the pixel ``at`` is most nearly.
 
-    >>> nearest_window((300, 1000), (700, 1300))
+    >>> nearest_window((300, 1000), (700, 1300), 768)
     Box(top=0, left=532, bottom=700, right=1300)
     """
 
@@ -221,7 +269,7 @@ def nearest_window(at: Place, size: tuple[int, int]) -> Box:
         rows, columns = box.top + box.bottom, box.left + box.right
         return (2 * at[0] - rows) ** 2 + (2 * at[1] - columns) ** 2
 
-    return min(windows(size), key=distance)
+    return min(windows(size, side), key=distance)
 
 
 @contextmanager

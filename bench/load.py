@@ -1,0 +1,172 @@
+"""The page and ``scenewise predict`` under load: memory, latencies, and whether anything is stuck.
+
+    python -m bench.load app                   # four visitors, ten minutes
+    python -m bench.load predict --minutes 1
+
+Prints JSON. A small network, so that as many requests as possible go through. Memory is what the
+process has, averaged over the second minute (or sixth of the time) and over the last one.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from bench.browser import running
+from bench.siege import answers, resident
+from bench.visitor import Visitor
+from scenewise import create_model
+from scenewise.data import Scenes
+
+Memory = list[tuple[float, int]]  # seconds since the start, bytes
+SIZES = ((64, 192), (96, 128), (128, 256), (160, 160))
+THINK = 0.3  # seconds between a visitor's clicks
+
+
+def main() -> None:
+    """Load one of the two, and print."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("subject", choices=("app", "predict"))
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--visitors", type=int, default=4)
+    args = parser.parse_args()
+    seconds = 60 * args.minutes
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        torch.manual_seed(0)
+        create_model("danet", num_classes=5, backbone="tiny").save_pretrained(folder / "danet")
+        if args.subject == "app":
+            found = load_app(folder, seconds, args.visitors)
+        else:
+            found = load_predict(folder, seconds)
+    print(json.dumps({"subject": args.subject, "seconds": seconds, **found}, indent=2))
+
+
+def load_app(folder: Path, seconds: float, visitors: int) -> dict[str, Any]:
+    """Visitors take samples and click, each in a thread."""
+    times: dict[str, list[float]] = {"sample": [], "click": []}
+    errors: list[str] = []
+    with running(folder / "danet") as (address, process):
+        before = answers(address)
+        until = time.monotonic() + seconds
+        threads = [
+            threading.Thread(target=visit, args=(address, k, until, times, errors))
+            for k in range(visitors)
+        ]
+        for thread in threads:
+            thread.start()
+        memory = watch(process.pid, until, lambda: True)
+        for thread in threads:
+            thread.join(120)
+        return {
+            "visitors": visitors,
+            "errors": errors[:5],
+            "stuck_visitors": sum(thread.is_alive() for thread in threads),
+            "same_answers_after": answers(address) == before,
+            "milliseconds": {name: percentiles(found) for name, found in times.items()},
+            **growth(memory, seconds),
+        }
+
+
+def visit(
+    address: str, number: int, until: float, times: dict[str, list[float]], errors: list[str]
+) -> None:
+    """One visitor after another: a sample, ten clicks, gone."""
+    chance = np.random.default_rng(number)
+    while time.monotonic() < until:
+        try:
+            visitor = Visitor(address)
+            name = f"scene {chance.integers(6)}"
+            times["sample"].append(timed(lambda v=visitor, n=name: v.take(n)))  # type: ignore[misc]
+            for _ in range(10):
+                row, column = int(chance.integers(64)), int(chance.integers(192))
+                act = lambda v=visitor, r=row, c=column: v.pick(r, c)  # noqa: E731
+                times["click"].append(timed(act))
+                time.sleep(THINK)
+        except (OSError, RuntimeError) as error:
+            errors.append(repr(error))
+
+
+def load_predict(folder: Path, seconds: float) -> dict[str, Any]:
+    """One process over a folder that it cannot finish."""
+    pictures, out = folder / "pictures", folder / "out"
+    pictures.mkdir()
+    count = int(100 * seconds)
+    for number in range(count):
+        path, first = pictures / f"{number:06}.png", pictures / f"{number % 24:06}.png"
+        if number < 24:
+            image, _ = Scenes(1, size=SIZES[number % len(SIZES)], seed=number).read(0)
+            Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
+        else:
+            os.link(first, path)
+    words = ["predict", str(pictures), "--model", str(folder / "danet"), "--out", str(out)]
+    command = [sys.executable, "-m", "scenewise", *words, "--device", "cpu"]
+    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=one_thread)
+    until = time.monotonic() + seconds
+    memory = watch(process.pid, until, lambda: process.poll() is None)
+    ended = process.poll()
+    process.kill()
+    process.wait()
+    written = sorted(file.stat().st_mtime for file in (out / "labels").glob("[!.]*.png"))
+    steps = [after - before for before, after in pairwise(written)]
+    return {
+        "ended_early": ended,
+        "pictures": len(written),
+        "seconds_since_the_last_picture": round(time.time() - written[-1], 1),
+        "milliseconds": {"picture": percentiles(steps)},
+        **growth(memory, seconds),
+    }
+
+
+def watch(pid: int, until: float, goes_on: Callable[[], bool]) -> Memory:
+    """The memory of a process, every half second."""
+    start, found = time.monotonic(), []
+    while time.monotonic() < until and goes_on():
+        found.append((time.monotonic() - start, resident(pid)))
+        time.sleep(0.5)
+    return found
+
+
+def growth(memory: Memory, seconds: float) -> dict[str, Any]:
+    """Memory early and late, and by how much it grew."""
+    span = min(60.0, seconds / 6)
+    early = statistics.mean(size for at, size in memory if span <= at < 2 * span)
+    late = statistics.mean(size for at, size in memory if at >= memory[-1][0] - span)
+    return {
+        "memory_early_mb": round(early / 1e6, 1),
+        "memory_late_mb": round(late / 1e6, 1),
+        "memory_most_mb": round(max(size for _, size in memory) / 1e6, 1),
+        "growth_percent": round(100 * (late / early - 1), 2),
+    }
+
+
+def percentiles(times: Sequence[float]) -> dict[str, float]:
+    """Number of times, and some of their percentiles in milliseconds."""
+    names = {"median": 50, "p95": 95, "p99": 99, "most": 100}
+    found = {name: round(1000 * float(np.percentile(times, at)), 1) for name, at in names.items()}
+    return {"count": len(times), **found}
+
+
+def timed(act: Callable[[], object]) -> float:
+    """Seconds that ``act`` takes."""
+    start = time.perf_counter()
+    act()
+    return time.perf_counter() - start
+
+
+if __name__ == "__main__":
+    main()
