@@ -127,6 +127,19 @@ def test_a_folder_that_cannot_be_written(tree: Path, capsys: pytest.CaptureFixtu
     assert (tree.parent / "taken").read_text() == "a file, not a folder"
 
 
+def test_an_operation_without_a_deterministic_form_is_told() -> None:
+    """On GPUs PyTorch has none for the cross-entropy over pixels; here one that CPUs lack."""
+    torch.use_deterministic_algorithms(True)
+    try:
+        with pytest.raises(RuntimeError) as error:
+            torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    told = sentence(error.value)
+    assert told is not None
+    assert told.startswith("put_ has no deterministic form on this device; give --trainer")
+
+
 def test_other_errors_of_the_system_are_no_sentence() -> None:
     assert sentence(OSError(errno.EIO, "Input/output error")) is None
     told = sentence(PermissionError(errno.EACCES, "Permission denied", "runs/danet"))

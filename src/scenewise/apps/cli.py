@@ -103,6 +103,11 @@ def sentence(error: Exception) -> str | None:
         error
     ):
         return " ".join(getattr(error, "__notes__", [])) or OUT_OF_MEMORY
+    if "does not have a deterministic implementation" in text:
+        return (
+            f"{text.split()[0]} has no deterministic form on this device; give "
+            "--trainer.deterministic warn, which uses those that there are, or train on a CPU"
+        )
     if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a UserError
         return " ".join(text.split())
     if isinstance(error, OSError) and error.errno in UNWRITABLE:

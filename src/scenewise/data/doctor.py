@@ -290,11 +290,20 @@ def _duplicates(digests: dict[str, dict[bytes, str]]) -> list[Finding]:
 
 
 def _unlearnt(classes: Classes, reports: dict[str, SplitReport]) -> list[Finding]:
-    """Classes that never occur, and classes that are tested but never trained."""
+    """Classes that never occur or have the ignored id, and trainings of one class."""
     findings = []
+    if reports and classes.ignore_index < len(classes):
+        name = classes.names[classes.ignore_index]
+        message = f"class '{name}' has the ignored id and is neither trained nor scored"
+        findings.append(Finding("ignored class", next(iter(reports)), False, message))
     for split, report in reports.items():
-        absent = [n for n, k in zip(classes.names, report.occurs_in, strict=True) if not k]
-        present = len(classes) - len(absent)
+        counted = [
+            (name, pictures)
+            for k, (name, pictures) in enumerate(zip(classes.names, report.occurs_in, strict=True))
+            if k != classes.ignore_index
+        ]
+        absent = [name for name, pictures in counted if not pictures]
+        present = len(counted) - len(absent)
         if absent and report.readable:
             some = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
             message = f"{len(absent)} of {len(classes)} classes never occur: {some}"

@@ -1,4 +1,4 @@
-"""Stops a training whose loss is no longer a number."""
+"""Stops a training whose loss or gradients are no longer numbers."""
 
 from pathlib import Path
 from typing import Any
@@ -7,23 +7,28 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim import Optimizer
 
 from scenewise.errors import UserError
 from scenewise.training.continued import newest_whole
 
 
 class FiniteLoss(Callback):
-    """Raise a UserError at the first loss that is NaN or infinite; name the step and the pictures.
+    """Raise a UserError at the first NaN or infinite loss or gradient, with step and pictures.
 
-    On the CPU every loss is looked at before its gradients are computed, so that the weights stay
-    as they were. An accelerator would have to wait for that: there the losses are looked at every
-    ``trainer.log_every_n_steps`` batches, and always before a validation and at the end of an
-    epoch, so before Lightning saves a checkpoint of the best model.
+    On the CPU every loss is looked at before its gradients are computed, and the norm of the
+    gradients before the optimiser uses them, so that the weights stay as they were. An accelerator
+    would have to wait for that: there both are looked at every ``trainer.log_every_n_steps``
+    batches, before a validation, at the end of an epoch, and before any checkpoint is written, so
+    that no checkpoint holds what came of them. With ``16-mixed``, whose scaler leaves out steps of
+    infinite gradients by itself, losses alone are looked at.
     """
 
     def __init__(self) -> None:
         self._names: list[str] = []
-        self._waiting: list[tuple[int, list[str], Tensor]] = []  # step, pictures, loss
+        self._summed: list[str] = []  # pictures of the gradients so far
+        self._waiting: list[tuple[str, int, list[str], Tensor]] = []  # what, step, pictures, value
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
@@ -35,9 +40,28 @@ class FiniteLoss(Callback):
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
         """Look at the loss, or put it aside for later."""
-        self._waiting.append((trainer.global_step, self._names, loss.detach()))
+        self._summed += self._names
+        self._wait(trainer, "loss", self._names, loss.detach())
+
+    def on_before_optimizer_step(
+        self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer
+    ) -> None:
+        """Look at the norm of the gradients, before they are clipped, or put it aside."""
+        names, self._summed = self._summed, []
+        if getattr(trainer.precision_plugin, "scaler", None) is None:
+            gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
+            self._wait(trainer, "gradients", names, get_total_norm(gradients))
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Look at what is left."""
+        self._look(trainer)
+
+    def _wait(self, trainer: Trainer, what: str, names: list[str], value: Tensor) -> None:
+        self._waiting.append((what, trainer.global_step, names, value))
         every = max(1, int(getattr(trainer, "log_every_n_steps", 1)))
-        if loss.device.type == "cpu" or len(self._waiting) >= every:
+        if value.device.type == "cpu" or len(self._waiting) >= 2 * every:
             self._look(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -52,13 +76,14 @@ class FiniteLoss(Callback):
         waiting, self._waiting = self._waiting, []
         if not waiting:
             return
-        fine = torch.stack([loss for _, _, loss in waiting]).isfinite().tolist()
+        fine = torch.stack([value.float() for *_, value in waiting]).isfinite().tolist()
         if all(fine):
             return
-        step, names, loss = waiting[fine.index(False)]
+        what, step, names, value = waiting[fine.index(False)]
         raise UserError(
-            f"the loss became {float(loss)} in step {step} with the pictures {', '.join(names)}; "
-            f"{_last_good(trainer)}, with a lower --model.lr or --trainer.gradient_clip_val 1"
+            f"the {what} became {float(value)} in step {step} with the pictures "
+            f"{', '.join(names)}; {_last_good(trainer)}, with a lower --model.lr or "
+            "--trainer.gradient_clip_val 1"
         )
 
 

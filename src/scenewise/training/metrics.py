@@ -219,7 +219,8 @@ class ConfusionMatrix(Metric):
     """The confusion matrix of a whole set, collected batch by batch and summed over processes.
 
     ``update(labels, target)`` takes two tensors of class ids of one shape; ``compute()`` gives the
-    (K, K) int64 counts of :func:`confusion_matrix`. ``torchmetrics.segmentation.MeanIoU`` averages
+    (K, K) int64 counts of :func:`confusion_matrix`, of a single class without axes, as torchmetrics
+    has it. ``torchmetrics.segmentation.MeanIoU`` averages
     over pictures and is another number.
 
     >>> metric = ConfusionMatrix(2)

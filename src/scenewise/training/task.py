@@ -295,7 +295,8 @@ class SegmentationTask(LightningModule):
             self.reliability.update(score, labels, masks)
 
     def _score(self, stage: str) -> None:
-        self.matrix = self.confusion.compute().cpu()
+        classes = len(self.classes)
+        self.matrix = self.confusion.compute().cpu().view(classes, classes)
         self.scores = self.scores_of(self.matrix)
         if self.trainer.state.fn != TrainerFn.FITTING:
             self.scores["boundary_miou"] = self.boundary.compute().item()
