@@ -7,7 +7,8 @@ import torch
 from scenewise.apps.benches import attention, criss_cross, measure, scaling, tiles
 from scenewise.apps.benches.measure import compare, forward_and_backward, forward_only, peak_bytes
 from scenewise.apps.cli import main
-from scenewise.attention import PositionAttention, position
+from scenewise.attention import PositionAttention
+from scenewise.attention import tiles as attention_tiles
 
 
 def test_peak_counts_what_is_alive_at_once() -> None:
@@ -69,11 +70,11 @@ def test_json_names_the_machine_and_every_row(
 def test_tiles_are_compared_with_the_best_other_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PIXELS": (50,), "ROWS": (8, 64), "KEYS": (16, 64)}.items():
         monkeypatch.setattr(tiles, name, value)
-    usual = position._TILE_ROWS, position._TILE_KEYS
+    usual = attention_tiles._TILE_ROWS, attention_tiles._TILE_KEYS
     best, ours, *_ = tiles.rows(1)
     assert best.way.startswith("best of 4: ")
     assert (ours.way, ours.work) == ("ours", "50 queries, N = 50, forward")
-    assert usual == (position._TILE_ROWS, position._TILE_KEYS)
+    assert usual == (attention_tiles._TILE_ROWS, attention_tiles._TILE_KEYS)
 
 
 def test_scaling_has_every_block_size_batch_and_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from scenewise.attention import PositionAttention, position, position_attention
+from scenewise.attention import PositionAttention, position_attention, tiles
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -48,7 +48,7 @@ class TestPositionAttention(
 def cut(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     """Tiles of so many query rows and half as many keys."""
     for name, value in {"_TILE_ROWS": numbers, "_TILE_KEYS": max(1, numbers // 2)}.items():
-        monkeypatch.setattr(position, name, value)
+        monkeypatch.setattr(tiles, name, value)
 
 
 @pytest.mark.parametrize("numbers", [4, 50, 10**6])

@@ -9,8 +9,9 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.position import FLOOR, parts, pixel
+from scenewise.attention.position import pixel
 from scenewise.attention.precision import no_autocast, widen
+from scenewise.attention.tiles import FLOOR, parts
 
 _ROWS = 20  # of pixels whose weights are alive at once; fewer read columns more often
 

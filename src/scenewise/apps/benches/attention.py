@@ -15,7 +15,7 @@ from scenewise.attention import position_attention
 CHANNELS, INNER = 512, 64
 PIXELS = (1024, 4096, 9216, 16384)
 FULL = 32768  # 1024 x 2048 at stride 8; the dense form would need 13 GB
-SPREAD_PIXELS, SPREAD = 9216, 20.0  # energies as far apart as in trained networks
+SPREAD_PIXELS, SPREAD = 4096, 20.0  # energies as far apart as in trained networks
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -29,9 +29,9 @@ def rows(repeats: int = 5) -> list[Row]:
     for pixels in PIXELS:
         found += _against_dense(pixels, 1.0, repeats)
     if SPREAD_PIXELS:
-        found += _against_dense(SPREAD_PIXELS, SPREAD, min(repeats, 3))
+        found += _against_dense(SPREAD_PIXELS, SPREAD, 1)
     if FULL:
-        found += _against_products(FULL, min(repeats, 3))
+        found += _against_products(FULL, min(repeats, 2))
     return found
 
 
