@@ -185,9 +185,9 @@ class Predictor:
 def _label_whole(model: Segmenter, picture: Tensor) -> tuple[Tensor, Tensor]:
     """Labels and confidence of a picture (3, H, W); its logits are never held at its size."""
     dtype = next(model.parameters()).dtype
-    logits, size = model.small_logits(model.normalize(picture[None]).to(dtype))
+    small, size = model.small(model.normalize(picture[None]).to(dtype))
     cut = size_of(picture)
-    return label(widen(logits[0]), size, cut, align_corners=model.align_corners)
+    return label(widen(small.logits[0]), size, cut, align_corners=model.align_corners)
 
 
 @contextmanager

@@ -144,7 +144,8 @@ def test_a_published_protocol_scores_as_the_predictor_does(runs: Path, pictures:
     assert main(["test", "--model", str(run), *words, "--protocol", "paper_ccnet"]) == 0
     found = metrics(runs / "published" / "version_0")
     assert found["about"]["protocol"] == "paper_ccnet"
-    predictor = Predictor.from_protocol(load_model(run), "paper_ccnet")
+    model = load_model(run).to(memory_format=torch.channels_last)  # as when training, to the bit
+    predictor = Predictor.from_protocol(model, "paper_ccnet")
     matrix, boundaries, sums = torch.zeros(3, 3, dtype=torch.int64), [], 0
     for sample in SegmentationData("folder", str(pictures)).dataset("test"):
         score, labels = predictor.scores(sample["image"].as_subclass(torch.Tensor)).max(0)

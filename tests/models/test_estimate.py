@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
@@ -12,6 +11,8 @@ from torch.utils.flop_counter import FlopCounterMode, flop_registry
 from scenewise import create_model, list_models
 from scenewise.attention import criss_cross_attention, position_attention
 from scenewise.models.estimate import estimate
+from scenewise.models.recompute import recompute_backbone
+from scenewise.training.losses import segmentation_loss
 from tests.attention.contract import peak_bytes
 
 
@@ -28,14 +29,15 @@ class Own(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def step(model: nn.Module, images: Tensor) -> None:
-    """One training step as ``fit`` does it."""
-    out = model(images)
-    target = torch.zeros(len(images), *images.shape[2:], dtype=torch.int64)
-    total = F.cross_entropy(out.logits, target) + sum(out.penalties.values())
-    for scores in out.auxiliary.values():
-        total = total + (F.cross_entropy(scores, target) if scores.ndim == 4 else scores.sum())
-    total.backward()
+def step(model: Any, images: Tensor) -> None:
+    """A training step as the task does it."""
+    output, size = model.small(images)
+    target = torch.zeros(len(images), *size, dtype=torch.int64)
+    weights = dict.fromkeys([*output.auxiliary, *output.penalties], 1.0)
+    losses = segmentation_loss(
+        output, target, weights, enlarge=lambda scores: model.enlarge(scores, size)
+    )
+    losses.total.backward()
 
 
 @pytest.mark.parametrize("name", ["ccnet", "danet", "interaction", "pspnet", "sagan"])
@@ -128,3 +130,12 @@ def test_the_model_is_left_as_it_was() -> None:
     assert [module.training for module in model.modules()] == modes
     assert all(torch.equal(before[name], t) for name, t in model.state_dict().items())
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
+
+
+def test_blocks_computed_again_need_less_memory_and_more_arithmetic() -> None:
+    model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
+    usual = estimate(model, (192, 256), 2, training=True)
+    recompute_backbone(model.backbone)
+    again = estimate(model, (192, 256), 2, training=True)
+    assert again.activation_bytes < 0.9 * usual.activation_bytes
+    assert 1.1 * usual.flops < again.flops < 1.4 * usual.flops

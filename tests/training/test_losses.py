@@ -5,8 +5,10 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from scenewise.models import SegmenterOutput
 from scenewise.training.losses import (
     OHEM,
     cross_entropy,
@@ -14,6 +16,7 @@ from scenewise.training.losses import (
     presence_loss,
     segmentation_loss,
 )
+from tests.attention.contract import peak_bytes
 
 IGNORE = 255
 
@@ -171,3 +174,42 @@ def test_a_part_without_a_weight_is_named() -> None:
     logits, target = example()
     with pytest.raises(ValueError, match="'fcn'"):
         segmentation_loss(side(logits, auxiliary={"fcn": logits}), target, {"aux": 0.4})
+
+
+@pytest.mark.parametrize("ohem", [None, OHEM(0.7, 20)])
+def test_enlarging_inside_the_loss_changes_nothing(ohem: OHEM | None) -> None:
+    small = [torch.randn(2, 5, 4, 7, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    target = torch.randint(5, (2, 13, 29))
+    target[:, :3] = 255
+
+    def enlarge(scores: Tensor) -> Tensor:
+        return F.interpolate(scores, (16, 32), mode="bilinear", align_corners=True)[..., :13, :29]
+
+    found = []
+    for inside in (False, True):
+        scores = small if inside else [enlarge(x) for x in small]
+        output = SegmenterOutput(scores[0], {"side": scores[1]}, {})
+        loss = segmentation_loss(
+            output, target, {"side": 0.4}, ohem=ohem, enlarge=enlarge if inside else None
+        )
+        found.append((loss.total, *torch.autograd.grad(loss.total, small)))
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_enlarging_inside_the_loss_keeps_one_enlarged_score() -> None:
+    small = [torch.randn(1, 8, 8, 8, requires_grad=True) for _ in range(4)]
+    target = torch.zeros(1, 256, 256, dtype=torch.int64)
+
+    def enlarge(scores: Tensor) -> Tensor:
+        return F.interpolate(scores, (256, 256), mode="bilinear")
+
+    def step(inside: bool) -> None:
+        scores = small if inside else [enlarge(x) for x in small]
+        output = SegmenterOutput(scores[0], dict(zip("abc", scores[1:], strict=True)), {})
+        weights = dict.fromkeys("abc", 1.0)
+        given = enlarge if inside else None
+        segmentation_loss(output, target, weights, enlarge=given).total.backward()
+
+    enlarged = 4 * 8 * 256 * 256
+    assert peak_bytes(lambda: step(False)) > 8 * enlarged  # scores and their log-softmax
+    assert peak_bytes(lambda: step(True)) < 5 * enlarged

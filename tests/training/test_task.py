@@ -10,14 +10,14 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch import nn
+from torch import Tensor, nn
 
 from scenewise.classes import Classes
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import SegmenterOutput, create_model, load_model
 from scenewise.training import task as task_module
-from scenewise.training.losses import cross_entropy, ohem_cross_entropy
+from scenewise.training.losses import cross_entropy, ohem_cross_entropy, segmentation_loss
 from scenewise.training.schedule import poly
 from scenewise.training.task import (
     SegmentationTask,
@@ -71,6 +71,12 @@ class Linear(nn.Module):
             {"params": self.backbone.parameters(), "lr": lr, "name": "backbone"},
             {"params": self.head.parameters(), "lr": lr * head_multiplier, "name": "head"},
         ]
+
+    def small(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
+        return self(images), (images.shape[2], images.shape[3])
+
+    def enlarge(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+        return scores
 
 
 def same_weights(one: nn.Module, other: nn.Module) -> bool:
@@ -368,3 +374,43 @@ def test_other_names_of_the_classes_are_told(
     swapped = Classes(("class_0", "class_2", "class_1"), Classes.numbered(3).colors)
     trained_network(str(tmp_path), swapped)
     assert "calls class 1 'class_1', the data 'class_2' (2 classes differ)" in caplog.text
+
+
+def test_training_losses_are_those_of_the_full_scores() -> None:
+    """Scores are enlarged inside the loss; the network's own output has them at full size."""
+    data = scenes()
+    task = tiny(data, "danet").double().eval()
+    task.model.train()
+    for module in task.model.modules():
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    images = torch.randint(256, (2, 3, 33, 61), dtype=torch.uint8)
+    masks = torch.randint(len(data.classes), (2, 33, 61))
+    output = task.model(task.model.normalize(images).double())
+    expected = segmentation_loss(output, masks, task.model.loss_weights)
+    found = task.losses(images, masks)
+    torch.testing.assert_close(found.total, expected.total)
+    names = [name for name, _ in task.model.named_parameters()]
+    ours = torch.autograd.grad(found.total, list(task.model.parameters()))
+    theirs = torch.autograd.grad(expected.total, list(task.model.parameters()))
+    for name, a, b in zip(names, ours, theirs, strict=True):
+        torch.testing.assert_close(a, b, msg=name)
+
+
+def test_the_step_compiles_as_one_graph() -> None:
+    data = scenes()
+    task = tiny(data, "danet").train()
+    images = torch.randint(256, (2, 3, 32, 48), dtype=torch.uint8)
+    masks = torch.randint(len(data.classes), (2, 32, 48))
+    compiled = torch.compile(task.losses, fullgraph=True, backend="aot_eager")
+    torch.manual_seed(1)
+    expected = task.losses(images, masks)
+    torch.manual_seed(1)
+    found = compiled(images, masks)
+    torch.testing.assert_close(found.total, expected.total)
+    found.total.backward()
+
+
+def test_compile_and_checkpoint_exclude_each_other() -> None:
+    with pytest.raises(UserError, match="leave one out"):
+        tiny(scenes(), "fcn", compile=True, checkpoint_activations=True)

@@ -23,6 +23,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {
         "attention against pixels, batch and processes; takes ten minutes",
     ),
     "model": ("scenewise.apps.benches.model", "a whole DANet, from a picture to labels"),
+    "train": ("scenewise.apps.benches.train", "a training step of a whole DANet"),
     "evaluate": (
         "scenewise.apps.benches.evaluate",
         "the confusion matrix; scales and mirror images",

@@ -4,6 +4,7 @@ The network is walked with tensors that have a shape but no numbers. Each operat
 would compute and hold, so counting takes a second or less for networks and pictures of any size.
 """
 
+import gc
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,9 +18,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode, register_flop_formula
 
-from scenewise.models.segmenter import Segmenter, SegmenterOutput
+from scenewise.models.segmenter import Segmenter
 
 Shape = tuple[int, ...]
 
@@ -85,10 +87,10 @@ def estimate(
             parameter.requires_grad_()
         images = torch.empty(batch, 3, size[0], size[1])
         memory = _Memory([*state.values(), images])
-        with arithmetic, memory, torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-            out = functional_call(model, state, (images,))
-            if training:
-                _loss(out).backward()  # type: ignore[no-untyped-call]
+        narrow = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
+        with arithmetic, memory, narrow, _quick_collection():
+            inside = {f"model.{name}": tensor for name, tensor in state.items()}
+            functional_call(_Step(model), inside, (images,))
     weights = sum(t.nbytes for t in state.values())
     momentum = sum(p.nbytes for p in learned) if training else 0
     return Estimate(
@@ -104,7 +106,7 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self, known: Sequence[Tensor]) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.held = self.peak = 0
+        self.held = self.peak = self._collected = 0
         self._alive = {id(t.untyped_storage()) for t in known}
 
     def __torch_dispatch__(
@@ -121,6 +123,9 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return
         self._alive.add(id(storage))
         self.held += storage.nbytes()
+        if self.held > 1.02 * self._collected:  # tensors without numbers may wait in cycles
+            gc.collect()
+            self._collected = max(self._collected, self.held)
         self.peak = max(self.peak, self.held)
         weakref.finalize(storage, self._part, id(storage), storage.nbytes())
 
@@ -129,15 +134,46 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.held -= size
 
 
-def _loss(out: SegmenterOutput) -> Tensor:
-    """The sum of the losses, with cross-entropy for all scores of pixels."""
-    total = torch.zeros(())
-    target = torch.zeros_like(out.logits[:, 0], dtype=torch.int64)
-    for scores in (out.logits, *out.auxiliary.values()):
-        total = total + (F.cross_entropy(scores, target) if scores.ndim == 4 else scores.sum())
-    for penalty in out.penalties.values():
-        total = total + penalty
-    return total
+class _Step(nn.Module):
+    """A forward pass; in training also the backward pass, with the given weights in place."""
+
+    def __init__(self, model: Segmenter) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> None:
+        """Nothing comes out but costs."""
+        if not self.model.training:
+            self.model(images)
+            return
+        out, size = self.model.small(images)
+        target = torch.zeros(images.shape[0], *size, dtype=torch.int64)
+
+        def loss(scores: Tensor) -> Tensor:
+            return F.cross_entropy(self.model.enlarge(scores, size), target)
+
+        total = torch.zeros(())
+        for scores in (out.logits, *out.auxiliary.values()):
+            enlarged = scores.ndim == 4
+            total = total + (
+                checkpoint(loss, scores, use_reentrant=False, preserve_rng_state=False)
+                if enlarged
+                else scores.sum()
+            )
+        for penalty in out.penalties.values():
+            total = total + penalty
+        total.backward()  # type: ignore[no-untyped-call]
+
+
+@contextmanager
+def _quick_collection() -> Iterator[None]:
+    """``gc.collect`` looks only at what is made inside."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 @contextmanager

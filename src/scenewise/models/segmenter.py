@@ -127,30 +127,28 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised pictures (B, 3, H, W) -> scores at their size."""
-        padded = self._padded(images)
-        maps = self.backbone(padded)
-        out: HeadOutput = self.head(maps)
-        side = dict(out.auxiliary)
-        if self.training and self.auxiliary_head is not None:
-            side["auxiliary"] = self.auxiliary_head(maps).logits
+        out, size = self.small(images)
         height, width = images.shape[2:]
-        size = (padded.shape[2], padded.shape[3])
 
         def full(scores: Tensor) -> Tensor:
             return self.enlarge(scores, size)[..., :height, :width]
 
-        enlarged = {name: full(s) if s.ndim == 4 else s for name, s in side.items()}
+        enlarged = {name: full(s) if s.ndim == 4 else s for name, s in out.auxiliary.items()}
         return SegmenterOutput(full(out.logits), enlarged, out.penalties)
 
-    def small_logits(self, images: Tensor) -> tuple[Tensor, tuple[int, int]]:
-        """Logits (B, K, h, w) as the head gives them, and the size that forward enlarges them to.
+    def small(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
+        """Scores as the heads give them, (B, K, h, w), and the size forward enlarges them to.
 
         That size is the pictures', or larger for backbones that need multiples of a number; what
         is beyond the pictures, right and below, is then cut off.
         """
         images = self._padded(images)
-        out: HeadOutput = self.head(self.backbone(images))
-        return out.logits, (images.shape[2], images.shape[3])
+        maps = self.backbone(images)
+        out: HeadOutput = self.head(maps)
+        side = dict(out.auxiliary)
+        if self.training and self.auxiliary_head is not None:
+            side["auxiliary"] = self.auxiliary_head(maps).logits
+        return SegmenterOutput(out.logits, side, out.penalties), (images.shape[2], images.shape[3])
 
     def _padded(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:

@@ -3,12 +3,14 @@
 Legend: B pictures, K classes, H x W pixels.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from scenewise.attention.precision import widen
 
@@ -142,6 +144,7 @@ def segmentation_loss(
     class_weights: Tensor | None = None,
     ohem: OHEM | None = None,
     ignore_index: int = 255,
+    enlarge: Callable[[Tensor], Tensor] | None = None,
 ) -> Loss:
     """Main loss + sum of weight x cross-entropy of the side logits + sum of weight x penalties.
 
@@ -157,6 +160,8 @@ def segmentation_loss(
         class_weights: (K,), one factor for each class, in every cross-entropy.
         ohem: count only hard pixels in the main loss.
         ignore_index: pixels of this id do not count.
+        enlarge: brings scores of pixels to the size of ``target`` where they are smaller. One
+            enlarged score is alive at a time: it is made again in the backward pass.
 
     Raises:
         ValueError: a side logit or a penalty has no weight.
@@ -168,23 +173,26 @@ def segmentation_loss(
     >>> round(loss.total.item(), 4), sorted(loss.parts)  # 1.4 log 2
     (0.9704, ['fcn', 'main'])
     """
-    if ohem is None:
-        main = cross_entropy(
-            output.logits, target, class_weights=class_weights, ignore_index=ignore_index
-        )
-    else:
-        main = ohem_cross_entropy(
-            output.logits,
-            target,
+    plain = partial(
+        cross_entropy, target=target, class_weights=class_weights, ignore_index=ignore_index
+    )
+    hard = (
+        plain
+        if ohem is None
+        else partial(
+            ohem_cross_entropy,
+            target=target,
             threshold=ohem.threshold,
             min_kept=ohem.min_kept,
             class_weights=class_weights,
             ignore_index=ignore_index,
         )
+    )
+    main = _of_enlarged(hard, enlarge, output.logits)
     side = {
         name: presence_loss(logits, target, ignore_index=ignore_index)
         if logits.ndim == 2
-        else cross_entropy(logits, target, class_weights=class_weights, ignore_index=ignore_index)
+        else _of_enlarged(plain, enlarge, logits)
         for name, logits in output.auxiliary.items()
     } | dict(output.penalties)
     if missing := sorted(side.keys() - weights.keys()):
@@ -193,3 +201,15 @@ def segmentation_loss(
     for name, value in side.items():
         total = total + weights[name] * value
     return Loss(total, {"main": main, **side})
+
+
+def _of_enlarged(
+    loss: Callable[[Tensor], Tensor], enlarge: Callable[[Tensor], Tensor] | None, scores: Tensor
+) -> Tensor:
+    """``loss(enlarge(scores))``, of which only ``scores`` is kept for the backward pass."""
+    if enlarge is None:
+        return loss(scores)
+    out: Tensor = checkpoint(
+        lambda small: loss(enlarge(small)), scores, use_reentrant=False, preserve_rng_state=False
+    )
+    return out

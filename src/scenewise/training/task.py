@@ -13,12 +13,13 @@ from torch.optim import SGD, AdamW, Optimizer
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference import Predictor
-from scenewise.models import Segmenter, SegmenterOutput, create_model, load_model
+from scenewise.models import Segmenter, create_model, load_model
 from scenewise.models.checkpoints import model_config
+from scenewise.models.recompute import recompute_backbone
 from scenewise.protocols import PROTOCOLS
 from scenewise.training.boundary import BoundaryIoU
 from scenewise.training.calibration import Reliability, calibration_error
-from scenewise.training.losses import OHEM, cross_entropy, segmentation_loss
+from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_loss
 from scenewise.training.metrics import ConfusionMatrix, scores
 from scenewise.training.resume import resume, to_resume
 from scenewise.training.schedule import poly_schedule
@@ -69,6 +70,9 @@ class SegmentationTask(LightningModule):
         ohem: let only hard pixels count in the main loss (online hard example mining).
         ohem_threshold: pixels whose true class has at most this probability are hard.
         ohem_min_kept: number of pixels of a batch that count at least.
+        checkpoint_activations: compute the backbone's blocks again in the backward pass: much less
+            memory for about a fifth more arithmetic.
+        compile: train with torch.compile, which takes minutes at first and a C++ compiler.
         protocol: validate and test as a publication did, see docs/evaluation.md; by default
             pictures are scored whole, at one scale, without mirror image.
 
@@ -108,6 +112,8 @@ class SegmentationTask(LightningModule):
         ohem: bool = False,
         ohem_threshold: float = 0.7,
         ohem_min_kept: int = 100_000,
+        checkpoint_activations: bool = False,
+        compile: bool = False,
         protocol: str | None = None,
     ) -> None:
         super().__init__()
@@ -127,6 +133,9 @@ class SegmentationTask(LightningModule):
                 **(head or {}),
             )
         )
+        self.model = self.model.to(memory_format=torch.channels_last)
+        if checkpoint_activations:
+            recompute_backbone(self.model.backbone)
         self.classes = classes
         self.optimizer_name = optimizer or default_optimizer(self.model)
         self.lr = default_lr(self.optimizer_name, self.model) if lr is None else lr
@@ -146,12 +155,30 @@ class SegmentationTask(LightningModule):
         self.validated: Validated | None = None
         self._restored: dict[str, Any] = {}
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
-        self._check()
+        self._check(compile and checkpoint_activations)
+        self.losses_of = torch.compile(self.losses) if compile else self.losses
+
+    def losses(self, images: Tensor, masks: Tensor) -> Loss:
+        """The losses of pictures (B, 3, H, W), uint8, with masks (B, H, W).
+
+        Scores stay at the size of the heads, and one at a time is enlarged inside its loss.
+        """
+        output, size = self.model.small(self._normalised(images))
+        height, width = images.shape[2:]
+        return segmentation_loss(
+            output,
+            masks,
+            self.model.loss_weights,
+            class_weights=self.class_weights,
+            ohem=self.ohem,
+            ignore_index=self.classes.ignore_index,
+            enlarge=lambda scores: self.model.enlarge(scores, size)[..., :height, :width],
+        )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
         """Loss of one batch: images (B, 3, H, W) uint8, masks (B, H, W)."""
         try:
-            output = self._output(batch["image"])
+            loss = self.losses_of(batch["image"], batch["mask"])
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -159,14 +186,6 @@ class SegmentationTask(LightningModule):
                 "a batch of one picture is too small for batch normalisation behind global "
                 "pooling; set --data.batch_size to 2 or more"
             ) from error
-        loss = segmentation_loss(
-            output,
-            batch["mask"],
-            self.model.loss_weights,
-            class_weights=self.class_weights,
-            ohem=self.ohem,
-            ignore_index=self.classes.ignore_index,
-        )
         self.log("train/loss", loss.total, prog_bar=True)
         self.log_dict({f"train/loss_{name}": value for name, value in loss.parts.items()})
         self.log_dict(self._state())
@@ -241,7 +260,11 @@ class SegmentationTask(LightningModule):
         context = getattr(data, "context_classes", ())
         return scores(matrix, self.classes, context, getattr(data, "categories", None))
 
-    def _check(self) -> None:
+    def _check(self, compile_and_checkpoint: bool) -> None:
+        if compile_and_checkpoint:
+            raise UserError(
+                "--model.compile cannot go with --model.checkpoint_activations; leave one out"
+            )
         for name in ("lr", "head_multiplier"):
             if not getattr(self, name) > 0:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
@@ -250,11 +273,12 @@ class SegmentationTask(LightningModule):
 
     def _optimizer(self) -> Optimizer:
         groups = self.model.parameter_groups(self.lr, self.head_multiplier)
+        scaled = self._trainer is not None and str(self._trainer.precision) == "16-mixed"
+        fused = not scaled  # gradients that a scaler scales could not be clipped
         if self.optimizer_name == "adamw":
-            return AdamW(groups, lr=self.lr, weight_decay=_or(self.weight_decay, 0.01))
-        return SGD(
-            groups, lr=self.lr, momentum=self.momentum, weight_decay=_or(self.weight_decay, 1e-4)
-        )
+            return AdamW(groups, lr=self.lr, weight_decay=_or(self.weight_decay, 0.01), fused=fused)
+        decay = _or(self.weight_decay, 1e-4)
+        return SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=decay, fused=fused)
 
     def _state(self) -> dict[str, float | Tensor]:
         """Learning rates and the scale of every attention block, for the log."""
@@ -268,11 +292,10 @@ class SegmentationTask(LightningModule):
         }
         return rates | gammas
 
-    def _output(self, images: Tensor) -> SegmenterOutput:
-        """What the network says, in the precision of its weights."""
+    def _normalised(self, images: Tensor) -> Tensor:
+        """The network's input, in the precision and memory format of its weights."""
         normalised = self.model.normalize(images).to(next(self.model.parameters()).dtype)
-        output: SegmenterOutput = self.model(normalised)
-        return output
+        return normalised.contiguous(memory_format=torch.channels_last)
 
     def _count(self, batch: dict[str, Any], stage: str) -> None:
         images, masks = batch["image"], batch["mask"]
@@ -282,7 +305,7 @@ class SegmentationTask(LightningModule):
                 score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
                 self._count_labels(labels[None], score[None], mask[None])
             return
-        logits = self._output(images).logits
+        logits = self.model(self._normalised(images)).logits
         loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
         self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
         largest, labels = logits.max(1)

@@ -38,16 +38,19 @@ def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
     """All three logits, from dense attention, enlarged to the picture; then the arg max."""
     head = model.head
     assert isinstance(head, DANetHead)
-    x = model.backbone(model.normalize(picture[None]))[-1]
-    position, channel = head.position[0](x), head.channel[0](x)
-    block = head.position[1]
-    assert isinstance(block, PositionAttention)
-    position = head.position[2](_dense_position(block, position))
-    channel = head.channel[2](head.channel[1](channel))
+    position, channel = dense_branches(head, model.backbone(model.normalize(picture[None]))[-1])
     both = head.classify(position + channel)
     logits = [both, head.classify_position(position), head.classify_channel(channel)]
     full = [F.interpolate(y, SIZE, mode="bilinear", align_corners=True) for y in logits]
     return full[0][0].argmax(0)
+
+
+def dense_branches(head: DANetHead, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The branches of DANet's head on the last map, with dense position attention."""
+    block = head.position[1]
+    assert isinstance(block, PositionAttention)
+    position = head.position[2](_dense_position(block, head.position[0](x)))
+    return position, head.channel(x)
 
 
 def _dense_position(block: PositionAttention, x: Tensor) -> Tensor:
