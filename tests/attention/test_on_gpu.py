@@ -44,6 +44,25 @@ def test_the_fastest_that_agrees_is_chosen_once() -> None:
     assert on_gpu.choose(ways, (X,), ("other",), timer(times)) == "a"
 
 
+class TritonsOwnError(Exception):
+    """Like ``triton.runtime.errors.OutOfResources``, which is no RuntimeError."""
+
+
+def test_a_way_that_fails_in_any_manner_is_left_out() -> None:
+    def too_large(x: Tensor) -> tuple[Tensor]:
+        raise TritonsOwnError("shared memory")
+
+    ways = {"a": double, "b": too_large}
+    assert on_gpu.choose(ways, (X,), ("kind",), timer({double: 1.0, too_large: 0.1})) == "a"
+
+
+@pytest.mark.parametrize("value", [[], [float("nan")], [float("inf")]])
+def test_what_agrees_with_nothing_is_computed_and_not_remembered(value: list[float]) -> None:
+    ways, times = {"a": double, "b": also_double}, timer({double: 2.0, also_double: 1.0})
+    assert on_gpu.choose(ways, (torch.tensor(value),), ("kind",), times) == "a"
+    assert on_gpu.choose(ways, (X,), ("kind",), times) == "b"
+
+
 def test_one_way_needs_no_measuring() -> None:
     assert on_gpu.choose({"a": broken}, (X,), ("kind",)) == "a"
 

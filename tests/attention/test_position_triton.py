@@ -59,6 +59,39 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
         assert all(value < bound for value in errors.values()), errors
 
 
+def widen_interpreted_dots() -> None:
+    """Triton's interpreter multiplies bfloat16 as the integers that hold its bits; widen them.
+
+    Products of two bfloat16 are exact in float32, so this is what a GPU computes.
+    """
+    import triton.language as tl
+    from triton.runtime import interpreter
+
+    builder = interpreter.InterpreterBuilder
+    plain = builder.create_dot
+
+    def create_dot(self, a, b, *rest):  # type: ignore[no-untyped-def]
+        wide = [self.cast_impl(x, tl.float32) if x.dtype == tl.bfloat16 else x for x in (a, b)]
+        return plain(self, *wide, *rest)
+
+    builder.create_dot = create_dot
+
+
+def test_interpreted_bfloat16_equals_the_dense_form() -> None:
+    code = (
+        "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
+        "import json, torch; torch.manual_seed(0); torch.set_num_threads(1)\n"
+        "from tests.attention.test_position_triton import SHAPES, error, widen_interpreted_dots\n"
+        "widen_interpreted_dots()\n"
+        "print(json.dumps([error(torch.bfloat16, s, 0.3, 'cpu') for s in SHAPES]))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for errors in json.loads(done.stdout.splitlines()[-1]):
+        # rounded twice to 8 bits, a weight and the result; the interpreter rounds towards zero
+        assert all(value < 2 * 2**-7 for value in errors.values()), errors
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 4099, 4097, 64, 512)])
