@@ -16,6 +16,10 @@ from scenewise.apps.benches.measure import product_rate
 # Each module has ``rows(repeats)``, a list of objects with ``to_dict``.
 SUBJECTS: dict[str, tuple[str, str]] = {
     "attention": ("scenewise.apps.benches.attention", "position attention against the dense form"),
+    "attention_cuda": (
+        "scenewise.apps.benches.attention_cuda",
+        "position attention's forms on a CUDA GPU",
+    ),
     "tiles": ("scenewise.apps.benches.tiles", "position attention's tiles against all other sizes"),
     "criss_cross": ("scenewise.apps.benches.criss_cross", "criss-cross attention"),
     "scaling": (
@@ -40,7 +44,7 @@ Measure on an idle machine, and compare ratios of one run only.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise bench``."""
-    subjects = "\n".join(f"  {name:12} {text}" for name, (_, text) in SUBJECTS.items())
+    subjects = "\n".join(f"  {name:14} {text}" for name, (_, text) in SUBJECTS.items())
     parser.epilog = f"subjects:\n{subjects}\n\n{EXAMPLES}"
     parser.add_argument("subject", choices=list(SUBJECTS), metavar="SUBJECT", help="see below")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
@@ -66,7 +70,8 @@ def measure(subject: str, repeats: int) -> list[dict[str, Any]]:
 
 def machine() -> dict[str, Any]:
     """What the numbers depend on."""
-    return {
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
         "scenewise": scenewise.__version__,
         "torch": torch.__version__,
         "python": platform.python_version(),
