@@ -2,9 +2,9 @@
 
 After Dao et al., "FlashAttention", NeurIPS 2022, for values with more channels than the keys, 512
 and 64 in DANet. A program holds some rows of the output and a chunk of its channels; each chunk
-computes the energies again, which costs D / ``CHUNK`` more arithmetic and lets any number of
-channels fit. The backward pass has a kernel each for the gradients of query, key and value, so
-nothing is added up by several programs: results are the same in every run.
+computes the energies again, which is a third more arithmetic for 64 and 512 channels, and lets any
+number of channels fit. The backward pass has a kernel each for the gradients of query, key and
+value, so nothing is added up by several programs: results are the same in every run.
 """
 
 import torch
