@@ -148,3 +148,25 @@ def test_the_random_network_is_no_constant(model_folder, pictures):
     """Else the comparisons above would compare nothing."""
     labels = Predictor(load_model(model_folder))(pictures / "a.png").labels
     assert len(torch.unique(labels)) > 1
+
+
+def test_compiled_prediction_gives_the_same_labels(
+    tmp_path: Path, model_folder: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Through the front end alone: what the compiler itself does is PyTorch's to test."""
+    seen: list[object] = []
+
+    def compile_(function: object, **options: object) -> object:
+        seen.append(options)
+        return compile_all(function, backend="eager", **options)
+
+    compile_all = torch.compile
+    monkeypatch.setattr(torch, "compile", compile_)
+    words = ["predict", str(pictures), "--model", str(model_folder)]
+    assert main([*words, "--out", str(tmp_path / "plain")]) == 0
+    assert main([*words, "--out", str(tmp_path / "compiled"), "--compile"]) == 0
+    assert seen == [{"dynamic": True}]
+    for file in (tmp_path / "plain" / "labels").iterdir():
+        other = tmp_path / "compiled" / "labels" / file.name
+        with Image.open(file) as one, Image.open(other) as two:
+            assert np.array_equal(np.asarray(one), np.asarray(two))

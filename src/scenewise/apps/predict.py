@@ -95,6 +95,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="torch",
         help="what runs the network; onnxruntime and openvino, on the CPU, are converted to first",
     )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="with torch.compile: minutes at first, for many pictures",
+    )
     parser.add_argument("--no-overlay", action="store_true", help="write the labels only")
     parser.add_argument(
         "--submission",
@@ -262,11 +267,15 @@ def _predictor(args: argparse.Namespace) -> tuple[Predictor, Record]:
     elsewhere = args.backend != "torch" or is_exported(args.model)
     if elsewhere and args.device not in (None, "cpu"):
         raise UserError(f"--device {args.device} is for --backend torch; leave one of the two out")
+    if elsewhere and args.compile:
+        raise UserError("--compile is for --backend torch; leave one of the two out")
     device = best_device("cpu" if elsewhere else args.device)
     model = load_exported(args.model) if is_exported(args.model) else load_model(args.model)
     common = origin(model, args.model, {name: getattr(args, name) for name in DECISIVE})
     if not elsewhere:
         model = for_inference(model.to(device))
+    if args.compile:
+        setattr(model, "small", torch.compile(model.small, dynamic=True))  # noqa: B010
     if args.protocol is None:
         predictor = Predictor(
             model,
