@@ -6,7 +6,7 @@ BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check format bench docs dist fuzz
+.PHONY: help demo test check format bench docs dist fuzz coverage mutants
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -28,6 +28,12 @@ demo: $(BASE)  ## train, test and explain on generated scenes; writes scenewise-
 
 test: $(DEV)  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+coverage: $(DEV)  ## run every test and say which lines and branches none reached
+	$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term-missing
+
+mutants: $(DEV)  ## break the source in one place at a time; the tests should notice; takes hours
+	$(BIN)/python -m bench.mutants
 
 check: $(DEV)  ## ruff, ruff format and mypy
 	$(BIN)/ruff check .

@@ -1,5 +1,6 @@
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -128,3 +129,9 @@ def test_published_sizes() -> None:
 def test_outputs_of_the_gate_may_differ() -> None:
     gate = randomise(CrossLevelGate(16, 8, outputs=5)).eval()
     assert gate(torch.randn(2, 16, 3, 4), torch.randn(2, 8, 5, 7)).shape == (2, 5, 5, 7)
+
+
+def test_too_few_channels_are_named() -> None:
+    assert CompactPosition(4).query.out_channels == 1
+    with pytest.raises(ValueError, match="3 channels cannot be reduced by 4"):
+        CompactPosition(3)

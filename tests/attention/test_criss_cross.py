@@ -56,6 +56,13 @@ class TestCrissCrossAttention(
         second = dense_weights(block.query(y), block.key(y))
         assert_close(block.weights(x), second @ first, **EXACT)
 
+    def test_crosses_handed_in_take_the_place_of_those_of_the_picture(self) -> None:
+        block, (x,) = self.ready(), self.sample()
+        crosses = block.crosses(self.sample()[0])
+        expected = block.weights(torch.zeros_like(x), at=(1, 2), crosses=crosses)
+        assert_close(block.weights(x, at=(1, 2), crosses=crosses), expected)
+        assert not torch.allclose(block.weights(x, at=(1, 2)), expected)
+
     def test_one_round_sees_a_cross_and_two_see_everything(self) -> None:
         (x,) = self.sample()
         once = randomise(CrissCrossAttention(16, 4, recurrence=1).double()).weights(x, at=(2, 3))

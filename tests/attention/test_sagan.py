@@ -51,9 +51,9 @@ class TestPooled(BlockLaw, StartsAsIdentity):
 
 
 def test_training_brings_the_largest_singular_value_to_1() -> None:
-    block = SAGANAttention(16).train()
+    block = SAGANAttention(16).double().train()
     for _ in range(50):
-        block(torch.zeros(1, 16, 3, 5))
+        block(torch.zeros(1, 16, 3, 5, dtype=torch.float64))
     for layer in (block.query, block.key, block.value):
         assert_close(torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item(), 1.0)
 

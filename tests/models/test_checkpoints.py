@@ -8,6 +8,7 @@ import torch
 from scenewise import Segmenter, create_model, load_model
 from scenewise.classes import Classes
 from scenewise.errors import UserError
+from scenewise.models.checkpoints import model_config
 from scenewise.models.segmenter import Preprocessing
 from tests.shared_data import shared
 
@@ -49,6 +50,28 @@ def test_own_parts_load_into_themselves(tmp_path: Path) -> None:
     assert all(
         torch.equal(a, b) for a, b in zip(loaded.parameters(), source.parameters(), strict=True)
     )
+
+
+def test_a_checkpoint_of_a_training_is_told_by_its_ending(tmp_path: Path) -> None:
+    source = small("fcn")
+    state = {f"model.{name}": value for name, value in source.state_dict().items()}
+    other = {"loss.weight": torch.ones(1)}
+    content = {"scenewise": model_config(source), "state_dict": state | other}
+    torch.save(content, tmp_path / "last.ckpt")
+    loaded = load_model(tmp_path / "last.ckpt")
+    assert loaded.classes == source.classes
+    assert not loaded.training
+    for name, value in source.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    into = small("fcn").train()
+    assert load_model(tmp_path / "last.ckpt", into=into) is into
+    assert not into.training
+
+
+def test_a_checkpoint_of_another_project_is_told(tmp_path: Path) -> None:
+    torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match="no checkpoint of Scenewise; give one that fit wrote"):
+        load_model(tmp_path / "last.ckpt")
 
 
 def test_another_network_is_refused_with_what_does_not_fit(tmp_path: Path) -> None:

@@ -1,0 +1,232 @@
+"""Mutation testing: break one thing at a time in the source and see whether a test notices.
+
+    python -m bench.mutants --share 0.2 --out mutants.json     # a seeded sample of every file
+    python -m bench.mutants --again mutants.json               # only what survived there
+
+A mutant is the module's syntax tree with one node changed: a comparison or an operator swapped, a
+number plus 1, a truth negated, an argument left out, ``None`` returned. Texts, docstrings,
+annotations, what a ``raise`` says and ``zip``'s ``strict`` are left alone. torch is imported once;
+each mutant is a fork that runs the module's own tests and doctests until one fails. Tests of
+``torch.compile`` and ``torch.export`` are left out: they compare a block with itself.
+"""
+
+import argparse
+import ast
+import json
+import os
+import random
+import resource
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+from typing import Any
+
+SOURCE = Path("src/scenewise")
+ATTENTION = sorted(p for p in (SOURCE / "attention").glob("*.py") if p.name != "__init__.py")
+TESTS = {
+    "attention/convolution.py": ["attention/test_compact.py", "attention/test_asymmetric.py"],
+    "attention/precision.py": ["attention/test_position.py", "attention/test_channel.py"],
+    "inference.py": ["test_inference.py"],
+    "windows.py": ["test_windows.py", "test_inference.py"],
+    "protocols.py": ["test_protocols.py"],
+    "training/metrics.py": ["training/test_metrics.py"],
+    "models/checkpoints.py": ["models/test_checkpoints.py"],
+}
+FILES = [str(p.relative_to(SOURCE)) for p in ATTENTION]
+FILES += [name for name in TESTS if not name.startswith("attention")]
+
+PRELOADED = ("torch", "torchvision", "lightning.pytorch", "timm", "torchmetrics", "scipy")
+
+SWAPS: dict[type[Any], type[Any]] = {
+    ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq, ast.NotEq: ast.Eq, ast.Is: ast.IsNot, ast.IsNot: ast.Is,
+    ast.In: ast.NotIn, ast.NotIn: ast.In, ast.And: ast.Or, ast.Or: ast.And,
+    ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult, ast.Mod: ast.Mult, ast.Pow: ast.Mult,
+    ast.BitAnd: ast.BitOr, ast.BitOr: ast.BitAnd,
+}  # fmt: skip
+
+
+def nodes(tree: ast.AST) -> Iterator[ast.AST]:
+    """Every node that may change, parents first: no annotation and nothing of a ``raise``."""
+    for name, value in ast.iter_fields(tree):
+        if name in ("annotation", "returns", "type_params", "bases"):
+            continue
+        for child in value if isinstance(value, list) else [value]:
+            if isinstance(child, ast.AST) and not isinstance(child, ast.Raise):
+                yield child
+                yield from nodes(child)
+
+
+def changes(node: ast.AST) -> list[str]:
+    """What can be done to ``node``."""
+    match node:
+        case ast.Compare(ops=ops) if len(ops) == 1:
+            return ["swap"]
+        case ast.BinOp(op=op) | ast.AugAssign(op=op) | ast.BoolOp(op=op) if type(op) in SWAPS:
+            return ["swap"]
+        case ast.Constant(value=bool()):
+            return ["negate"]
+        case ast.Constant(value=int() | float()):
+            return ["plus 1"]
+        case ast.If() | ast.IfExp() | ast.While():
+            return ["not"]
+        case ast.Return(value=value) if value and not _is_none(value):
+            return ["none"]
+        case ast.Call(args=args, keywords=keywords):
+            drops = ["drop last"] if args and not isinstance(args[-1], ast.GeneratorExp) else []
+            return drops + [f"drop {k.arg}" for k in keywords if k.arg not in (None, "strict")]
+        case ast.UnaryOp(op=ast.USub() | ast.Not()):
+            return ["unary"]
+    return []
+
+
+def change(node: Any, how: str) -> None:
+    """Do it, in place."""
+    if how == "swap" and isinstance(node, ast.Compare):
+        node.ops = [SWAPS[type(node.ops[0])]()]
+    elif how == "swap":
+        node.op = SWAPS[type(node.op)]()
+    elif how == "negate":
+        node.value = not node.value
+    elif how == "plus 1":
+        node.value += 1
+    elif how == "not":
+        node.test = ast.UnaryOp(ast.Not(), node.test)
+    elif how == "none":
+        node.value = ast.Constant(None)
+    elif how == "drop last":
+        node.args.pop()
+    elif how == "unary":
+        node.op = ast.UAdd() if isinstance(node.op, ast.USub) else node.op
+        if isinstance(node.op, ast.Not):
+            node.operand = ast.UnaryOp(ast.Not(), node.operand)
+    else:
+        node.keywords = [k for k in node.keywords if f"drop {k.arg}" != how]
+
+
+def _is_none(value: ast.expr) -> bool:
+    return isinstance(value, ast.Constant) and value.value is None
+
+
+def mutants(name: str) -> list[dict[str, Any]]:
+    """All of a file: ``{"file", "node", "how", "line", "code"}``, ``code`` after the change."""
+    text = (SOURCE / name).read_text()
+    found = []
+    for number, node in enumerate(nodes(ast.parse(text))):
+        if _is_strict(node):
+            continue
+        for how in changes(node):
+            tree = mutated(text, number, how)
+            new = list(nodes(tree))[number]
+            code = ast.unparse(new.test if how == "not" else new).splitlines()[0]  # type: ignore[attr-defined]
+            line = node.lineno  # type: ignore[attr-defined]
+            found.append({"file": name, "node": number, "how": how, "line": line, "code": code})
+    return found
+
+
+def _is_strict(node: ast.AST) -> bool:
+    return isinstance(node, ast.Constant) and getattr(node, "strict", False)
+
+
+def mutated(text: str, number: int | None, how: str) -> ast.Module:
+    tree = ast.parse(text)
+    if number is not None:
+        change(list(nodes(tree))[number], how)
+    return ast.fix_missing_locations(tree)
+
+
+def run(name: str, number: int | None, how: str, seconds: int) -> tuple[str, float]:
+    """Run the tests of ``name`` with one mutant in a fork: the outcome and its CPU seconds."""
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    if not (child := os.fork()):
+        os.setsid()
+        resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
+        _tests(name, mutated((SOURCE / name).read_text(), number, how))
+    status = None
+    while status is None:
+        done, code = os.waitpid(child, os.WNOHANG)
+        status = code if done else None
+        if time.monotonic() - began > 40 * seconds:  # asleep: CPU time will not end it
+            os.killpg(child, signal.SIGKILL)
+        time.sleep(0.02)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    if os.WIFSIGNALED(status):
+        return "timeout", used
+    code = os.WEXITSTATUS(status)
+    assert code in (0, 1, 2, 3, 9), f"pytest could not run: {code}"
+    return ("survived" if code == 0 else "caught"), used
+
+
+def _tests(name: str, tree: ast.Module) -> None:
+    """In the fork: put ``tree`` in the place of the module, run its tests, and end."""
+    import pytest
+
+    path, original = str((SOURCE / name).resolve()), SourceFileLoader.get_code
+
+    def get_code(self: SourceFileLoader, fullname: str) -> Any:
+        if self.path == path:
+            return compile(tree, path, "exec")
+        return original(self, fullname)
+
+    SourceFileLoader.get_code = get_code  # type: ignore[method-assign]
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.dup2(null, 2)
+    tests = TESTS.get(name, [f"attention/test_{Path(name).name}"])
+    words = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not compile and not export"]
+    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins are imported before
+    code = 9
+    try:
+        __import__("scenewise." + name.removesuffix(".py").replace("/", "."))
+        code = int(pytest.main([*words, str(SOURCE / name), *(f"tests/{t}" for t in tests)]))
+    finally:
+        os._exit(code)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
+    parser.add_argument("files", nargs="*", default=FILES)
+    parser.add_argument("--share", type=float, default=1.0, help="of each file's mutants")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--again", type=Path, help="an earlier --out: run its survivors")
+    parser.add_argument("--out", type=Path, default=Path("mutants.json"))
+    options = parser.parse_args()
+    for module in PRELOADED:
+        __import__(module)
+    sys.path.insert(0, str(SOURCE.parent.resolve()))
+    told = json.loads(options.again.read_text()) if options.again else []
+    keep = [m for m in told if m["outcome"] != "survived"]
+    todo = [m for m in told if m["outcome"] == "survived"]
+    if not options.again:
+        for name in options.files:
+            all_of_it = mutants(name)
+            count = max(1, round(options.share * len(all_of_it)))
+            todo += random.Random(f"{options.seed} {name}").sample(all_of_it, count)
+        random.Random(options.seed).shuffle(todo)
+        if options.out.is_file():  # go on where it stopped
+            keep = json.loads(options.out.read_text())
+            done = {(m["file"], m["node"], m["how"]) for m in keep}
+            todo = [m for m in todo if (m["file"], m["node"], m["how"]) not in done]
+    limits: dict[str, int] = {}
+    for mutant in todo:
+        name = mutant["file"]
+        if name not in limits:
+            outcome, used = run(name, None, "", 600)
+            limits[name] = int(10 + 3 * used) if outcome == "survived" else 0
+        if not limits[name]:
+            print(f"skipped   {name}: its tests fail without a mutant")
+            continue
+        mutant["outcome"], used = run(name, mutant["node"], mutant["how"], limits[name])
+        keep.append(mutant)
+        print(f"{mutant['outcome']:9} {name}:{mutant['line']} {mutant['how']}: {mutant['code']}",
+              f"({used:.1f} s)", flush=True)  # fmt: skip
+        options.out.write_text(json.dumps(keep, indent=0))
+
+
+if __name__ == "__main__":
+    main()
