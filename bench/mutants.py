@@ -7,7 +7,7 @@ A mutant is the module's syntax tree with one node changed: a comparison or an o
 number plus 1, a truth negated, an argument left out, ``None`` returned. Texts, docstrings,
 annotations, what a ``raise`` says and ``zip``'s ``strict`` are left alone. torch is imported once;
 each mutant is a fork that runs the module's own tests and doctests until one fails. Tests of
-``torch.compile`` and ``torch.export`` are left out: they compare a block with itself.
+``torch.compile`` and ``torch.export`` take long: they see only what survived, by ``--again``.
 """
 
 import argparse
@@ -38,7 +38,9 @@ TESTS = {
 FILES = [str(p.relative_to(SOURCE)) for p in ATTENTION]
 FILES += [name for name in TESTS if not name.startswith("attention")]
 
-PRELOADED = ("torch", "torchvision", "lightning.pytorch", "timm", "torchmetrics", "scipy")
+PRELOADED = "torch torchvision lightning.pytorch timm torchmetrics scipy hypothesis pytest doctest"
+EAGER = "not compile and not export"
+
 
 SWAPS: dict[type[Any], type[Any]] = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt,
@@ -139,13 +141,13 @@ def mutated(text: str, number: int | None, how: str) -> ast.Module:
     return ast.fix_missing_locations(tree)
 
 
-def run(name: str, number: int | None, how: str, seconds: int) -> tuple[str, float]:
-    """Run the tests of ``name`` with one mutant in a fork: the outcome and its CPU seconds."""
+def run(name: str, number: int | None, how: str, seconds: int, chosen: str) -> tuple[str, float]:
+    """Run the ``chosen`` tests of ``name`` with one mutant in a fork: the outcome, CPU seconds."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
     if not (child := os.fork()):
         os.setsid()
         resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 1))
-        _tests(name, mutated((SOURCE / name).read_text(), number, how))
+        _tests(name, mutated((SOURCE / name).read_text(), number, how), chosen)
     status = None
     while status is None:
         done, code = os.waitpid(child, os.WNOHANG)
@@ -162,7 +164,7 @@ def run(name: str, number: int | None, how: str, seconds: int) -> tuple[str, flo
     return ("survived" if code == 0 else "caught"), used
 
 
-def _tests(name: str, tree: ast.Module) -> None:
+def _tests(name: str, tree: ast.Module, chosen: str) -> None:
     """In the fork: put ``tree`` in the place of the module, run its tests, and end."""
     import pytest
 
@@ -178,8 +180,7 @@ def _tests(name: str, tree: ast.Module) -> None:
     os.dup2(null, 1)
     os.dup2(null, 2)
     tests = TESTS.get(name, [f"attention/test_{Path(name).name}"])
-    words = ["-x", "-p", "no:cacheprovider", "-p", "no:xdist", "-k", "not compile and not export"]
-    words += ["-W", "ignore::pytest.PytestAssertRewriteWarning"]  # plugins are imported before
+    words = ["-x", "-p", "no:cacheprovider", "-k", chosen]
     code = 9
     try:
         __import__("scenewise." + name.removesuffix(".py").replace("/", "."))
@@ -196,7 +197,8 @@ def main() -> None:
     parser.add_argument("--again", type=Path, help="an earlier --out: run its survivors")
     parser.add_argument("--out", type=Path, default=Path("mutants.json"))
     options = parser.parse_args()
-    for module in PRELOADED:
+    os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # finding them takes a second
+    for module in PRELOADED.split():
         __import__(module)
     sys.path.insert(0, str(SOURCE.parent.resolve()))
     told = json.loads(options.again.read_text()) if options.again else []
@@ -212,16 +214,17 @@ def main() -> None:
             keep = json.loads(options.out.read_text())
             done = {(m["file"], m["node"], m["how"]) for m in keep}
             todo = [m for m in todo if (m["file"], m["node"], m["how"]) not in done]
+    chosen = "" if options.again else EAGER
     limits: dict[str, int] = {}
     for mutant in todo:
         name = mutant["file"]
         if name not in limits:
-            outcome, used = run(name, None, "", 600)
+            outcome, used = run(name, None, "", 600, chosen)
             limits[name] = int(10 + 3 * used) if outcome == "survived" else 0
         if not limits[name]:
             print(f"skipped   {name}: its tests fail without a mutant")
             continue
-        mutant["outcome"], used = run(name, mutant["node"], mutant["how"], limits[name])
+        mutant["outcome"], used = run(name, mutant["node"], mutant["how"], limits[name], chosen)
         keep.append(mutant)
         print(f"{mutant['outcome']:9} {name}:{mutant['line']} {mutant['how']}: {mutant['code']}",
               f"({used:.1f} s)", flush=True)  # fmt: skip

@@ -80,3 +80,4 @@ def test_bases_find_two_clusters() -> None:
 def test_no_rounds_are_named() -> None:
     with pytest.raises(ValueError, match="stages"):
         ExpectationMaximisation(16, stages=0)
+    assert ExpectationMaximisation(16, stages=1).stages == 1

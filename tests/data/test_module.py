@@ -7,6 +7,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader
 
 from scenewise.data import module
@@ -168,6 +169,18 @@ def test_more_processes_than_pictures() -> None:
     data.trainer = SimpleNamespace(world_size=6, global_rank=0)
     with pytest.raises(UserError, match="5 pictures for 6 processes; use at most 5"):
         data.val_dataloader()
+
+
+@pytest.mark.parametrize("strategy", [FSDPStrategy, ModelParallelStrategy])
+def test_processes_that_share_weights_need_equal_shares(strategy: type) -> None:
+    data = small_scenes()
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=strategy())
+    with pytest.raises(UserError, match="5 pictures, which 2 processes cannot share equally"):
+        data.val_dataloader()
+    data.trainer = SimpleNamespace(world_size=5, global_rank=1, strategy=strategy())
+    assert len(names(data.val_dataloader())) == 1
+    data.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=DDPStrategy())
+    assert len(names(data.val_dataloader())) == 2
 
 
 def test_pictures_of_different_sizes(tmp_path: Path) -> None:

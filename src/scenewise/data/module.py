@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader, DistributedSampler
 
 from scenewise.classes import Classes
@@ -238,6 +239,12 @@ class SegmentationData(LightningDataModule):
                 f"split '{split}' has {len(dataset)} pictures for {world} processes; use at most "
                 f"{len(dataset)} processes"
             )
+        if world > 1 and self._shares_weights() and len(dataset) % world:
+            raise UserError(
+                f"split '{split}' has {len(dataset)} pictures, which {world} processes cannot "
+                "share equally, and processes that share the weights would wait for each other "
+                "for ever; give a number of processes that divides it, or --trainer.strategy ddp"
+            )
         if isinstance(dataset, ShardSet):
             return self._stream(dataset, self.eval_batch_size)
         return DataLoader(
@@ -276,6 +283,11 @@ class SegmentationData(LightningDataModule):
             "persistent_workers": workers > 0,
             "generator": torch.Generator().manual_seed(self.seed * world + rank),
         }
+
+    def _shares_weights(self) -> bool:
+        """Whether a process needs all others for each forward pass (FSDP)."""
+        strategy = getattr(self.trainer, "strategy", None)
+        return isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
 
     def _processes(self) -> tuple[int, int]:
         """How many processes there are, and which of them this is."""
