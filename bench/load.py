@@ -146,7 +146,10 @@ def growth(memory: Memory, seconds: float) -> dict[str, Any]:
     span = min(60.0, seconds / 6)
     early = statistics.mean(size for at, size in memory if span <= at < 2 * span)
     late = statistics.mean(size for at, size in memory if at >= memory[-1][0] - span)
+    starts = [span * k for k in range(int(memory[-1][0] / span))]
+    parts = [[size for at, size in memory if s <= at < s + span] for s in starts]
     return {
+        "memory_by_part_mb": [round(statistics.mean(part) / 1e6) for part in parts if part],
         "memory_early_mb": round(early / 1e6, 1),
         "memory_late_mb": round(late / 1e6, 1),
         "memory_most_mb": round(max(size for _, size in memory) / 1e6, 1),

@@ -17,7 +17,7 @@ from scenewise.windows import Size, pair, scaled, size_of
 Result = TypeVar("Result")
 SIDES = (1024, 768, 512, 384, 256, 128)  # of the windows that are tried
 SHARE = 0.8  # of the free memory that may be planned with
-BESIDE = 28  # bytes a pixel: the normalised picture, how often windows hold it, the results
+BESIDE = 40  # bytes a pixel: floats, normalised floats, how often windows hold it, the results
 SAMPLE = 256  # side of the picture from which small needs are guessed
 
 
@@ -65,7 +65,7 @@ class FittingPredictor:
         return self._fitted(Predictor.scores, image)
 
     def _fitted(self, work: Callable[[Predictor, Picture], Result], image: Picture) -> Result:
-        picture = as_floats(image)
+        picture = image if isinstance(image, Tensor) and image.ndim == 3 else as_floats(image)
         last = self.side if picture[0].numel() >= self._too_many else None
         sides = self.sides(size_of(picture), last)
         for side in sides:

@@ -283,7 +283,7 @@ class TestShortMemory:
         assert hooks(short.model) == before
 
     def test_the_estimate_is_asked(self, danet, monkeypatch):
-        monkeypatch.setattr(fallback, "free_bytes", lambda device: 15e6)
+        monkeypatch.setattr(fallback, "free_bytes", lambda device: 17e6)
         session = Session("a", picture(size=(300, 420))).seen(danet, "fused", silent)
         assert session.side == 256
         assert Session("a", picture()).seen(danet, "fused", silent).side is None
