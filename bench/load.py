@@ -118,15 +118,17 @@ def load_predict(folder: Path, seconds: float) -> dict[str, Any]:
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=one_thread)
     until = time.monotonic() + seconds
     memory = watch(process.pid, until, lambda: process.poll() is None)
-    ended = process.poll()
+    ended, end = process.poll(), time.time()
     process.kill()
     process.wait()
     written = sorted(file.stat().st_mtime for file in (out / "labels").glob("[!.]*.png"))
+    if not written:
+        raise RuntimeError("no picture was finished in that time; give more --minutes")
     steps = [after - before for before, after in pairwise(written)]
     return {
         "ended_early": ended,
         "pictures": len(written),
-        "seconds_since_the_last_picture": round(time.time() - written[-1], 1),
+        "seconds_since_the_last_picture": round(end - written[-1], 1),
         "milliseconds": {"picture": percentiles(steps)},
         **growth(memory, seconds),
     }
