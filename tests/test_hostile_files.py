@@ -20,6 +20,7 @@ from fuzz.checksums import PNG, with_png_checksums
 from scenewise.apps.cli import main
 from scenewise.classes import Classes
 from scenewise.data.formats import matlab
+from scenewise.data.formats.pascal_context import json_mask
 from scenewise.data.images import read_image, read_mask
 from scenewise.data.shards import read_shard
 from scenewise.errors import UserError
@@ -151,6 +152,14 @@ def test_members_of_shards_are_never_written(tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "x.tar"]
 
 
+def test_names_of_members_stay_within_the_sentence(tmp_path: Path) -> None:
+    """Found by fuzzing."""
+    path = shard(tmp_path / "x.tar", member("0.png"), member("\n\x1b[2J/"))
+    with pytest.raises(UserError, match=r"' \\x1b\[2J/' is not the mask") as error:
+        list(read_shard(path, 1))
+    assert str(error.value).isprintable()
+
+
 def test_shards_that_claim_to_be_huge(tmp_path: Path) -> None:
     claimed = member("0.png")
     claimed.size = 2**40
@@ -194,6 +203,17 @@ def test_prepare_writes_nothing_outside(
     assert main(words) == 2
     assert "leads out of the folder" in capsys.readouterr().err
     assert {p.name for p in tmp_path.rglob("*.png")} == set()
+
+
+def test_annotations_that_claim_a_huge_picture(tmp_path: Path) -> None:
+    """Found by fuzzing: a few bytes took half a gigabyte."""
+    value = json.loads(seeds.annotations()[0])
+    value["images"][0] |= {"height": 2**13, "width": 2**13}
+    value["annos_segmentation"][0]["segmentation"]["counts"] = [2**26]
+    path = tmp_path / "trainval_merged.json"
+    path.write_text(json.dumps(value))
+    with bounded(4), pytest.raises(UserError, match="a picture of 8192 x 8192 pixels"):
+        json_mask(path, "a")
 
 
 def test_matlab_cells_without_end(tmp_path: Path) -> None:
