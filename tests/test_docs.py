@@ -40,6 +40,7 @@ LEFT_OUT = {
     "make ": "minutes; .ci/run makes them",
     "pip install": "wants a package index",
     "torchrun": "starts processes; tests/training/test_processes.py and its neighbours do",
+    "export GLOO_": "a variable of the machine, no command",
     "srun": "wants SLURM",
     "scontrol": "wants SLURM",
     "#SBATCH": "a line for SLURM, no command",
