@@ -28,6 +28,7 @@ SOURCE = Path("src/scenewise")
 ATTENTION = sorted(p for p in (SOURCE / "attention").glob("*.py") if p.name != "__init__.py")
 TESTS = {
     "attention/convolution.py": ["attention/test_compact.py", "attention/test_asymmetric.py"],
+    "attention/tiles.py": ["attention/test_position.py"],
     "attention/precision.py": ["attention/test_position.py", "attention/test_channel.py"],
     "inference.py": ["test_inference.py"],
     "windows.py": ["test_windows.py", "test_inference.py"],

@@ -44,6 +44,15 @@ def test_windows_do_not_matter_to_a_network_without_context(image, merge, window
     assert_close(Predictor(model, window=window, stride=stride, merge=merge).scores(image), whole)
 
 
+@pytest.mark.parametrize(("window", "stride"), [(None, None), (22, 22), (22, 2)])
+def test_smaller_windows_have_a_stride_of_their_own(image, window, stride):
+    model = toy_model()
+    found = Predictor(model, window=window, stride=stride).in_windows(9)
+    assert found.window == (9, 9)
+    expected = Predictor(model, window=9, stride=6).scores(image)
+    assert torch.equal(found.scores(image), expected)
+
+
 @pytest.mark.parametrize("merge", ["softmax", "logits"])
 def test_a_mirrored_picture_gives_exactly_the_mirrored_scores(image, merge):
     predictor = Predictor(toy_model(), scales=(0.7, 1.3), flip=True, window=(9, 12), merge=merge)

@@ -114,7 +114,12 @@ def _weights(outputs, inputs, align_corners):
 @pytest.mark.parametrize("align_corners", [True, False])
 @pytest.mark.parametrize(
     ("small", "size", "cut"),
-    [((5, 7), (37, 53), (37, 53)), ((5, 7), (40, 56), (33, 50)), ((1, 3), (1, 8), (1, 8))],
+    [
+        ((5, 7), (37, 53), (37, 53)),
+        ((5, 7), (40, 56), (33, 50)),
+        ((1, 3), (1, 8), (1, 8)),
+        ((5, 7), (2, 2), (2, 2)),
+    ],
 )
 def test_labels_in_strips_are_those_of_the_enlarged_logits(
     align_corners: bool, small: Size, size: Size, cut: Size

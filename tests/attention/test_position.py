@@ -172,9 +172,11 @@ def test_one_pixel_gathers_itself() -> None:
     assert_close(block(x), block.value(x) + x, **EXACT)
 
 
-def test_row_outside_is_told() -> None:
-    with pytest.raises(ValueError, match=r"pixel \(5, 0\) is outside a map of 5 x 7"):
-        PositionAttention(8).weights(torch.zeros(1, 8, 5, 7), at=(5, 0))
+@pytest.mark.parametrize("at", [(5, 0), (-1, 0), (0, 7), (0, -1)])
+def test_pixel_outside_is_told(at: tuple[int, int]) -> None:
+    row, column = at
+    with pytest.raises(ValueError, match=rf"pixel \({row}, {column}\) is outside a map of 5 x 7"):
+        PositionAttention(8).weights(torch.zeros(1, 8, 5, 7), at=at)
 
 
 def test_too_few_channels_are_told() -> None:

@@ -22,6 +22,7 @@ from scenewise.training.metrics import (
     mean_accuracy,
     mean_iou,
     pixel_accuracy,
+    scores,
     table,
 )
 
@@ -140,3 +141,12 @@ def test_the_matrix_as_comma_separated_values() -> None:
     rows = list(csv.reader(io.StringIO(matrix_csv(torch.tensor([[3, 1], [0, 4]]), classes))))
     assert rows[0][1:] == list(classes.names)
     assert rows[1:] == [["road, wet", "3", "1"], ['the "sky"', "0", "4"]]
+
+
+def test_categories_are_scored_as_if_each_were_one_class() -> None:
+    matrix = torch.tensor([[9, 1, 0, 7], [0, 5, 3, 7], [0, 2, 4, 7], [7, 7, 7, 7]])
+    found = scores(matrix, Classes.numbered(4), categories={"road": [0], "vehicle": [1, 2]})
+    assert found["category_iou/road"] == pytest.approx(9 / 10)
+    assert found["category_iou/vehicle"] == pytest.approx(14 / 15)
+    assert found["category_miou"] == pytest.approx((9 / 10 + 14 / 15) / 2)
+    assert not any(name.startswith("category") for name in scores(matrix, Classes.numbered(4)))
