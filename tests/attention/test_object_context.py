@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -129,6 +129,15 @@ def test_query_and_key_are_one_module_in_the_first_release_only() -> None:
     assert len(first.query) == 3
     assert second.key is not None
     assert len(second.query) == len(second.key) == 6
+
+
+def test_convolutions_of_query_and_key_have_biases_in_both_releases() -> None:
+    for variant, count in (("ocnet", 1), ("openseg", 4)):
+        block = ObjectAttention(16, 8, 16, variant=variant)
+        layers = {id(m): m for part in (block.query, block.key) if part for m in part.modules()}
+        convolutions = [m for m in layers.values() if isinstance(m, nn.Conv2d)]
+        assert len(convolutions) == count
+        assert all(m.bias is not None for m in convolutions)
 
 
 def test_pooling_by_2_sees_half_the_map() -> None:
