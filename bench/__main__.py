@@ -5,6 +5,7 @@ python -m bench attention model      these sections alone, in their places
 """
 
 import argparse
+import math
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     lines = ["| " + " | ".join(name.replace("_", " ") for name in names) + " |"]
     lines.append("|" + "---|" * len(names))
     for row in rows:
-        cells = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()]
+        cells = [_cell(value) for value in row.values()]
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return "-" if math.isnan(value) else f"{value:.3g}"
+    return str(value)
 
 
 if __name__ == "__main__":

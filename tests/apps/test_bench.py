@@ -98,6 +98,13 @@ def test_dense_block_of_the_scaling_bench_is_position_attention() -> None:
     torch.testing.assert_close(dense(x), ours(x))
 
 
+def test_a_large_picture_is_beside_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention_tiles, "_TILE_ROWS", 8)
+    monkeypatch.setattr(attention_tiles, "_TILE_KEYS", 8)
+    found = attention._against_products(32, 1)
+    assert [row.way for row in found] == 2 * ["square products", "the tiles' products", "tiles"]
+
+
 def test_the_limit_is_as_many_operations() -> None:
     assert measure.products(3 * 2 * 8**3, size=8)().shape == (8, 8)  # type: ignore[attr-defined]
 

@@ -11,6 +11,7 @@ import torch
 from scenewise import create_model
 from scenewise.apps.cli import main
 from scenewise.models.estimate import estimate
+from scenewise.models.recompute import recompute_backbone
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.memory_advice import advice
 
@@ -33,15 +34,15 @@ def test_fit_names_the_batch_and_what_takes_less(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    forward = Segmenter.forward
+    small = Segmenter.small
 
     def short(self: Segmenter, images: torch.Tensor) -> object:
         if self.training and type(images) is torch.Tensor:  # no estimate's
             raise error
-        return forward(self, images)
+        return small(self, images)
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(Segmenter, "forward", short)
+    monkeypatch.setattr(Segmenter, "small", short)
     words = [*FIT, "--data.crop_size", "64", "--trainer.default_root_dir", str(tmp_path)]
     assert main(words) == 2
     told = capsys.readouterr().err
@@ -50,6 +51,7 @@ def test_fit_names_the_batch_and_what_takes_less(
     assert "--data.batch_size 2 --trainer.accumulate_grad_batches 2 (" in told
     assert "--data.crop_size 32 (" in told
     assert "--model.output_stride 16" in told
+    assert "--model.checkpoint_activations true" in told
     assert "nan" not in told
 
 
@@ -70,6 +72,12 @@ def test_small_pictures_gain_nothing_from_half_precision() -> None:
     """The weights are held twice then."""
     model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
     assert "bf16" not in advice(model, (2, 64, 64), 1, mixed=False)
+
+
+def test_blocks_that_are_computed_again_need_no_advice() -> None:
+    model = create_model("danet", num_classes=5, backbone="tiny")
+    recompute_backbone(model.backbone)
+    assert "checkpoint_activations" not in advice(model, (4, 64, 64), 1, mixed=False)
 
 
 def test_scoring_runs_out(

@@ -53,7 +53,7 @@ def forecast(
         told += (
             f"; WARNING: only {free / 2**30:.1f} GiB are free: take a smaller --data.crop_size or "
             "--data.batch_size (with --trainer.accumulate_grad_batches), --model.output_stride 16, "
-            "or --trainer.precision bf16-mixed"
+            "--model.checkpoint_activations true, or --trainer.precision bf16-mixed"
         )
     return told
 

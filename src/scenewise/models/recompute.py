@@ -42,6 +42,15 @@ def recompute_backbone(backbone: nn.Module) -> None:
         part.forward = partial(_recomputed, part, part.forward)
 
 
+def is_recomputed(backbone: nn.Module) -> bool:
+    """Whether :func:`recompute_backbone` was here.
+
+    >>> is_recomputed(TinyBackbone())
+    False
+    """
+    return any("forward" in vars(part) for part in _parts(backbone))
+
+
 def _parts(backbone: nn.Module) -> Iterator[nn.Module]:
     """Stages of the tiny backbone; the blocks that a timm network has in sequences."""
     if isinstance(backbone, TinyBackbone):

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from scenewise.memory import ran_out
 from scenewise.models.estimate import estimate
+from scenewise.models.recompute import is_recomputed
 from scenewise.models.segmenter import Segmenter
 
 
@@ -67,6 +68,8 @@ def advice(model: Segmenter, shape: tuple[int, int, int], accumulate: int, *, mi
     ways = [f"{way} ({cost:.2g} GiB)" for way, cost in costs.items() if cost < now]
     if (model.recipe or {}).get("output_stride", 8) == 8:
         ways.append("--model.output_stride 16")
+    if not is_recomputed(model.backbone):
+        ways.append("--model.checkpoint_activations true")
     told = f"{count} pictures of {height} x {width}, by estimate {now:.2g} GiB"
     return f"{told}; choose {', or '.join(ways)}, or a smaller --model.backbone"
 

@@ -5,12 +5,13 @@ from torch import Tensor
 
 from scenewise.apps.benches.measure import (
     Row,
+    Run,
     compare,
     forward_and_backward,
     forward_only,
     products,
 )
-from scenewise.attention import position_attention
+from scenewise.attention import position_attention, tiles
 
 CHANNELS, INNER = 512, 64
 PIXELS = (1024, 4096, 9216, 16384)
@@ -53,7 +54,7 @@ def _against_dense(pixels: int, spread: float, repeats: int) -> list[Row]:
 
 
 def _against_products(pixels: int, repeats: int) -> list[Row]:
-    """Beside square matrix products of as many operations: 1 / ratio is the share of the limit."""
+    """Beside square matrix products of as many operations, and beside those of our shapes alone."""
     inputs, found = draw(pixels), []
     backward = 3 * INNER + 2 * CHANNELS
     for name, runner, each in (
@@ -61,8 +62,33 @@ def _against_products(pixels: int, repeats: int) -> list[Row]:
         ("+ backward", forward_and_backward, INNER + CHANNELS + backward),
     ):
         ways = {
-            "products alone": products(2 * pixels**2 * each),
+            "square products": products(2 * pixels**2 * each),
+            "the tiles' products": tile_products(pixels, backward=each > INNER + CHANNELS),
             "tiles": runner(position_attention, inputs),
         }
         found += compare(f"N = {pixels}, D {INNER}, C {CHANNELS}, {name}", ways, repeats)
     return found
+
+
+def tile_products(pixels: int, *, backward: bool) -> Run:
+    """The matrix products of the tiles alone, without what softmax takes."""
+    rows, keys = tiles._TILE_ROWS, tiles._TILE_KEYS
+    query, out = torch.randn(rows, INNER), torch.randn(rows, CHANNELS)
+    key, value = torch.randn(keys, INNER), torch.randn(keys, CHANNELS)
+    energy, weights = torch.empty(rows, keys), torch.rand(rows, keys)
+
+    def run() -> object:
+        for _ in range(pixels**2 // (rows * keys)):
+            torch.mm(query, key.T, out=energy)
+            torch.mm(weights, value, out=out)
+            if backward:
+                torch.mm(query, key.T, out=energy)
+                torch.mm(weights.T, out, out=value)
+                torch.mm(out, value.T, out=energy)
+                torch.mm(weights, key, out=query)
+                torch.mm(weights.T, query, out=key)
+            for x in (query, out, key, value):
+                x.fill_(0.5)  # so that numbers stay numbers
+        return out
+
+    return run
