@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from scenewise.attention import ChannelAttention, channel_attention
+from scenewise.attention.channel import Similarity, channel_weights
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -65,3 +66,15 @@ def test_half_precision_energies_do_not_overflow() -> None:
 def test_unknown_similarity_is_told() -> None:
     with pytest.raises(ValueError, match="'reversed' or 'direct', not 'cosine'"):
         ChannelAttention(similarity="cosine")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("similarity", ["reversed", "direct"])
+def test_no_weight_is_subnormal(similarity: Similarity) -> None:
+    """Subnormal numbers would slow the product behind the weights down; they change no sum."""
+    x = torch.randn(1, 64, 500) * torch.linspace(0.2, 2, 64)[:, None]
+    weights = channel_weights(x, similarity=similarity)
+    assert weights.min() > torch.finfo(torch.float32).tiny
+    energy = x.double() @ x.double().transpose(1, 2)
+    plain = torch.softmax(-energy if similarity == "reversed" else energy, dim=-1)
+    assert (plain < torch.finfo(torch.float32).tiny).any()
+    torch.testing.assert_close(weights.double(), plain, rtol=1e-3, atol=1e-6)

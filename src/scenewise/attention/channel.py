@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.precision import no_autocast, widen
+from scenewise.attention.precision import no_autocast, softmax, widen
 
 Similarity = Literal["reversed", "direct"]
 
@@ -40,7 +40,7 @@ def channel_weights(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor
     with no_autocast(x):
         wide = widen(x)
         energy = wide @ wide.transpose(1, 2)
-        return torch.softmax(-energy if similarity == "reversed" else energy, dim=-1)
+        return softmax(-energy if similarity == "reversed" else energy)
 
 
 class ChannelAttention(nn.Module):

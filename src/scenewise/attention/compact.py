@@ -10,7 +10,7 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 from scenewise.attention.asymmetric import pixel_shares
 from scenewise.attention.convolution import conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
-from scenewise.attention.precision import no_autocast, widen
+from scenewise.attention.precision import no_autocast, softmax, widen
 
 
 class CompactPosition(nn.Module):
@@ -112,7 +112,7 @@ class CompactChannel(nn.Module):
     def _weights(self, x: Tensor, centres: Tensor) -> Tensor:
         with no_autocast(x):
             energy = widen(x).flatten(2) @ widen(centres).transpose(1, 2)
-            return torch.softmax(-energy, dim=-1)
+            return softmax(-energy)
 
 
 class CrossLevelGate(nn.Module):

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.position import pixel
-from scenewise.attention.precision import no_autocast, widen
-from scenewise.attention.tiles import FLOOR, parts
+from scenewise.attention.precision import FLOOR, no_autocast, widen
+from scenewise.attention.tiles import parts
 
 _ROWS = 20  # of pixels whose weights are alive at once; fewer read columns more often
 

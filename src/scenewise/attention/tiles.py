@@ -6,16 +6,14 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from scenewise.attention.precision import no_autocast, widen
+from scenewise.attention.precision import FLOOR, no_autocast, widen
 
 # The map is walked in tiles of at most so many query rows and keys. One tile stays in the caches of
 # a few cores, and is large enough for matrix products to run at full speed.
 _TILE_ROWS, _TILE_KEYS = 1024, 2048
 # Weights are exp(energy - shift) before they are divided by their sum. The shift follows the
-# largest energy when that is _SLACK above it; e^10 fits float16. Energies below FLOOR are raised
-# to it: e^-60 is far below any rounding, and processors take up to a hundred times longer for the
-# subnormal numbers that would come of less.
-_SLACK, FLOOR = 10.0, -60.0
+# largest energy when that is _SLACK above it; e^10 fits float16.
+_SLACK = 10.0
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
