@@ -4,11 +4,14 @@ import time
 import pytest
 import torch
 
-from scenewise.apps.benches import attention, criss_cross, measure, scaling, tiles
+from scenewise.apps.benches import attention, criss_cross, measure, scaling, tiles, train
 from scenewise.apps.benches.measure import compare, forward_and_backward, forward_only, peak_bytes
 from scenewise.apps.cli import main
 from scenewise.attention import PositionAttention
 from scenewise.attention import tiles as attention_tiles
+from scenewise.classes import Classes
+from scenewise.models import create_model
+from scenewise.training.task import SegmentationTask
 
 
 def test_peak_counts_what_is_alive_at_once() -> None:
@@ -49,6 +52,19 @@ def test_ways_compute_the_same() -> None:
     torch.testing.assert_close(
         criss_cross.plain(q, k, v), criss_cross.criss_cross_attention(q, k, v)
     )
+
+
+def test_the_plain_training_step_has_the_losses_of_the_task() -> None:
+    network = create_model("danet", num_classes=4, backbone="tiny", pretrained=False).train()
+    for module in network.modules():
+        if isinstance(module, torch.nn.Dropout2d):
+            module.p = 0.0
+    task = SegmentationTask(Classes.numbered(4), network="danet", backbone="tiny")
+    task.model = network
+    images = torch.randint(256, (2, 3, 32, 48), dtype=torch.uint8)
+    masks = torch.randint(4, (2, 32, 48))
+    expected = train.plain_loss(network, images, masks)
+    torch.testing.assert_close(task.losses(images, masks).total, expected)
 
 
 def test_json_names_the_machine_and_every_row(

@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from scenewise.apps.benches.measure import Row, compare
-from scenewise.attention import PositionAttention
+from scenewise.attention import ChannelAttention, PositionAttention
 from scenewise.inference import Predictor
 from scenewise.models import Segmenter, create_model
 from scenewise.models.heads import DANetHead
@@ -46,11 +46,21 @@ def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
 
 
 def dense_branches(head: DANetHead, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The branches of DANet's head on the last map, with dense position attention."""
-    block = head.position[1]
+    """The branches of DANet's head on the last map, attention as ports of DANet write it."""
+    block, other = head.position[1], head.channel[1]
     assert isinstance(block, PositionAttention)
+    assert isinstance(other, ChannelAttention)
     position = head.position[2](_dense_position(block, head.position[0](x)))
-    return position, head.channel(x)
+    return position, head.channel[2](_plain_channel(other, head.channel[0](x)))
+
+
+def _plain_channel(block: ChannelAttention, x: Tensor) -> Tensor:
+    """Channel attention with PyTorch's softmax, whose weights may be subnormal numbers."""
+    rows = x.flatten(2)
+    energy = rows @ rows.transpose(1, 2)
+    weights = torch.softmax(energy.amax(-1, keepdim=True) - energy, dim=-1)
+    out: Tensor = block.gamma * (weights @ rows).view_as(x) + x
+    return out
 
 
 def _dense_position(block: PositionAttention, x: Tensor) -> Tensor:
