@@ -16,7 +16,7 @@ from scenewise.attention import position_attention, tiles
 CHANNELS, INNER = 512, 64
 PIXELS = (1024, 4096, 9216, 16384)
 FULL = 32768  # 1024 x 2048 at stride 8; the dense form would need 13 GB
-SPREAD_PIXELS, SPREAD = 4096, 20.0  # energies as far apart as in trained networks
+SPREAD_PIXELS, SPREAD = 4096, 20.0  # energies far apart
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
