@@ -166,6 +166,14 @@ def test_a_half_precision_network_is_merged_in_float32():
     assert_close(narrow, wide, rtol=0, atol=0.05)
 
 
+def test_the_network_says_how_wide_the_picture_is():
+    wide, narrow = torch.rand(3, 5, 7, dtype=torch.float64), toy_model().float()
+    scores = Predictor(narrow).scores(wide)
+    assert scores.dtype == torch.float32
+    assert torch.equal(scores, Predictor(narrow).scores(wide.float()))
+    assert Predictor(toy_model()).scores(wide.float()).dtype == torch.float64
+
+
 def test_large_logits_stay_finite_in_the_danet_merge():
     model = toy_model(pointwise=True).float()
     with torch.no_grad():
@@ -218,6 +226,16 @@ def test_an_unknown_protocol_is_told_with_the_known_ones():
 def test_bad_pictures_are_told(image, message):
     with pytest.raises(UserError, match=message):
         Predictor(toy_model())(image)
+
+
+def test_labels_come_at_once_where_nothing_is_merged():
+    model = toy_model()
+    assert Predictor(model).at_once
+    assert Predictor(model, scales=[1.0], merge="logits").at_once
+    for more in ({"scales": (2.0,)}, {"scales": (1.0, 1.0)}, {"flip": True}, {"window": 9},
+                 {"merge": "danet"}):  # fmt: skip
+        assert not Predictor(model, **more).at_once
+    assert not Predictor.from_protocol(model, "danet_ss").at_once
 
 
 MEMORY = """

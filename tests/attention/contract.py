@@ -58,6 +58,18 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak
 
 
+def slopes(block: nn.Module) -> list[float]:
+    """Slope for negative numbers of each (leaky) ReLU of a block, in order."""
+    layers = [m for m in block.modules() if isinstance(m, nn.ReLU | nn.LeakyReLU)]
+    return [getattr(layer, "negative_slope", 0.0) for layer in layers]
+
+
+def dropouts(block: nn.Module) -> list[float]:
+    """Probability of each dropout of whole maps; a block has no other."""
+    assert not any(isinstance(m, nn.Dropout) for m in block.modules())
+    return [m.p for m in block.modules() if isinstance(m, nn.Dropout2d)]
+
+
 class BlockLaw:
     """What holds for all blocks. A subclass gives ``build`` and ``reference``."""
 

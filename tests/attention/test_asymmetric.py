@@ -1,4 +1,5 @@
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -7,7 +8,14 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from scenewise.attention.asymmetric import AsymmetricFusion, AsymmetricPyramid, pyramid_average
-from tests.attention.contract import EXACT, BlockLaw, NeverHoldsTheMap, randomise
+from tests.attention.contract import (
+    EXACT,
+    BlockLaw,
+    NeverHoldsTheMap,
+    dropouts,
+    randomise,
+    slopes,
+)
 
 SIZES = (1, 3)
 
@@ -104,6 +112,15 @@ def test_there_are_110_averages_and_the_first_is_the_mean() -> None:
     averages = pyramid_average(x)
     assert averages.shape == (2, 110, 4)
     assert_close(averages[:, 0], x.mean((2, 3)))
+
+
+def test_published_activations_and_dropouts() -> None:
+    blocks: list[Any] = [AsymmetricPyramid, partial(AsymmetricFusion, low_channels=8)]
+    for build, activations in zip(blocks, (2, 2), strict=True):
+        assert slopes(build(16)) == slopes(build(16, variant="mmseg")) == [0.0] * activations
+        assert dropouts(build(16)) == [0.05]
+        assert dropouts(build(16, dropout=0.3)) == [0.3]
+        assert dropouts(build(16, variant="mmseg")) == []
 
 
 def test_bad_arguments_are_named() -> None:

@@ -57,6 +57,16 @@ def test_encode_equals_the_sum_over_pixels() -> None:
     assert_close(encode(x, codewords, smoothing), expected, **EXACT)
 
 
+def test_a_new_layer_smooths_by_at_most_1_and_draws_by_the_number_of_codewords() -> None:
+    # The authors draw both uniformly: smoothing in -1..0, codewords within 1 / sqrt(K D).
+    block = ContextEncoding(64, codewords=400)
+    assert -1 <= block.smoothing.min() < -0.98
+    assert -0.02 < block.smoothing.max() <= 0
+    bound = (400 * block.codewords.shape[1]) ** -0.5
+    assert 0.99 * bound < block.codewords.max() <= bound
+    assert -bound <= block.codewords.min() < -0.99 * bound
+
+
 def test_encode_by_hand() -> None:
     # One pixel halfway between two codewords belongs to each by half.
     out = encode(torch.tensor([[[1.0]]]), torch.tensor([[0.0], [2.0]]), torch.tensor([-3.0, -3.0]))

@@ -10,7 +10,9 @@ from tests.attention.contract import (
     BlockLaw,
     NeverHoldsTheMap,
     assert_commutes,
+    dropouts,
     randomise,
+    slopes,
 )
 
 
@@ -78,6 +80,25 @@ def test_mmseg_variant_and_its_published_size() -> None:
     relation = 2 * (512 * 256 + 256 * 256 + 4 * 256) + 512 * 512 + 512 + 512 * 512 + 2 * 512
     count = sum(p.numel() for p in InterlacedSparse(512, variant="mmseg").parameters())
     assert count == 2 * relation + 1024 * 512 + 2 * 512
+
+
+def test_padding_is_halved_with_the_odd_row_at_the_end() -> None:
+    block = randomise(InterlacedSparse(16, tile=(4, 8)).double()).eval()
+    x = torch.randn(2, 16, 5, 5).double()
+    whole = F.pad(x, (1, 2, 1, 2))  # to 8 x 8
+    assert_close(block.weights(x, at=(4, 3)), block.weights(whole, at=(5, 4))[:, 1:6, 1:6], **EXACT)
+    inside = block(whole)[:, :, 1:6, 1:6]
+    assert_close(block(x), inside, **EXACT)
+
+
+def test_published_slopes_dropouts_and_tiles() -> None:
+    block, mmseg = InterlacedSparse(16), InterlacedSparse(16, variant="mmseg")
+    assert slopes(block) == [0.01] * 11
+    assert slopes(mmseg) == [0.0] * 11
+    assert dropouts(block) == [0.05]
+    assert dropouts(InterlacedSparse(16, dropout=0.3)) == [0.3]
+    assert dropouts(mmseg) == []
+    assert block.tile == mmseg.tile == (8, 8)
 
 
 def test_bad_arguments_are_named() -> None:

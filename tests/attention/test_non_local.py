@@ -149,6 +149,19 @@ def test_dot_product_sums_do_not_leave_half_precision() -> None:
     assert_close(dot_product_mix(ones[:, :1], ones, ones), torch.full_like(ones[:, :1], 2048.0))
 
 
+def test_few_channels_leave_one_inner_channel() -> None:
+    assert NonLocal(1).g.out_channels == NonLocal(3, reduction=8).g.out_channels == 1
+    assert NonLocal(6, reduction=3).g.out_channels == 2
+
+
+def test_a_new_block_draws_small_weights_and_no_biases() -> None:
+    block = NonLocal(64)
+    for layer in (block.theta, block.phi, block.g, block.out):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
+        assert layer.weight.mean().abs() < 0.002
+        assert layer.bias.abs().max() == 0
+
+
 def test_published_parameter_counts() -> None:
     # The two wirings differ by the bias of W_z.
     official = sum(p.numel() for p in NonLocal(512).parameters())

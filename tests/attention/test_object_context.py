@@ -14,7 +14,9 @@ from tests.attention.contract import (
     NeverHoldsTheMap,
     PermutesPositions,
     WeighsPositions,
+    dropouts,
     randomise,
+    slopes,
 )
 
 
@@ -138,6 +140,19 @@ def test_convolutions_of_query_and_key_have_biases_in_both_releases() -> None:
         convolutions = [m for m in layers.values() if isinstance(m, nn.Conv2d)]
         assert len(convolutions) == count
         assert all(m.bias is not None for m in convolutions)
+
+
+@pytest.mark.parametrize("variant", ["ocnet", "openseg"])
+def test_published_slopes_dropouts_and_dilations(variant: Any) -> None:
+    blocks = [block(16, variant=variant) for block in (BaseOC, PyramidOC, ASPOC)]
+    assert [set(slopes(block)) for block in blocks] == [{0.01}] * 3
+    more = 3 if variant == "openseg" else 0  # of each attention
+    assert [len(slopes(block)) for block in blocks] == [2 + more, 6 + 4 * more, 8 + more]
+    assert [dropouts(block) for block in blocks] == [[0.05], [0.05], [0.1]]
+    branches: Any = blocks[2].branches
+    assert [branch[0].dilation for branch in branches] == [(1, 1), (12, 12), (24, 24), (36, 36)]
+    for block in (BaseOC, PyramidOC, ASPOC):
+        assert dropouts(block(16, dropout=0.3, variant=variant)) == [0.3]
 
 
 def test_pooling_by_2_sees_half_the_map() -> None:

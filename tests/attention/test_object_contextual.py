@@ -6,7 +6,15 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from scenewise.attention.object_contextual import ObjectContextual, region_features
-from tests.attention.contract import EXACT, BlockLaw, PermutesPositions, WeighsPositions, randomise
+from tests.attention.contract import (
+    EXACT,
+    BlockLaw,
+    PermutesPositions,
+    WeighsPositions,
+    dropouts,
+    randomise,
+    slopes,
+)
 
 
 def plain(block: ObjectContextual, x: Tensor, logits: Tensor) -> Tensor:
@@ -64,6 +72,15 @@ def test_mmseg_variant_and_its_published_size() -> None:
     small = randomise(ObjectContextual(16, variant="mmseg").double()).eval()
     x, logits = torch.randn(2, 16, 5, 7).double(), torch.randn(2, 3, 5, 7).double()
     assert_close(small(x, logits), plain(small, x, logits), **EXACT)
+
+
+def test_published_slopes_and_dropouts() -> None:
+    block, mmseg = ObjectContextual(16), ObjectContextual(16, variant="mmseg")
+    assert slopes(block) == [0.01] * 7
+    assert slopes(mmseg) == [0.0] * 7
+    assert dropouts(block) == [0.05]
+    assert dropouts(ObjectContextual(16, dropout=0.3)) == [0.3]
+    assert dropouts(mmseg) == []
 
 
 def test_bad_arguments_are_named() -> None:

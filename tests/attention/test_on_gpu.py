@@ -1,5 +1,10 @@
 """The choice among the forms of position attention on GPUs; the forms themselves where one is."""
 
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from importlib.util import find_spec
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +83,94 @@ def test_kinds_tell_what_a_choice_depends_on() -> None:
     }
     assert len(kinds) == 5
     assert on_gpu.kind_of("forward", torch.zeros(1, 120, 4), k, v) in kinds
+
+
+@pytest.mark.parametrize(
+    ("dtype", "bound"), [(torch.float32, 1e-4), (torch.float16, 2**-6), (torch.bfloat16, 2**-6)]
+)
+def test_agreement_is_an_error_within_the_bound_of_the_largest_number(
+    dtype: torch.dtype, bound: float
+) -> None:
+    expected = torch.tensor([-4.0, 0.0, 1.0], dtype=dtype)
+    assert on_gpu.agree(expected.float() + torch.tensor([0, 3.9 * bound, 0]), expected)
+    assert not on_gpu.agree(expected.float() - torch.tensor([0, 4.1 * bound, 0]), expected)
+    assert on_gpu.agree(torch.zeros(2), torch.zeros(2, dtype=dtype))
+    assert not on_gpu.agree(torch.full((2,), 1e-20), torch.zeros(2, dtype=dtype))
+
+
+def test_a_time_is_the_median_of_three_with_nothing_left_to_do(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    events, clock = [], iter([0.0, 9.0, 20.0, 21.0, 30.0, 32.0])
+
+    def now() -> float:
+        events.append("clock")
+        return next(clock)
+
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
+    monkeypatch.setattr("scenewise.attention.on_gpu.time.perf_counter", now)
+    assert on_gpu.measured(lambda a, b: events.append(a + b), ("ca", "ll")) == 2.0
+    assert events == ["wait", "clock", "call", "wait", "clock"] * 3
+
+
+class Chosen(Exception):
+    """Ends a call at its choice, with what there was to choose from."""
+
+
+def offered(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> tuple[str, list[str]]:
+    """The step and the names of the ways that ``call`` may choose from on a GPU with Triton."""
+
+    def choose(ways: dict[str, object], inputs: object, kind: tuple[str, ...]) -> str:
+        raise Chosen(kind[0], list(ways))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(torch.cuda, "device", lambda _: nullcontext())
+        patched.setattr(on_gpu, "choose", choose)
+        with pytest.raises(Chosen) as told:
+            call()
+    return told.value.args  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_kernels_are_no_way_for_float64_and_some_not_for_equal_runs(
+    monkeypatch: pytest.MonkeyPatch, deterministic: bool
+) -> None:
+    inputs = [torch.randn(1, 3, c) for c in (2, 2, 4)]
+    out, log_sum = tiles.attend(*inputs, 1.0)
+    triton = ["triton"] if find_spec("triton") else []
+    torch.use_deterministic_algorithms(deterministic)
+    try:
+        forward = offered(monkeypatch, lambda: on_gpu.attend(*inputs, 1.0))
+        backward = offered(
+            monkeypatch, lambda: on_gpu.attend_backward(out, *inputs, out, log_sum, 1.0)
+        )
+        assert forward == ("forward", ["tiles", "efficient", *triton])
+        atomic = [] if deterministic else ["efficient"]
+        assert backward == ("backward", ["tiles", *atomic, *triton])
+        for wide in range(3):
+            mixed = [x.double() if i == wide else x for i, x in enumerate(inputs)]
+            calls = (partial(on_gpu.attend, *mixed, 1.0),
+                     partial(on_gpu.attend_backward, out, *mixed, out, log_sum, 1.0))  # fmt: skip
+            assert [offered(monkeypatch, call)[1] for call in calls] == [["tiles"]] * 2
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_what_was_chosen_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiles, chosen as on a GPU; inputs, results and their order are those of the tiles."""
+    monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
+    monkeypatch.setattr(on_gpu, "choose", lambda ways, inputs, kind: "tiles")
+    q, k, v, grad = (torch.randn(1, n, c) for n, c in ((3, 2), (5, 2), (5, 4), (3, 4)))
+    out, log_sum = on_gpu.attend(q, k, v, 0.5)
+    assert_close((out, log_sum), tiles.attend(q, k, v, 0.5))
+    inputs = (grad, q, k, v, out, log_sum, 0.5)
+    assert_close(on_gpu.attend_backward(*inputs), tiles.attend_backward(*inputs))
+
+
+def test_each_step_and_each_number_of_a_kind() -> None:
+    q, k, v = torch.zeros(3, 100, 4), torch.zeros(3, 17, 4), torch.zeros(3, 17, 9)
+    cpu = torch.device("cpu")
+    assert on_gpu.kind_of("f", q, k, v) == ("f", cpu, torch.float32, False, 4, 9, 2, 7, 5)
 
 
 def gpu_inputs(dtype: torch.dtype) -> list[Tensor]:

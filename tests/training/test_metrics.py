@@ -111,7 +111,7 @@ def test_bad_ids_and_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"outside 0\.\.2"):
         confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 3]), 3)
     with pytest.raises(ValueError, match=r"outside 0\.\.2"):
-        confusion_matrix(torch.tensor([7]), torch.tensor([0]), 3)
+        confusion_matrix(torch.tensor([3]), torch.tensor([0]), 3)
 
 
 def test_reset_forgets() -> None:
