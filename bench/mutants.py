@@ -35,7 +35,6 @@ from typing import Any
 SOURCE = Path("src/scenewise")
 ATTENTION = sorted(p for p in (SOURCE / "attention").glob("*.py") if p.name != "__init__.py")
 TESTS = {
-    "attention/convolution.py": ["attention/test_compact.py", "attention/test_asymmetric.py"],
     "attention/tiles.py": ["attention/test_position.py"],
     "attention/precision.py": ["attention/test_position.py", "attention/test_channel.py"],
     "inference.py": ["test_inference.py"],
@@ -64,9 +63,11 @@ SWAPS: dict[type[Any], type[Any]] = {
 
 
 def nodes(tree: ast.AST) -> Iterator[ast.AST]:
-    """Every node that may change, parents first: no annotation and nothing of a ``raise``."""
+    """Every node that may change, parents first: no annotation, ``raise`` or ``strict=``."""
     for name, value in ast.iter_fields(tree):
         if name in ("annotation", "returns", "type_params", "bases"):
+            continue
+        if isinstance(tree, ast.keyword) and tree.arg == "strict":
             continue
         for child in value if isinstance(value, list) else [value]:
             if isinstance(child, ast.AST) and not isinstance(child, ast.Raise):
@@ -130,7 +131,7 @@ def mutants(name: str) -> list[dict[str, Any]]:
     text = (SOURCE / name).read_text()
     found, left_alone = [], _lines_for_gpus(name, text)
     for number, node in enumerate(nodes(ast.parse(text))):
-        if _is_strict(node) or getattr(node, "lineno", 0) in left_alone:
+        if getattr(node, "lineno", 0) in left_alone:
             continue
         for how in changes(node):
             tree = mutated(text, number, how)
@@ -148,10 +149,6 @@ def _lines_for_gpus(name: str, text: str) -> set[int]:
         if isinstance(node, ast.FunctionDef) and node.name in GPU_ALONE.get(name, ())
     ]
     return {line for f in functions for line in range(f.lineno, (f.end_lineno or f.lineno) + 1)}
-
-
-def _is_strict(node: ast.AST) -> bool:
-    return isinstance(node, ast.Constant) and getattr(node, "strict", False)
 
 
 def mutated(text: str, number: int | None, how: str) -> ast.Module:

@@ -16,8 +16,10 @@ cannot be swapped unnoticed.
 """
 
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck
@@ -148,6 +150,34 @@ class BlockLaw:
             mixed = block(*inputs)
         scale = exact.abs().max().item()
         assert_close(mixed.float(), exact, rtol=0, atol=self.autocast_tolerance * scale)
+
+    @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+    def test_half_precision_is_close_to_float32(self, dtype: torch.dtype) -> None:
+        block, inputs = self.ready().float(), [x.float() for x in self.sample()]
+        exact = block(*inputs)
+        narrow = [x.to(dtype).requires_grad_() for x in inputs]
+        out = block.to(dtype)(*narrow)
+        assert out.dtype == dtype
+        scale = exact.abs().max().item()
+        assert_close(out.float(), exact, rtol=0, atol=self.autocast_tolerance * scale)
+        out.float().sum().backward()
+        assert all(x.grad is not None and x.grad.dtype == dtype for x in narrow)
+
+    def test_works_on_the_device_of_its_inputs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A device without numbers, which refuses tensors of another, also backward."""
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
+        block, inputs = self.ready().to("meta"), self.sample()
+        far = [x.to("meta").requires_grad_() for x in inputs]
+        out = block(*far)
+        assert out.is_meta
+        assert out.dtype == inputs[0].dtype
+        assert out.shape == inputs[0].shape
+        out.sum().backward()
+        assert all(x.grad is not None and x.grad.shape == x.shape for x in far)
+        for at in ({}, {"at": (2, 3)}):
+            if hasattr(block, "weights") and len(self.size) == 2:
+                with suppress(TypeError):
+                    assert block.weights(*far, **at).is_meta
 
     def test_compiles_as_one_graph(self) -> None:
         block, inputs = self.ready(), self.sample()

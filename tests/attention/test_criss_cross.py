@@ -118,6 +118,12 @@ def test_decomposes_into_operators_of_pytorch() -> None:
     assert_close(program.module()(other), block(other), **EXACT)
 
 
+def test_both_results_of_the_decomposed_operator_are_its_own() -> None:
+    inputs = [torch.randn(2, c, 5, 7, dtype=torch.float64) for c in (3, 3, 4)]
+    inputs.append(torch.tensor([0.7], dtype=torch.float64))
+    assert_close(decomposed(*inputs), torch.ops.scenewise.criss_cross(*inputs), **EXACT)
+
+
 def test_uniform_weights_average_the_cross_and_count_the_pixel_once() -> None:
     zeros = torch.zeros(1, 1, 2, 3)
     value = torch.tensor([[[[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]]]])
@@ -137,8 +143,9 @@ def test_large_energies_stay_finite() -> None:
 
 def test_bad_arguments_are_named() -> None:
     x = torch.zeros(1, 2, 3, 4)
-    with pytest.raises(ValueError, match="expected"):
-        criss_cross_attention(x[0], x[0], x[0])
+    told = r"\(2, 3, 4\), key \(1, 2, 3, 4\), value \(5, 2, 3, 4\)$"
+    with pytest.raises(ValueError, match="expected.*got query " + told):
+        criss_cross_attention(x[0], x, x.expand(5, -1, -1, -1))
     with pytest.raises(ValueError, match="query and key differ"):
         criss_cross_attention(x, x[:, :1], x)
     with pytest.raises(ValueError, match="height or width"):

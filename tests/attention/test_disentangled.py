@@ -80,6 +80,14 @@ def test_published_size() -> None:
     assert sum(p.numel() for p in DisentangledNonLocal(512, variant="mmseg").parameters()) == count
 
 
+def test_a_new_block_draws_small_weights_and_no_biases() -> None:
+    block = DisentangledNonLocal(64)
+    for layer in (block.query, block.key, block.value, block.mask, block.out):
+        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3)
+        assert layer.bias is None or not layer.bias.any()
+    assert DisentangledNonLocal(1).query.out_channels == 1
+
+
 def test_another_variant_is_named() -> None:
     with pytest.raises(ValueError, match="official"):
         DisentangledNonLocal(16, variant="x")  # type: ignore[arg-type]

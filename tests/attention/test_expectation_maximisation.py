@@ -77,6 +77,32 @@ def test_bases_find_two_clusters() -> None:
     assert_close(shares[0], torch.tensor([[1.0, 0], [1, 0], [0, 1]]), rtol=0, atol=2e-3)
 
 
+def test_three_rounds_are_usual() -> None:
+    x, bases = torch.randn(2, 9, 4).double(), F.normalize(torch.randn(3, 4).double(), dim=-1)
+    usual = expectation_maximisation(x, bases)
+    assert_close(usual, expectation_maximisation(x, bases, stages=3))
+    assert not torch.allclose(usual[1], expectation_maximisation(x, bases, stages=4)[1])
+    assert ExpectationMaximisation(16).stages == 3
+    assert ExpectationMaximisation(16).bases.shape == (64, 16)
+
+
+def test_a_new_unit_is_drawn_as_the_authors_draw_it() -> None:
+    block = ExpectationMaximisation(128)
+    for layer in (block.first, block.last):
+        assert layer.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.05)
+    assert block.last.bias is None
+    assert_close(block.bases.norm(dim=1), torch.ones(64))
+
+
+def test_the_bases_follow_by_a_tenth() -> None:
+    block = ExpectationMaximisation(8, bases=3).double().train()
+    x, before = torch.randn(2, 8, 5, 7).double(), block.bases.clone()
+    pixels = block.first(x).flatten(2).transpose(1, 2)
+    fitted = expectation_maximisation(pixels, before)[1].mean(0)
+    block(x)
+    assert_close(block.bases, F.normalize(0.9 * before + 0.1 * fitted, dim=1), **EXACT)
+
+
 def test_no_rounds_are_named() -> None:
     with pytest.raises(ValueError, match="stages"):
         ExpectationMaximisation(16, stages=0)

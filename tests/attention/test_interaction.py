@@ -99,6 +99,19 @@ def test_pca_loss_by_hand() -> None:
     assert_close(pca_loss(attention, features), torch.tensor((0.72 - 13.2 / 9) / 4))
 
 
+def test_the_loss_of_a_batch_is_the_mean_of_its_samples() -> None:
+    attention, features = torch.randn(3, 2, 5).double(), torch.randn(3, 5, 4).double()
+    alone = [pca_loss(attention[i : i + 1], features[i : i + 1]) for i in range(3)]
+    assert_close(pca_loss(attention, features), torch.stack(alone).mean(), **EXACT)
+
+
+def test_new_maps_have_energies_of_the_size_of_the_features() -> None:
+    block = InteractionAware((100, 400), (5, 7))
+    for maps, c in zip(block.maps, (100, 400), strict=True):
+        assert maps.std().item() == pytest.approx(c**-0.5, rel=0.1)
+    assert all(b.shape == (35, 1) and not b.any() for b in block.bias)
+
+
 def test_the_best_orthonormal_maps_are_the_principal_directions() -> None:
     x = torch.randn(1, 7, 4, dtype=torch.float64)
     left, values, _ = torch.linalg.svd(x[0])

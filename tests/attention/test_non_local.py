@@ -149,6 +149,13 @@ def test_dot_product_sums_do_not_leave_half_precision() -> None:
     assert_close(dot_product_mix(ones[:, :1], ones, ones), torch.full_like(ones[:, :1], 2048.0))
 
 
+def test_one_number_for_each_pair() -> None:
+    pair = NonLocal(16, kind="concatenation").pair
+    assert pair is not None
+    assert pair.weight.shape == (1, 16)
+    assert pair.bias is None
+
+
 def test_few_channels_leave_one_inner_channel() -> None:
     assert NonLocal(1).g.out_channels == NonLocal(3, reduction=8).g.out_channels == 1
     assert NonLocal(6, reduction=3).g.out_channels == 2

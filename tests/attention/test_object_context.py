@@ -101,6 +101,22 @@ def test_the_second_release_equals_its_reference() -> None:
     assert_close(asp(x), TestASPOC().reference(asp, x), **EXACT)
 
 
+@pytest.mark.parametrize("variant", ["ocnet", "openseg"])
+def test_weights_are_those_of_the_dense_map(variant: Any) -> None:
+    block = randomise(BaseOC(16, variant=variant).double()).eval()
+    x, part = torch.randn(2, 16, 5, 7, dtype=torch.float64), block.attention
+    query, key = (m(x).flatten(2) for m in (part.query, part.key or part.query))
+    expected = (torch.einsum("bdi,bdj->bij", query, key) / 8**0.5).softmax(-1)
+    assert_close(block.weights(x), expected, **EXACT)
+
+
+def test_as_many_tiles_as_rows_are_rows_alone() -> None:
+    block = randomise(ObjectAttention(16, 8, 8, tiles=5).double()).eval()
+    x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    expected = in_tiles(block, x, [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 7]])
+    assert_close(block(x), expected, **EXACT)
+
+
 def test_more_tiles_than_rows_leave_the_rows_whole() -> None:
     block = randomise(ObjectAttention(16, 8, 8, tiles=6).double()).eval()
     x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
@@ -149,6 +165,7 @@ def test_published_slopes_dropouts_and_dilations(variant: Any) -> None:
     more = 3 if variant == "openseg" else 0  # of each attention
     assert [len(slopes(block)) for block in blocks] == [2 + more, 6 + 4 * more, 8 + more]
     assert [dropouts(block) for block in blocks] == [[0.05], [0.05], [0.1]]
+    assert [a.tiles for a in blocks[1].attentions] == [1, 2, 3, 6]  # type: ignore[union-attr]
     branches: Any = blocks[2].branches
     assert [branch[0].dilation for branch in branches] == [(1, 1), (12, 12), (24, 24), (36, 36)]
     for block in (BaseOC, PyramidOC, ASPOC):

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.testing import assert_close
 
 from scenewise.attention.object_contextual import ObjectContextual, region_features
@@ -72,6 +72,14 @@ def test_mmseg_variant_and_its_published_size() -> None:
     small = randomise(ObjectContextual(16, variant="mmseg").double()).eval()
     x, logits = torch.randn(2, 16, 5, 7).double(), torch.randn(2, 3, 5, 7).double()
     assert_close(small(x, logits), plain(small, x, logits), **EXACT)
+
+
+def test_every_convolution_of_openseg_has_a_bias_and_none_of_mmseg() -> None:
+    for variant in ("openseg", "mmseg"):
+        block = ObjectContextual(16, variant=variant)  # type: ignore[arg-type]
+        convolutions = [m for m in block.modules() if isinstance(m, nn.Conv2d)]
+        assert len(convolutions) == 7
+        assert all((m.bias is not None) == (variant == "openseg") for m in convolutions)
 
 
 def test_published_slopes_and_dropouts() -> None:

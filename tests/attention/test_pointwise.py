@@ -1,3 +1,4 @@
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -53,6 +54,26 @@ class TestPointwiseSpatial(BlockLaw):
         assert_close(weights.sum(-1), torch.ones(2, 12, dtype=torch.float64), **EXACT)
         one = block.weights(x, at=(4, 2))
         assert_close(one, weights[:, 2 * 4 + 1].view(2, 3, 4), **EXACT)
+
+
+@pytest.mark.parametrize(
+    ("size", "at", "place"),
+    [
+        ((5, 7), (4, 6), (2, 3)),
+        ((5, 7), (0, 0), (0, 0)),
+        ((5, 7), (1, 2), (1, 1)),
+        ((5, 7), (2, 3), (1, 2)),
+        ((6, 8), (5, 7), (2, 3)),
+        ((6, 8), (4, 6), (2, 3)),
+    ],
+)
+def test_a_pixel_has_the_weights_of_the_nearest_shrunk_one(
+    size: tuple[int, int], at: tuple[int, int], place: tuple[int, int]
+) -> None:
+    block = randomise(PointwiseSpatial(16, size=size).double()).eval()
+    x = torch.randn(2, 16, *size).double()
+    whole = block.weights(x).view(2, 3, 4, 3, 4)
+    assert_close(block.weights(x, at=at), whole[:, place[0], place[1]], **EXACT)
 
 
 def test_energies_equal_plain_loops() -> None:

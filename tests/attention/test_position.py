@@ -130,6 +130,27 @@ def test_half_precision_energies_are_float32(dtype: torch.dtype) -> None:
     assert share == pytest.approx(torch.sigmoid(torch.tensor(2.0)).item(), abs=4e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_results_of_the_tiles_are_of_the_dtypes_of_the_inputs(dtype: torch.dtype) -> None:
+    q, k, v, grad = (torch.randn(1, n, c, dtype=dtype) for n, c in ((3, 2), (5, 2), (5, 4), (3, 4)))
+    out, log_sum = tiles.attend(q, k, v, 0.5)
+    assert out.dtype == dtype
+    assert log_sum.dtype == torch.float32
+    assert_close(log_sum, (0.5 * q.float() @ k.float().mT).logsumexp(-1))
+    for x in tiles.attend_backward(grad, q, k, v, out, log_sum, 0.5):
+        assert x.dtype == dtype
+
+
+@pytest.mark.parametrize(
+    ("length", "most", "expected"),
+    [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (10, 7, [5, 5]), (3, 5, [3]), (1, 1, [1]), (0, 4, [])],
+)
+def test_parts_are_few_and_nearly_equal(length: int, most: int, expected: list[int]) -> None:
+    found = tiles.parts(length, most)
+    assert [part.stop - part.start for part in found] == expected
+    assert [i for part in found for i in range(length)[part]] == list(range(length))
+
+
 def test_only_needed_gradients() -> None:
     query, key, value = draw(1, 4, 2), draw(1, 5, 2), draw(1, 5, 3)
     ours = position_attention(query.detach(), key.detach(), value).sum()
@@ -161,8 +182,10 @@ def test_memory_grows_with_pixels_not_pairs() -> None:
     ],
 )
 def test_wrong_shapes_are_told(shapes: tuple[tuple[int, ...], ...], told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=told) as raised:
         position_attention(*(torch.zeros(s) for s in shapes))
+    query, key, value = shapes
+    assert str(raised.value).endswith(f"query {query}, key {key}, value {value}")
 
 
 def test_one_pixel_gathers_itself() -> None:

@@ -134,6 +134,9 @@ def test_table_shows_each_class_and_the_mean() -> None:
         ["class_2", "-", "0.0"],
     ]
     assert "77.5" in capture.get()
+    heads = ["class", "IoU", "%", "pixels", "%"]
+    assert any([c for c in line.split() if c not in "│┃|"] == heads for line in
+               capture.get().splitlines())  # fmt: skip
 
 
 def test_the_matrix_as_comma_separated_values() -> None:

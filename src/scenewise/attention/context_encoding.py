@@ -90,6 +90,7 @@ class ContextEncoding(nn.Module):
 
     def _encoding(self, x: Tensor) -> Tensor:
         codes = encode(pixels(self.project(x)), self.codewords, self.smoothing)
+        codes = codes.to(self.norm.weight.dtype)
         encoding: Tensor = self.norm(codes).relu().mean(1)  # (B, C)
         return encoding
 

@@ -162,7 +162,7 @@ class InteractionAware(nn.Module):
         """A, and the softmax of each layer alone: (B, N, K N)."""
         with no_autocast(layers[0]):
             energies = [
-                w @ widen(layer).transpose(1, 2) + b
+                widen(w) @ widen(layer).transpose(1, 2) + widen(b)
                 for w, b, layer in zip(self.maps, self.bias, layers, strict=True)
             ]
             fused = torch.stack(energies).mean(0).softmax(-1)
