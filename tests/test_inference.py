@@ -205,6 +205,50 @@ def test_bad_arguments_are_told(arguments, message):
         Predictor(toy_model(), **arguments)
 
 
+@pytest.mark.parametrize("device", ["meta", torch.device("meta")])
+def test_the_model_moves_to_the_device_and_stays_without_one(image, device):
+    for predictor in (
+        Predictor(toy_model(), device=device),
+        Predictor.from_protocol(toy_model(), "danet_ss", device=device),
+    ):
+        assert predictor.device == torch.device("meta")
+        assert not next(predictor.model.parameters()).is_meta
+        with pytest.raises(RuntimeError, match="meta"):  # a place without numbers
+            predictor(image)
+        assert next(predictor.model.parameters()).is_meta
+    still = Predictor(toy_model())
+    assert still.device is None
+    assert not next(still.model.parameters()).is_meta
+    assert still.scores(image).device.type == "cpu"
+
+
+def test_no_such_device_is_told_with_the_reason():
+    with pytest.raises(UserError, match=r"no device 'nowhere' here \(.*nowhere.*\); cpu is"):
+        Predictor(toy_model(), device="nowhere")
+
+
+def test_windows_and_strides_of_one_pixel_are_enough():
+    for sides in ({"window": 1}, {"window": (1, 1), "stride": 1}, {"window": 8, "stride": (8, 1)}):
+        Predictor(toy_model(), **sides)
+    for sides in ({"window": (0, 1)}, {"window": (1, 0)}, {"window": 3, "stride": 0},
+                  {"window": 3, "stride": (1, 0)}, {"window": 3, "stride": -1}):  # fmt: skip
+        with pytest.raises(UserError, match="at least 1"):
+            Predictor(toy_model(), **sides)
+    for stride in ((9, 8), (8, 9)):
+        with pytest.raises(UserError, match=f"a stride of {stride[0]} x {stride[1]} is larger"):
+            Predictor(toy_model(), window=8, stride=stride)
+
+
+def test_floats_may_leave_0_to_1_by_a_thousandth():
+    picture = torch.zeros(3, 1, 2, dtype=torch.float64)
+    for inside in (-1e-3, 1 + 1e-3):
+        assert as_floats(torch.full_like(picture, inside)).max() == inside
+    for outside in (-1.1e-3, 1.0011):
+        with pytest.raises(UserError, match="floats is in 0"):
+            as_floats(torch.full_like(picture, outside))
+    assert as_floats(picture.half()).dtype == torch.float32
+
+
 def test_an_unknown_protocol_is_told_with_the_known_ones():
     with pytest.raises(UserError, match="danet_ss, danet_ms"):
         Predictor.from_protocol(toy_model(), "danet")

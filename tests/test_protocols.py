@@ -14,6 +14,7 @@ from scenewise.models.heads import HeadOutput
 from scenewise.protocols import (
     PROTOCOLS,
     danet_long_side,
+    mean_of_mirrored,
     mmseg_fitted,
     mmseg_scaled,
     paper_ccnet,
@@ -344,3 +345,10 @@ def test_named_protocols_have_the_published_numbers(name):
     options = inspect.signature(PROTOCOLS[name]).parameters.values()
     found = {p.name: p.default for p in options if p.name not in ("model", "image")}
     assert found == PUBLISHED[name]
+
+
+def test_the_mean_with_the_mirror_image_is_a_distribution() -> None:
+    model, window = toy_model(), torch.randn(1, 3, 9, 12, dtype=torch.float64)
+    found = mean_of_mirrored(model, window)
+    parts = [softmax(model(x).logits[0].detach().numpy()) for x in (window, window.flip(-1))]
+    np.testing.assert_allclose(found.detach(), (parts[0] + parts[1][:, :, ::-1]) / 2)

@@ -82,6 +82,63 @@ def test_another_network_is_refused_with_what_does_not_fit(tmp_path: Path) -> No
         load_model(tmp_path / "danet")
 
 
+@pytest.mark.parametrize(("count", "dots"), [(1, ""), (3, ""), (4, ", ...")])
+def test_at_most_three_names_are_told(tmp_path: Path, count: int, dots: str) -> None:
+    model = small("fcn")
+    names = list(model.state_dict())[:count]
+    state = {f"model.{k}": v for k, v in model.state_dict().items() if k not in names}
+    torch.save({"scenewise": model_config(model), "state_dict": state}, tmp_path / "a.ckpt")
+    for into in (None, model):
+        with pytest.raises(UserError) as told:
+            load_model(tmp_path / "a.ckpt", into=into)
+        assert f"{count} missing ({', '.join(names[:3])}{dots});" in str(told.value)
+        assert str(told.value).startswith(f"'{tmp_path / 'a.ckpt'}' holds another network's")
+
+
+def test_where_a_model_came_from_travels_with_it(tmp_path: Path) -> None:
+    model = small("fcn")
+    assert "source" not in model_config(model)
+    model.save_pretrained(tmp_path / "a")
+    assert load_model(tmp_path / "a").source is None
+    model.source = "a release of another project"
+    model.save_pretrained(tmp_path / "b")
+    assert load_model(tmp_path / "b").source == model.source
+
+
+def test_nothing_is_downloaded_for_a_saved_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, asked = small("fcn"), []
+
+    def build(*names: object, **options: object) -> Segmenter:
+        asked.append(options["pretrained"])
+        return create_model(*names, **options)  # type: ignore[arg-type]
+
+    model.save_pretrained(tmp_path)
+    monkeypatch.setattr("scenewise.models.checkpoints.create_model", build)
+    load_model(tmp_path)
+    assert asked == [False, False]  # once without memory, once with
+
+
+@pytest.mark.parametrize("into", [False, True])
+def test_a_public_checkpoint_is_converted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, into: bool
+) -> None:
+    converted, target = small("fcn").train(), small("fcn").train() if into else None
+    file = tmp_path / "public.pth"
+    file.write_bytes(b"")
+    convert = {file: converted}.__getitem__
+    monkeypatch.setattr("scenewise.models.checkpoints.convert", convert)
+    loaded = load_model(file, into=target)
+    assert loaded is (target if into else converted)
+    assert not loaded.training or not into
+    for name, value in converted.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value)
+    if into:
+        with pytest.raises(UserError, match=r"public\.pth' holds another network's weights"):
+            load_model(file, into=small("danet"))
+
+
 def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
     small().save_pretrained(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
