@@ -223,6 +223,8 @@ def test_the_model_moves_to_the_device_and_stays_without_one(image, device):
 
 
 def test_no_such_device_is_told_with_the_reason():
+    with pytest.raises(UserError, match=r"no device 'cuda:99' here"):
+        Predictor(toy_model(), device="cuda:99")
     with pytest.raises(UserError, match=r"no device 'nowhere' here \(.*nowhere.*\); cpu is"):
         Predictor(toy_model(), device="nowhere")
 

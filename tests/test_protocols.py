@@ -289,6 +289,22 @@ def test_plain_danet_merge_is_the_released_one_at_its_size(image):
     )
 
 
+@pytest.mark.parametrize("align_corners", [True, False])
+@pytest.mark.parametrize("flip", [True, False])
+def test_plain_danet_merge_resizes_as_the_network_does(image, align_corners, flip):
+    def slow_plain(slow):
+        size = tuple(int(side * 0.8 + 0.5) for side in slow.size)
+        picture = slow_resize(slow.picture, size, align_corners=align_corners)
+        total = slow.net(picture)
+        if flip:
+            total = total + slow.net(picture[:, :, ::-1])[:, :, ::-1]
+        scores = slow_resize(np.exp(total), slow.size, align_corners=align_corners)
+        return scores / scores.sum(0)
+
+    model = toy_model(align_corners=align_corners)
+    compare(partial(plain, scales=(0.8,), flip=flip, merge="danet"), slow_plain, model, image)
+
+
 # What the network is shown of a 64 x 128 picture: counted by hand from the published sizes.
 SHOWN = {
     "danet_ss": {(768, 768): 2 * 8},

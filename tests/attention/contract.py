@@ -63,6 +63,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 def slopes(block: nn.Module) -> list[float]:
     """Slope for negative numbers of each (leaky) ReLU of a block, in order."""
     layers = [m for m in block.modules() if isinstance(m, nn.ReLU | nn.LeakyReLU)]
+    assert all(layer.inplace for layer in layers)  # no second map in training
     return [getattr(layer, "negative_slope", 0.0) for layer in layers]
 
 

@@ -72,6 +72,19 @@ def test_starts_at_half_of_the_channel_gate() -> None:
         assert_close(block(x), 0.5 * channel[:, :, None, None] * x)
 
 
+def test_settings_of_the_published_code() -> None:
+    block: Any = CBAM(64)
+    assert [block.channel[i].weight.shape for i in (0, 2)] == [(4, 64), (64, 4)]
+    assert block.spatial.weight.shape == (1, 2, 7, 7)
+    assert not block.channel[0].bias.any()
+    assert not block.channel[2].bias.any()
+    assert block.norm.momentum == 0.01
+    assert CBAM(8).channel[0].out_features == 1
+    assert list(CBAM(16, variant="paper").norm.parameters()) == []
+    large = CBAM(16, kernel_size=45).spatial.weight  # drawn for the outputs: 1 x 45 x 45
+    assert large.std().item() == pytest.approx((2 / 45**2) ** 0.5, rel=0.05)
+
+
 def test_bad_arguments_are_named() -> None:
     with pytest.raises(ValueError, match="odd"):
         CBAM(16, kernel_size=4)

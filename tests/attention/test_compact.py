@@ -131,6 +131,18 @@ def test_outputs_of_the_gate_may_differ() -> None:
     assert gate(torch.randn(2, 16, 3, 4), torch.randn(2, 8, 5, 7)).shape == (2, 5, 5, 7)
 
 
+def test_few_channels_keep_one_centre() -> None:
+    assert CompactChannel(8).encode[0].out_channels == 1
+    assert CompactChannel(33).encode[0].out_channels == 2
+
+
+def test_new_gates_are_open_and_new_attentions_closed() -> None:
+    assert CompactPosition(16).gamma.item() == CompactChannel(16).gamma.item() == 0
+    gate = CrossLevelGate(16, 8)
+    assert gate.gamma.item() == 1
+    assert gate.low[0].out_channels == 32
+
+
 def test_too_few_channels_are_named() -> None:
     assert CompactPosition(4).query.out_channels == 1
     with pytest.raises(ValueError, match="3 channels cannot be reduced by 4"):

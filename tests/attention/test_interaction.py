@@ -69,6 +69,16 @@ def test_a_pyramid_fuses_the_mean_of_its_layers() -> None:
     assert_close(block.weights([early, late]), attention, **EXACT)
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_row_of_a_pyramid_lies_on_its_last_layer(count: int) -> None:
+    block = ready((4,) * count, (2, 3))
+    layers = [torch.randn(2, 4, 4, 6).double() for _ in range(count - 1)]
+    layers.append(torch.randn(2, 4, 2, 3).double())
+    one = block.weights(layers, at=(1, 2))
+    assert one.shape == (2, 2, 3)
+    assert_close(one.flatten(1), block.weights(layers)[:, 5], **EXACT)
+
+
 def test_a_clip_stacks_the_positions_of_its_frames() -> None:
     block, clip = ready(4, (2, 3)), torch.randn(2, 3, 4, 2, 3).double()
     positions = clip.permute(0, 2, 1, 3, 4).flatten(2)

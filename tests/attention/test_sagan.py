@@ -66,6 +66,15 @@ def test_without_spectral_norm_it_is_position_attention() -> None:
     assert_close(block(x), other(x))
 
 
+def test_channels_inside() -> None:
+    paper, pooled = SAGANAttention(16), SAGANAttention(16, pooled=True)
+    for block, inner in ((paper, 16), (pooled, 8)):
+        assert block.query.out_channels == block.key.out_channels == 2
+        assert block.value.out_channels == inner
+    assert SAGANAttention(8).query.out_channels == 1
+    assert pooled.out.weight.shape == (16, 8, 1, 1)
+
+
 def test_too_few_channels_are_named() -> None:
     with pytest.raises(ValueError, match="reduced"):
         SAGANAttention(4)

@@ -122,6 +122,15 @@ def test_reset_forgets() -> None:
     assert metric.compute().tolist() == [[0, 1], [0, 0]]
 
 
+def test_the_ignored_id_may_be_another() -> None:
+    labels, target = torch.tensor([0, 1, 1]), torch.tensor([0, 7, 255])
+    metric = ConfusionMatrix(2, ignore_index=7)
+    metric.update(labels[:2], target[:2])
+    assert metric.compute().tolist() == [[1, 0], [0, 0]]
+    with pytest.raises(ValueError, match="outside"):
+        metric.update(labels, target)
+
+
 def test_table_shows_each_class_and_the_mean() -> None:
     console = Console(width=80, file=io.StringIO())
     with console.capture() as capture:
