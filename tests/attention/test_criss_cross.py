@@ -124,6 +124,13 @@ def test_both_results_of_the_decomposed_operator_are_its_own() -> None:
     assert_close(decomposed(*inputs), torch.ops.scenewise.criss_cross(*inputs), **EXACT)
 
 
+def test_the_decomposed_operator_works_on_the_device_of_its_inputs() -> None:
+    inputs = [torch.empty(2, c, 5, 7, device="meta") for c in (3, 3, 4)]
+    out, log_sum = decomposed(*inputs, torch.empty(1, device="meta"))
+    assert out.is_meta
+    assert (out.shape, log_sum.shape) == ((2, 4, 5, 7), (2, 5, 7, 1))
+
+
 def test_uniform_weights_average_the_cross_and_count_the_pixel_once() -> None:
     zeros = torch.zeros(1, 1, 2, 3)
     value = torch.tensor([[[[1.0, 2.0, 4.0], [8.0, 16.0, 32.0]]]])

@@ -33,6 +33,8 @@ def error(
     energies = scale * exact[0] @ exact[1].transpose(1, 2)
     ours = position_triton.attend_backward(inputs[3], *inputs[:3], out, log_sum, scale)
     theirs = torch.autograd.grad(expected, exact[:3], exact[3])
+    assert [x.dtype for x in (out, log_sum)] == [dtype, torch.float32]
+    assert [x.dtype for x in ours] == [dtype] * 3
     pairs = {"out": (out, expected), "log_sum": (log_sum, energies.logsumexp(-1))}
     pairs |= {f"d{i}": pair for i, pair in enumerate(zip(ours, theirs, strict=True))}
     return {
@@ -57,6 +59,17 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
         # float32: four roundings of an energy of 32; float16: two roundings of the result
         bound = 4 * 32 * 2**-24 if number < 2 * len(SHAPES) else 2**-9
         assert all(value < bound for value in errors.values()), errors
+
+
+def test_programs_and_tiles_are_as_few_and_small_as_the_inputs_allow() -> None:
+    from scenewise.attention import position_triton
+
+    blocks = [position_triton._blocks(length, 64) for length in (1, 63, 64, 65, 128, 129)]
+    assert blocks == [1, 1, 1, 2, 2, 3]
+    value = torch.empty(1, 7, 300)
+    for inner, padded in ((1, 16), (16, 16), (17, 32), (32, 32), (33, 64), (64, 64), (100, 128)):
+        sizes = position_triton._sizes(torch.empty(1, 5, inner), value)
+        assert (sizes["D"], sizes["C"], sizes["PADDED"]) == (inner, 300, padded)
 
 
 def widen_interpreted_dots() -> None:

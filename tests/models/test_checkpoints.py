@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 
 from scenewise import Segmenter, create_model, load_model
 from scenewise.classes import Classes
@@ -40,6 +41,12 @@ def test_a_folder_gives_the_model_back(tmp_path: Path) -> None:
     assert torch.equal(loaded(images).logits, model.eval()(images).logits)
 
 
+def test_saved_weights_say_that_they_are_pytorchs(tmp_path: Path) -> None:
+    small().save_pretrained(tmp_path)
+    with safe_open(tmp_path / "model.safetensors", framework="pt") as file:
+        assert file.metadata() == {"format": "pt"}
+
+
 def test_own_parts_load_into_themselves(tmp_path: Path) -> None:
     source, target = small(), small()
     source.recipe = None
@@ -71,6 +78,15 @@ def test_a_checkpoint_of_a_training_is_told_by_its_ending(tmp_path: Path) -> Non
 def test_a_checkpoint_of_another_project_is_told(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match="no checkpoint of Scenewise; give one that fit wrote"):
+        load_model(tmp_path / "last.ckpt")
+
+
+@pytest.mark.parametrize(
+    "content", [{"scenewise": [], "state_dict": {}}, {"scenewise": {}, "state_dict": []}]
+)
+def test_a_damaged_checkpoint_of_a_training_is_told(tmp_path: Path, content: object) -> None:
+    torch.save(content, tmp_path / "last.ckpt")
+    with pytest.raises(UserError, match=r"last\.ckpt' is damaged; fetch it again"):
         load_model(tmp_path / "last.ckpt")
 
 

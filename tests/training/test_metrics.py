@@ -143,6 +143,9 @@ def test_table_shows_each_class_and_the_mean() -> None:
         ["class_2", "-", "0.0"],
     ]
     assert "77.5" in capture.get()
+    assert [c.justify for c in table(torch.eye(2), Classes.numbered(2)).columns[1:]] == [
+        "right"
+    ] * 2
     heads = ["class", "IoU", "%", "pixels", "%"]
     assert any([c for c in line.split() if c not in "│┃|"] == heads for line in
                capture.get().splitlines())  # fmt: skip
