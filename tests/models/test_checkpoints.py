@@ -191,6 +191,14 @@ def test_no_model_is_told(tmp_path: Path) -> None:
         load_model(tmp_path / "nowhere")
 
 
+@pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
+def test_half_a_model_is_told(tmp_path: Path, lost: str) -> None:
+    small().save_pretrained(tmp_path)
+    (tmp_path / lost).unlink()
+    with pytest.raises(UserError, match=r"no model in .*config.json and model.safetensors"):
+        load_model(tmp_path)
+
+
 def test_truncated_weights_are_told(tmp_path: Path) -> None:
     small().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
