@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from torch.testing import assert_close
 from scenewise import create_model
 from scenewise.errors import UserError
 from scenewise.inference import Predictor, as_floats, evaluating
+from scenewise.protocols import plain
+from scenewise.windows import long_side, softmax_
 from tests.toy_model import toy_model
 
 SIZE = (23, 41)
@@ -193,6 +196,7 @@ def test_scales_of_a_tiny_picture_keep_a_pixel():
     [
         ({"scales": ()}, "scales"),
         ({"scales": (1.0, -0.5)}, "scales"),
+        ({"scales": (0.0,)}, "scales"),
         ({"scales": (float("nan"),)}, "scales"),
         ({"merge": "max"}, "softmax, logits, danet"),
         ({"stride": 4}, "needs a window"),
@@ -249,6 +253,41 @@ def test_floats_may_leave_0_to_1_by_a_thousandth():
         with pytest.raises(UserError, match="floats is in 0"):
             as_floats(torch.full_like(picture, outside))
     assert as_floats(picture.half()).dtype == torch.float32
+
+
+@pytest.mark.parametrize("merge", ["softmax", "logits", "danet"])
+def test_a_predictor_hands_on_all_it_was_told(image, merge):
+    told = {"scales": (0.7, 1.3), "flip": True, "merge": merge}
+    predictor = Predictor(toy_model(), window=9, stride=(5, 4), **told)
+    assert predictor.window == (9, 9)
+    with torch.no_grad():
+        expected = plain(predictor.model.eval(), image, window=(9, 9), stride=(5, 4), **told)
+    assert_close(predictor.scores(image), expected, rtol=1e-12, atol=0)
+
+
+def test_softmax_in_place_takes_each_pixels_own_maximum():
+    logits = torch.tensor([[[0.0, -2000.0]], [[1.0, -2001.0]]])
+    assert_close(softmax_(logits.clone()), logits.softmax(0))
+
+
+def test_the_long_side_stays_long():
+    assert long_side((1000, 1), 10) == (10, 1)
+    assert long_side((7, 7), 21) == (21, 21)
+
+
+def test_labels_at_once_of_a_half_precision_network():
+    model = create_model("danet", num_classes=3, backbone="tiny").bfloat16()
+    predictor, picture = Predictor(model), torch.rand(3, 33, 47)
+    assert predictor.at_once
+    assert_close(
+        predictor(picture).confidence, predictor.scores(picture).amax(0), rtol=0, atol=0.05
+    )
+
+
+def test_an_unknown_backend_is_told():
+    for build in (Predictor, partial(Predictor.from_protocol, name="danet_ss")):
+        with pytest.raises(UserError, match="nonsense"):
+            build(toy_model(), backend="nonsense")
 
 
 def test_an_unknown_protocol_is_told_with_the_known_ones():

@@ -232,6 +232,16 @@ def test_semseg(image):
     )
 
 
+def test_semseg_rounds_a_half_to_the_even_number():
+    image = torch.rand(3, 13, 26, dtype=torch.float64)
+    compare(
+        partial(semseg, base=25, scales=(1.0,), window=9),  # 12.5 rows are 12
+        lambda slow: slow.semseg(25, (1.0,), 9),
+        toy_model(),
+        image,
+    )
+
+
 def test_ccnet(image):
     compare(
         partial(paper_ccnet, window=17, stride=12),

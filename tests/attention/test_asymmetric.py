@@ -119,6 +119,9 @@ def test_published_activations_and_dropouts() -> None:
     for build, activations in zip(blocks, (2, 2), strict=True):
         assert slopes(build(16)) == slopes(build(16, variant="mmseg")) == [0.0] * activations
         assert dropouts(build(16)) == [0.05]
+        assert build(16).mix[0].bias is not None
+        assert build(16, variant="mmseg").mix[0].bias is None
+        assert build(16).attention.sizes == (1, 3, 6, 8)
         assert dropouts(build(16, dropout=0.3)) == [0.3]
         assert dropouts(build(16, variant="mmseg")) == []
 

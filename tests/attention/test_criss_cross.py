@@ -124,6 +124,14 @@ def test_both_results_of_the_decomposed_operator_are_its_own() -> None:
     assert_close(decomposed(*inputs), torch.ops.scenewise.criss_cross(*inputs), **EXACT)
 
 
+def test_the_decomposed_operator_keeps_half_precision() -> None:
+    inputs = [torch.randn(2, c, 5, 7).bfloat16() for c in (3, 3, 4)]
+    ours = decomposed(*inputs, torch.tensor([0.7]))
+    theirs = torch.ops.scenewise.criss_cross(*inputs, torch.tensor([0.7]))
+    assert_close(ours[0], theirs[0], rtol=0.05, atol=0.02)  # checks the dtypes too
+    assert_close(ours[1], theirs[1])
+
+
 def test_the_decomposed_operator_works_on_the_device_of_its_inputs() -> None:
     inputs = [torch.empty(2, c, 5, 7, device="meta") for c in (3, 3, 4)]
     out, log_sum = decomposed(*inputs, torch.empty(1, device="meta"))

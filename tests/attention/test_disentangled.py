@@ -14,6 +14,7 @@ from tests.attention.contract import (
     PermutesPositions,
     StartsAsIdentity,
     WeighsPositions,
+    randomise,
 )
 
 
@@ -72,6 +73,16 @@ class TestMmseg(BlockLaw, StartsAsIdentity):
         assert isinstance(block, DisentangledNonLocal)
         total = block.unary_weights(x).sum((1, 2))
         assert_close(total, torch.ones(2, dtype=torch.float64), **EXACT)
+
+
+def test_pairwise_weights_are_those_of_the_dense_map() -> None:
+    block = randomise(DisentangledNonLocal(16).double()).eval()
+    assert isinstance(block, DisentangledNonLocal)
+    x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    q, k = (conv1(part, x.flatten(2)) for part in (block.query, block.key))
+    q, k = q - q.mean(2, keepdim=True), k - k.mean(2, keepdim=True)
+    expected = (torch.einsum("bdi,bdj->bij", q, k) / (8**0.5 * 0.05)).softmax(-1)
+    assert_close(block.weights(x), expected, **EXACT)
 
 
 def test_published_size() -> None:

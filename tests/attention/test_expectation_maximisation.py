@@ -103,6 +103,15 @@ def test_the_bases_follow_by_a_tenth() -> None:
     assert_close(block.bases, F.normalize(0.9 * before + 0.1 * fitted, dim=1), **EXACT)
 
 
+def test_bases_of_half_precision_stay_so_in_training() -> None:
+    block = ExpectationMaximisation(8, bases=3).bfloat16().train()
+    assert not block.first.weight.requires_grad
+    assert not block.first.bias.requires_grad  # type: ignore[union-attr]
+    block(torch.randn(2, 8, 5, 7).bfloat16()).sum().backward()
+    assert block.bases.dtype == torch.bfloat16
+    assert block.bases.isfinite().all()
+
+
 def test_no_rounds_are_named() -> None:
     with pytest.raises(ValueError, match="stages"):
         ExpectationMaximisation(16, stages=0)

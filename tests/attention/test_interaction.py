@@ -109,6 +109,26 @@ def test_pca_loss_by_hand() -> None:
     assert_close(pca_loss(attention, features), torch.tensor((0.72 - 13.2 / 9) / 4))
 
 
+@pytest.mark.parametrize("count", [1, 3])
+def test_penalties_are_those_of_the_maps_and_the_last_layer(count: int) -> None:
+    block = ready((4,) * count, (2, 3))
+    layers = [torch.randn(2, 4, 2, 3).double() for _ in range(count)]
+    out, penalties = block.with_penalties(layers)
+    flat = [layer.flatten(2) for layer in layers]
+    attention, expected = row_by_row(block, flat)
+    assert_close(out, expected.view_as(out), **EXACT)
+    assert_close(penalties["pca"], pca_loss(attention, flat[-1].mT), **EXACT)
+    alone = [(w @ x + b).softmax(-1) for w, b, x in zip(block.maps, block.bias, flat, strict=True)]
+    assert_close(penalties["diversity"], diversity_loss(attention, alone), **EXACT)
+
+
+def test_the_loss_knows_no_size_of_features_and_divides_by_the_pairs_of_maps() -> None:
+    x = torch.randn(1, 3, 8).double()
+    for factor in (1e-3, 1.0, 1e3):
+        loss = pca_loss(torch.eye(3, dtype=torch.float64)[None], factor * x)
+        assert loss.item() == pytest.approx(-1 / 9)
+
+
 def test_the_loss_of_a_batch_is_the_mean_of_its_samples() -> None:
     attention, features = torch.randn(3, 2, 5).double(), torch.randn(3, 5, 4).double()
     alone = [pca_loss(attention[i : i + 1], features[i : i + 1]) for i in range(3)]

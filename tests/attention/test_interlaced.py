@@ -99,6 +99,9 @@ def test_published_slopes_dropouts_and_tiles() -> None:
     assert dropouts(InterlacedSparse(16, dropout=0.3)) == [0.3]
     assert dropouts(mmseg) == []
     assert block.tile == mmseg.tile == (8, 8)
+    for part in ("far", "near"):
+        assert block.get_submodule(part).value.bias is None
+        assert mmseg.get_submodule(part).value.bias is not None
 
 
 def test_bad_arguments_are_named() -> None:

@@ -131,6 +131,13 @@ class TestLinePooledLast(BlockLaw, StartsAsIdentity):
         return dense(block, x, x, lambda part: F.max_pool1d(part, 2))
 
 
+def test_pictures_are_pooled_by_2_along_both_axes() -> None:
+    block = randomise(NonLocal(16, subsample=True).double()).eval()
+    x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    assert isinstance(block, NonLocal)
+    assert_close(block(x), dense(block, x, F.max_pool2d(x, 2)), **EXACT)
+
+
 def test_rectified_sum_equals_all_pairs() -> None:
     a, b = torch.randn(2, 11, dtype=torch.float64), torch.randn(2, 7, dtype=torch.float64)
     v = torch.randn(2, 7, 3, dtype=torch.float64)

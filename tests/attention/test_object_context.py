@@ -110,6 +110,15 @@ def test_weights_are_those_of_the_dense_map(variant: Any) -> None:
     assert_close(block.weights(x), expected, **EXACT)
 
 
+def test_weights_of_the_pyramid_are_the_mean_of_its_attentions() -> None:
+    block = randomise(PyramidOC(16, sizes=(1, 3)).double()).eval()
+    x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
+    attentions: Any = block.attentions
+    for at in (None, (3, 2)):
+        first, second = (attention.weights(x, at) for attention in attentions)
+        assert_close(block.weights(x, at), (first + second) / 2, **EXACT)
+
+
 def test_as_many_tiles_as_rows_are_rows_alone() -> None:
     block = randomise(ObjectAttention(16, 8, 8, tiles=5).double()).eval()
     x = torch.randn(2, 16, 5, 7, dtype=torch.float64)

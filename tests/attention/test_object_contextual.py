@@ -82,6 +82,15 @@ def test_every_convolution_of_openseg_has_a_bias_and_none_of_mmseg() -> None:
         assert all((m.bias is not None) == (variant == "openseg") for m in convolutions)
 
 
+def test_weights_are_those_of_the_dense_map_of_regions() -> None:
+    block = randomise(ObjectContextual(16).double()).eval()
+    x, logits = torch.randn(2, 16, 5, 7).double(), torch.randn(2, 3, 5, 7).double()
+    regions = region_features(x, logits).transpose(1, 2)[..., None]
+    query, key = block.query(x).flatten(2), block.key(regions)[..., 0]
+    expected = (torch.einsum("bdi,bdk->bik", query, key) / 8**0.5).softmax(-1)
+    assert_close(block.region_weights(x, logits), expected, **EXACT)
+
+
 def test_published_slopes_and_dropouts() -> None:
     block, mmseg = ObjectContextual(16), ObjectContextual(16, variant="mmseg")
     assert slopes(block) == [0.01] * 7

@@ -95,6 +95,8 @@ def test_agreement_is_an_error_within_the_bound_of_the_largest_number(
     assert on_gpu.agree(expected.float() + torch.tensor([0, 3.9 * bound, 0]), expected)
     assert not on_gpu.agree(expected.float() - torch.tensor([0, 4.1 * bound, 0]), expected)
     assert on_gpu.agree(torch.zeros(2), torch.zeros(2, dtype=dtype))
+    if dtype != torch.float32:
+        assert on_gpu.agree(torch.tensor([1 + bound]), torch.ones(1, dtype=dtype))
     assert not on_gpu.agree(torch.full((2,), 1e-20), torch.zeros(2, dtype=dtype))
 
 

@@ -143,7 +143,15 @@ def test_results_of_the_tiles_are_of_the_dtypes_of_the_inputs(dtype: torch.dtype
 
 @pytest.mark.parametrize(
     ("length", "most", "expected"),
-    [(7, 3, [3, 3, 1]), (6, 3, [3, 3]), (10, 7, [5, 5]), (3, 5, [3]), (1, 1, [1]), (0, 4, [])],
+    [
+        (7, 3, [3, 3, 1]),
+        (6, 3, [3, 3]),
+        (10, 7, [5, 5]),
+        (3, 5, [3]),
+        (1, 1, [1]),
+        (3, 1, [1, 1, 1]),
+        (0, 4, []),
+    ],
 )
 def test_parts_are_few_and_nearly_equal(length: int, most: int, expected: list[int]) -> None:
     found = tiles.parts(length, most)
@@ -186,6 +194,14 @@ def test_wrong_shapes_are_told(shapes: tuple[tuple[int, ...], ...], told: str) -
         position_attention(*(torch.zeros(s) for s in shapes))
     query, key, value = shapes
     assert str(raised.value).endswith(f"query {query}, key {key}, value {value}")
+
+
+def test_weights_are_those_of_the_dense_map() -> None:
+    block = PositionAttention(8).double()
+    x = torch.randn(2, 8, 5, 7, dtype=torch.float64)
+    query, key = block.query(x).flatten(2), block.key(x).flatten(2)
+    expected = torch.einsum("bdi,bdj->bij", query, key).softmax(-1)
+    assert_close(block.weights(x), expected, **EXACT)
 
 
 def test_one_pixel_gathers_itself() -> None:

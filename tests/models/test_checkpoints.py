@@ -182,8 +182,11 @@ def test_damaged_configurations_are_told(tmp_path: Path, content: str, told: str
     (tmp_path / "config.json").write_text(
         content.replace("%s", classes).replace("%p", preprocessing)
     )
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=told) as error:
         load_model(tmp_path)
+    assert "UserError(" not in str(error.value)
+    if content == '{"model": {"name": "danet"}}':
+        assert "damaged: KeyError('classes');" in str(error.value)
 
 
 def test_no_model_is_told(tmp_path: Path) -> None:

@@ -112,6 +112,8 @@ def test_bad_ids_and_shapes_are_refused() -> None:
         confusion_matrix(torch.tensor([0, 1]), torch.tensor([0, 3]), 3)
     with pytest.raises(ValueError, match=r"outside 0\.\.2"):
         confusion_matrix(torch.tensor([3]), torch.tensor([0]), 3)
+    with pytest.raises(ValueError, match=r"outside 0\.\.2"):
+        confusion_matrix(torch.tensor([0]), torch.tensor([3]), 3)
 
 
 def test_reset_forgets() -> None:
@@ -131,6 +133,13 @@ def test_the_ignored_id_may_be_another() -> None:
         metric.update(labels, target)
 
 
+def test_processes_add_their_counts() -> None:
+    ours, theirs = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6], [7, 8]])
+    add = ConfusionMatrix(2)._reductions["counts"]
+    assert callable(add)
+    assert torch.equal(add(torch.stack([ours, theirs])), ours + theirs)
+
+
 def test_table_shows_each_class_and_the_mean() -> None:
     console = Console(width=80, file=io.StringIO())
     with console.capture() as capture:
@@ -146,6 +155,7 @@ def test_table_shows_each_class_and_the_mean() -> None:
     assert [c.justify for c in table(torch.eye(2), Classes.numbered(2)).columns[1:]] == [
         "right"
     ] * 2
+    assert table(torch.eye(2), Classes.numbered(2)).title_justify == "left"
     heads = ["class", "IoU", "%", "pixels", "%"]
     assert any([c for c in line.split() if c not in "│┃|"] == heads for line in
                capture.get().splitlines())  # fmt: skip
@@ -153,6 +163,7 @@ def test_table_shows_each_class_and_the_mean() -> None:
 
 def test_the_matrix_as_comma_separated_values() -> None:
     classes = Classes(("road, wet", 'the "sky"'), ((0, 0, 0), (1, 1, 1)))
+    assert "\r" not in matrix_csv(torch.eye(2, dtype=torch.int64), classes)
     rows = list(csv.reader(io.StringIO(matrix_csv(torch.tensor([[3, 1], [0, 4]]), classes))))
     assert rows[0][1:] == list(classes.names)
     assert rows[1:] == [["road, wet", "3", "1"], ['the "sky"', "0", "4"]]
