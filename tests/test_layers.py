@@ -24,7 +24,16 @@ ALLOWED: dict[str, set[str]] = {
     "training": BASE | {"attention", "models", "data", "inference", "memory", "scenewise"},
     "apps": BASE | {"attention", "models", "data", "inference", "memory", "training", "scenewise"},
 }
-INFERENCE = {"exports", "fallback", "inference", "protocols", "windows", "visualize", "video"}
+INFERENCE = {
+    "exports",
+    "fallback",
+    "inference",
+    "protocols",
+    "strips",
+    "windows",
+    "visualize",
+    "video",
+}
 
 
 def part(module: str) -> str:

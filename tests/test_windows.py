@@ -3,19 +3,15 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from scenewise.windows import (
-    Size,
     intervals,
-    label,
     long_side,
     pad_with,
     resize,
     slide,
     softmax_,
 )
-from tests.attention.contract import peak_bytes
 
 
 @pytest.mark.parametrize("shift_back", [True, False])
@@ -109,37 +105,3 @@ def _weights(outputs, inputs, align_corners):
         weights[o, low] += 1 - (place - low)
         weights[o, high] += place - low
     return weights
-
-
-@pytest.mark.parametrize("align_corners", [True, False])
-@pytest.mark.parametrize(
-    ("small", "size", "cut"),
-    [
-        ((5, 7), (37, 53), (37, 53)),
-        ((5, 7), (40, 56), (33, 50)),
-        ((1, 3), (1, 8), (1, 8)),
-        ((5, 7), (2, 2), (2, 2)),
-    ],
-)
-def test_labels_in_strips_are_those_of_the_enlarged_logits(
-    align_corners: bool, small: Size, size: Size, cut: Size
-) -> None:
-    torch.manual_seed(0)
-    logits = 4 * torch.randn(6, *small, dtype=torch.float64)
-    full = F.interpolate(logits[None], size, mode="bilinear", align_corners=align_corners)[0]
-    expected, labels = full[:, : cut[0], : cut[1]].softmax(0).max(0)
-    for rows in (1, 7, 64):
-        found = label(logits, size, cut, align_corners=align_corners, rows=rows)
-        assert torch.equal(found[0], labels)
-        torch.testing.assert_close(found[1], expected)
-
-
-def test_labels_in_strips_never_hold_the_enlarged_logits() -> None:
-    logits = torch.randn(19, 64, 128)
-    held = peak_bytes(lambda: label(logits, (512, 1024), (512, 1024), align_corners=True))
-    full = 4 * 19 * 512 * 1024
-    assert held < 0.6 * full  # of these 0.3 are the labels and the confidences
-    labels = label(logits, (512, 1024), (512, 1024), align_corners=True)[0]
-    enlarged = F.interpolate(logits[None], (512, 1024), mode="bilinear", align_corners=True)[0]
-    first, second = enlarged.topk(2, dim=0).values
-    assert torch.equal(labels[first - second > 1e-5], enlarged.argmax(0)[first - second > 1e-5])

@@ -102,7 +102,7 @@ class FittingPredictor:
         largest = scaled(size, max(self.predictor.scales))
         window = self.predictor.window if side is None else pair(side)
         several = len(self.predictor.scales) > 1 or self.predictor.flip
-        sets = 0 if window is None and self.predictor.at_once else 1 + several
+        sets = not self.predictor.at_once if window is None else 1 + several
         each = 4 * len(self.model.classes) * sets + BESIDE
         rest = each * largest[0] * largest[1]
         view = (

@@ -23,10 +23,11 @@ from torch import Tensor, nn
 from scenewise.attention.precision import widen
 from scenewise.data.images import read_image, to_rgb
 from scenewise.errors import UserError
-from scenewise.exports import Backend, EngineSegmenter, with_backend
+from scenewise.exports import Backend, with_backend
 from scenewise.models import Segmenter
 from scenewise.protocols import PROTOCOLS, plain
-from scenewise.windows import Size, label, pair, size_of, two_thirds
+from scenewise.strips import label
+from scenewise.windows import Size, pair, size_of, two_thirds
 
 Merge = Literal["softmax", "logits", "danet"]
 Result = TypeVar("Result")
@@ -158,7 +159,7 @@ class Predictor:
         Raises:
             UserError: not such a picture.
         """
-        if self.at_once and not isinstance(self.model, EngineSegmenter):
+        if self.at_once:
             labels, confidence = self._run(_label_whole, image)
         else:
             confidence, labels = self.scores(image).max(0)

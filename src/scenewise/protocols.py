@@ -11,7 +11,7 @@ in two steps here. Pictures are resized in floating point, where mmsegmentation 
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,7 +19,9 @@ import torch
 from torch import Tensor
 
 from scenewise.attention.precision import widen
+from scenewise.strips import View, add_view_
 from scenewise.windows import (
+    Score,
     Size,
     fitted,
     long_side,
@@ -50,15 +52,19 @@ def plain(
     merge: str = "softmax",
 ) -> Tensor:
     """Scales of the picture's own size, mirror images and windows, as ``Predictor`` describes."""
-    size, align_corners = size_of(image), model.align_corners
+    size, corners = size_of(image), model.align_corners
     sizes = [scaled(size, scale) for scale in scales]
     if merge == "danet":
-        return danet(model, image, sizes, window, stride, flip=flip, align_corners=align_corners)
-    score = partial(logits if merge == "logits" else probabilities, model)
-    total = summed(
-        turned(resize(slide(score, view, window, stride), size, align_corners=align_corners), back)
-        for view, back in views(model, image, sizes, flip=flip, align_corners=False)
-    )
+        return danet(model, image, sizes, window, stride, flip=flip, align_corners=corners)
+    both = views(model, image, sizes, flip=flip, align_corners=False)
+    if all(holds(window, view) for view in sizes):
+        total = of_whole(model, both, size, at_view=None if merge == "logits" else softmax_)
+    else:
+        score = partial(logits if merge == "logits" else probabilities, model)
+        total = summed(
+            turned(resize(slide(score, view, window, stride), size, align_corners=corners), back)
+            for view, back in both
+        )
     if merge == "logits":
         return softmax_(total.div_(len(sizes) * (1 + flip)))
     return normalise_(total)
@@ -122,11 +128,14 @@ def mmseg(
     averaged. The logits are resized to the picture; their softmax is averaged over the views.
     """
 
+    both = views(model, image, sizes, flip=flip, align_corners=False)
+    if window is None:
+        return normalise_(of_whole(model, both, size_of(image), at_picture=softmax_))
+
     def score(view: Tensor) -> Tensor:
         mean = slide(partial(logits, model), view, window, stride)
         return softmax_(resize(mean, size_of(image), align_corners=model.align_corners))
 
-    both = views(model, image, sizes, flip=flip, align_corners=False)
     return normalise_(summed(turned(score(view), mirrored) for view, mirrored in both))
 
 
@@ -261,6 +270,30 @@ def views(
 def turned(scores: Tensor, mirrored: bool) -> Tensor:
     """Scores of a mirror image, turned back."""
     return scores.flip(-1) if mirrored else scores
+
+
+def holds(window: Size | None, size: Size) -> bool:
+    """Whether one window holds a picture of this size; None is a window of any size."""
+    return window is None or (window[0] >= size[0] and window[1] >= size[1])
+
+
+def of_whole(
+    model: "Segmenter",
+    both: Iterable[tuple[Tensor, bool]],
+    size: Size,
+    *,
+    at_view: Score | None = None,
+    at_picture: Score | None = None,
+) -> Tensor:
+    """The sum of the model's scores of whole views, at ``size``, as :func:`add_view_` puts them."""
+    weight = next(model.parameters())
+    total = weight.new_zeros(len(model.classes), *size, dtype=widen(weight[:0]).dtype)
+    for view, mirrored in both:
+        small, stands_for = model.small(view.to(weight.dtype))
+        part = View(widen(small.logits[0]), stands_for, size_of(view), mirrored)
+        corners = model.align_corners
+        add_view_(total, part, align_corners=corners, at_view=at_view, at_picture=at_picture)
+    return total
 
 
 def logits(model: "Segmenter", images: Tensor) -> Tensor:

@@ -183,54 +183,6 @@ def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:
     return resized if x.ndim == 4 else resized[0]
 
 
-def label(
-    logits: Tensor, size: Size, cut: Size, *, align_corners: bool, rows: int = 32
-) -> tuple[Tensor, Tensor]:
-    """Class and probability of each pixel, from small logits, in strips of a few rows.
-
-    The same as the largest softmax of the logits resized bilinearly to ``size``, without ever
-    holding them at that size. Labels differ only where two classes are equal up to rounding.
-
-    Args:
-        logits: (K, h, w).
-        size: (height, width) that the logits stand for.
-        cut: (height, width) of what is wanted of it, from the upper left.
-        align_corners: see :func:`torch.nn.functional.interpolate`.
-        rows: of a strip.
-
-    Returns:
-        labels (H, W) int64 and confidence (H, W).
-
-    >>> labels, confidence = label(torch.eye(2)[:, None], (4, 6), (4, 5), align_corners=True)
-    >>> labels[0]
-    tensor([0, 0, 0, 1, 1])
-    """
-    wide = resize(logits, (logits.shape[1], size[1]), align_corners=align_corners)[..., : cut[1]]
-    upper, lower, part = _between(logits.shape[1], size[0], align_corners, logits)
-    labels = torch.empty(cut, dtype=torch.int64, device=logits.device)
-    confidence = logits.new_empty(cut)
-    for top in range(0, cut[0], rows):
-        strip = slice(top, min(top + rows, cut[0]))
-        scores = torch.lerp(wide[:, upper[strip]], wide[:, lower[strip]], part[strip, None])
-        largest, labels[strip] = scores.max(0)
-        confidence[strip] = scores.sub_(largest).exp_().sum(0).reciprocal_()
-    return labels, confidence
-
-
-def _between(
-    length: int, wanted: int, align_corners: bool, like: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of ``wanted`` rows the two of ``length`` rows that it lies between, and where."""
-    places = torch.arange(wanted, device=like.device, dtype=torch.float64)
-    if align_corners:
-        places = places * ((length - 1) / max(1, wanted - 1))
-    else:
-        places = ((places + 0.5) * (length / wanted) - 0.5).clamp_min(0)
-    upper = places.long().clamp_max(length - 1)
-    lower = (upper + 1).clamp_max(length - 1)
-    return upper, lower, (places - upper).to(like.dtype)
-
-
 def softmax_(logits: Tensor) -> Tensor:
     """Turn logits (K, H, W) into probabilities in place, which saves a second such tensor.
 

@@ -39,6 +39,10 @@ class EngineSegmenter(Segmenter):
         logits = self.engine(images.detach().float().cpu())
         return SegmenterOutput(logits.to(images.device), {}, {})
 
+    def small(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
+        """The same scores: an exported graph enlarges them itself."""
+        return self(images), (images.shape[2], images.shape[3])
+
 
 def is_exported(path: str | Path) -> bool:
     """Whether the name is that of an exported file: .onnx, .xml or .pt2."""

@@ -11,7 +11,7 @@ from scenewise.models.heads import DANetHead, HeadOutput
 from scenewise.models.segmenter import Segmenter
 from scenewise.models.winograd import Winograd
 
-WIDE = 256  # channels from which Winograd's form gains on a CPU
+WIDE = 128  # channels from which Winograd's form gains on a CPU
 TOLERANCE = 1e-3
 
 

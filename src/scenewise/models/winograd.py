@@ -6,6 +6,8 @@ and tiles are 36 matrix products, which PyTorch does at full speed. A dilated co
 one on each phase of the picture.
 """
 
+from itertools import product
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -28,7 +30,8 @@ _G = [
     [0, 0, 1],
 ]
 _A = [[1, 1, 1, 1, 1, 0], [0, 1, -1, 2, -2, 0], [0, 1, 1, 4, 4, 0], [0, 1, -1, 8, -8, 1]]
-_TILES = 128  # at once: what they need stays small, and products stay large
+_TILES = 128  # at once: what they need stays in a cache, and products stay large
+_LARGE = 1 << 21  # kernels of so many numbers are worth fewer ways through them: twice the tiles
 
 
 class Winograd(nn.Module):
@@ -74,60 +77,56 @@ class Winograd(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, O, H, W), channels last in memory."""
-        phases = _phases(x.permute(0, 2, 3, 1), self.dilation)
-        y = _joined(convolve(phases, self.kernels), self.dilation, x.shape)
-        if self.bias is not None:
-            y += self.bias
+        y = convolve(x.permute(0, 2, 3, 1), self.kernels, self.bias, self.dilation)
         return y.permute(0, 3, 1, 2)
 
 
-def convolve(x: Tensor, kernels: Tensor) -> Tensor:
-    """Zero-padded convolution of (B, H, W, C) with kernels (36, C, O): (B, H', W', O).
-
-    H' and W' are H and W in multiples of 4; what lies beyond H and W is of no use.
-    """
-    batch, height, width = x.shape[:3]
-    down, across = -(-height // 4), -(-width // 4)
-    framed = F.pad(x, (0, 0, 1, 4 * across - width + 1, 1, 4 * down - height + 1))
-    y = x.new_empty(batch, 4 * down, 4 * across, kernels.shape[2])
-    tiles = framed.unfold(1, 6, 4).unfold(2, 6, 4)  # (B, down, across, C, 6, 6)
-    pictures = max(1, _TILES // (down * across))
-    rows = max(1, _TILES // (pictures * across))
-    for first in range(0, batch, pictures):
-        for top in range(0, down, rows):
-            part = tiles[first : first + pictures, top : top + rows]
-            y[first : first + pictures, 4 * top : 4 * (top + rows)] = _of_tiles(part, kernels)
-    return y
-
-
-def _of_tiles(tiles: Tensor, kernels: Tensor) -> Tensor:
-    """(b, n, m, C, 6, 6) tiles -> (b, 4 n, 4 m, O)."""
-    batch, down, across, channels = tiles.shape[:4]
-    b, a = (torch.tensor(rows, dtype=tiles.dtype, device=tiles.device) for rows in (_B, _A))
-    turned = torch.kron(b, b) @ tiles.permute(4, 5, 0, 1, 2, 3).reshape(36, -1)
-    products = torch.bmm(turned.view(36, -1, channels), kernels)
-    del turned
-    y = torch.kron(a, a) @ products.view(36, -1)
-    y = y.view(4, 4, batch, down, across, -1).permute(2, 3, 0, 4, 1, 5)
-    return y.reshape(batch, 4 * down, 4 * across, -1)
-
-
-def _phases(x: Tensor, dilation: int) -> Tensor:
-    """(B, H, W, C) -> (B d^2, H / d, W / d, C): every d-th pixel, from each of the d^2 starts."""
-    if dilation == 1:
-        return x
+def convolve(x: Tensor, kernels: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    """Zero-padded convolution of (B, H, W, C) with kernels (36, C, O): (B, H, W, O)."""
     batch, height, width, channels = x.shape
-    down, across = -(-height // dilation), -(-width // dilation)
-    x = F.pad(x, (0, 0, 0, across * dilation - width, 0, down * dilation - height))
-    x = x.view(batch, down, dilation, across, dilation, channels)
-    return x.permute(0, 2, 4, 1, 3, 5).reshape(-1, down, across, channels)
-
-
-def _joined(y: Tensor, dilation: int, shape: torch.Size) -> Tensor:
-    """Undo :func:`_phases` and cut to the height and width of ``shape`` (B, C, H, W)."""
-    batch, _, height, width = shape
-    if dilation > 1:
-        down, across = -(-height // dilation), -(-width // dilation)
-        y = y[:, :down, :across].reshape(batch, dilation, dilation, down, across, -1)
-        y = y.permute(0, 3, 1, 4, 2, 5).reshape(batch, down * dilation, across * dilation, -1)
+    down, across = -(-height // (4 * dilation)), -(-width // (4 * dilation))
+    tiles = _tiles(x, down, across, dilation)
+    y = x.new_empty(batch, down, 4, dilation, across, 4, dilation, kernels.shape[2])
+    outputs = y.permute(0, 1, 3, 2, 5, 4, 6, 7)
+    at_once = _TILES if channels * kernels.shape[2] < _LARGE else 2 * _TILES
+    phases = min(dilation, max(1, at_once // (across * dilation)))
+    rows = min(down, max(1, at_once // (phases * across * dilation)))
+    scratch = [kernels.new_empty(0)] * 4
+    starts = product(range(batch), range(0, down, rows), range(0, dilation, phases))
+    for picture, row, phase in starts:
+        some = picture, slice(row, row + rows), slice(phase, phase + phases)
+        sources, targets = (of[some].permute(2, 3, 0, 1, 4, 5, 6) for of in (tiles, outputs))
+        scratch = _fitting(scratch, sources, kernels)
+        targets.copy_(_of_tiles(sources, kernels, bias, scratch).view(targets.shape))
+    y = y.view(batch, 4 * down * dilation, 4 * across * dilation, -1)
     return y[:, :height, :width]
+
+
+def _tiles(x: Tensor, down: int, across: int, d: int) -> Tensor:
+    """The 6 x 6 tiles of (B, H, W, C), of every d-th pixel: (B, down, d, 6, 6, across, d, C)."""
+    batch, height, width, channels = x.shape
+    below, right = d * (4 * down + 1) - height, d * (4 * across + 1) - width
+    framed = F.pad(x, (0, 0, d, right, d, below))
+    framed = framed.view(batch, 4 * down + 2, d, 4 * across + 2, d, channels)
+    return framed.unfold(1, 6, 4).unfold(3, 6, 4).permute(0, 1, 2, 6, 7, 3, 4, 5)
+
+
+def _fitting(scratch: list[Tensor], tiles: Tensor, kernels: Tensor) -> list[Tensor]:
+    """Scratch for (6, 6, ..., C) tiles: the same as before where it fits, which saves its pages."""
+    if scratch[0].numel() == tiles.numel():
+        return scratch
+    inputs, outputs = tiles[0, 0].numel(), tiles[0, 0, ..., 0].numel() * kernels.shape[2]
+    shapes = (36, inputs), (36, inputs), (36, outputs), (16, outputs)
+    return [kernels.new_empty(shape) for shape in shapes]
+
+
+def _of_tiles(tiles: Tensor, kernels: Tensor, bias: Tensor | None, scratch: list[Tensor]) -> Tensor:
+    """(6, 6, ..., C) tiles -> (4, 4, ..., O), flat."""
+    channels, made = kernels.shape[1:]
+    b, a = (torch.tensor(rows, dtype=tiles.dtype, device=tiles.device) for rows in (_B, _A))
+    gathered, turned, products, y = scratch
+    gathered.view(tiles.shape).copy_(tiles)
+    torch.mm(torch.kron(b, b), gathered, out=turned)
+    torch.bmm(turned.view(36, -1, channels), kernels, out=products.view(36, -1, made))
+    torch.mm(torch.kron(a, a), products, out=y)
+    return y if bias is None else y.view(-1, made).add_(bias)

@@ -8,9 +8,10 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -29,10 +30,9 @@ from scenewise.data.datasets import PairedDataset
 from scenewise.data.photometric import PhotometricDistortion
 from scenewise.data.transforms import MEAN_COLOR, RandomScaleCrop
 
-try:
-    import cv2
-except ImportError:  # pip install 'scenewise[bench]'
-    cv2 = None
+cv2: Any = None
+with suppress(ImportError):  # pip install 'scenewise[bench]'
+    cv2 = import_module("cv2")
 
 SIZE, WINDOW, CLASSES = (1024, 2048), 768, 19
 SCALES = tuple(0.75 + 1.25 * k / 7 for k in range(8))

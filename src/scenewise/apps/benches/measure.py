@@ -68,15 +68,21 @@ def compare(work: str, ways: Mapping[str, Run], repeats: int = 5) -> list[Row]:
     ]
 
 
-def once(work: str, ways: Mapping[str, Run]) -> list[Row]:
-    """Like :func:`compare`, for what takes minutes: each way runs once, with time and memory."""
-    found: dict[str, tuple[float, float]] = {}
-    for way, run in ways.items():
-        start = time.perf_counter()
-        peak = peak_bytes(run) / 1e6
-        found[way] = time.perf_counter() - start, peak
-    seconds, megabytes = next(iter(found.values()))
-    return [Row(work, way, t, m, t / seconds, m / megabytes) for way, (t, m) in found.items()]
+def in_turns(work: str, ways: Mapping[str, Run], turns: int) -> list[Row]:
+    """Like :func:`compare`, for what takes minutes: time and memory of the same runs."""
+    times: dict[str, list[float]] = {way: [] for way in ways}
+    peaks: dict[str, float] = {}
+    for _ in range(turns):
+        for way, run in ways.items():
+            start = time.perf_counter()
+            peaks[way] = peak_bytes(run) / 1e6
+            times[way].append(time.perf_counter() - start)
+    seconds = {way: statistics.median(values) for way, values in times.items()}
+    first = next(iter(ways))
+    return [
+        Row(work, w, seconds[w], peaks[w], seconds[w] / seconds[first], peaks[w] / peaks[first])
+        for w in ways
+    ]
 
 
 def peak_bytes(run: Run) -> int:

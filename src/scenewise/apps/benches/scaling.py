@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from scenewise.apps.benches.measure import Row, Run, compare, forward_only, once
+from scenewise.apps.benches.measure import Row, Run, compare, forward_only, in_turns
 from scenewise.attention import (
     AsymmetricPyramid,
     CompactPosition,
@@ -58,7 +58,7 @@ def _pixels(repeats: int) -> list[Row]:
         forward = {name: forward_only(block, [x]) for name, block in blocks.items()}
         work = f"N = {count}, forward"
         if count >= ONCE_FROM:
-            found += once(work, forward)
+            found += in_turns(work, forward, turns=1)
             continue
         found += compare(work, forward, repeats)
         if count <= BACKWARD_UP_TO:
