@@ -264,7 +264,8 @@ def views(
         view = resize(picture, size, align_corners=align_corners)
         yield view, False
         if flip:
-            yield view.flip(-1), True
+            view = view.flip(-1)  # one of the two is alive at a time
+            yield view, True
 
 
 def turned(scores: Tensor, mirrored: bool) -> Tensor:

@@ -1,5 +1,7 @@
 """The network for inference says what the network says."""
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -134,3 +136,16 @@ def test_winograd_in_float32_is_close() -> None:
 def test_winograd_knows_what_it_cannot(options: dict[str, object]) -> None:
     assert Winograd.fits(nn.Conv2d(4, 4, 3, padding=1))
     assert not Winograd.fits(nn.Conv2d(4, 4, 3, **{"padding": 1, **options}))
+
+
+def test_a_resnet_drops_its_largest_map_once_it_is_used() -> None:
+    """The stem's output is half of what a ResNet-18 holds for a picture; nothing needs it later."""
+    model = create_model("fcn", num_classes=2, backbone="resnet18", pretrained=False).eval()
+    alive: list[int] = []
+    stem: list[weakref.ref[torch.Tensor]] = []
+    body = model.backbone.net
+    body["act1"].register_forward_hook(lambda m, i, y: stem.append(weakref.ref(y)))
+    body["layer2"].register_forward_hook(lambda m, i, y: alive.append(stem[0]() is not None))
+    with torch.no_grad():
+        model(torch.rand(1, 3, 64, 64))
+    assert alive == [0]

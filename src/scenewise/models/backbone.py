@@ -71,6 +71,7 @@ class Backbone(nn.Module):
         self.net = _timm_network(name, output_stride, pretrained)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]
         self.stride: int = self.net.feature_info.reduction()[-1]
+        _drop_early_maps(self.net)
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
@@ -206,6 +207,14 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
             raise UserError(f"backbone '{name}' gives no feature maps: {error}") from error
         return _fetched(name, way) if pretrained else net
     raise UserError(f"backbone '{name}' gives no feature maps; choose another timm model")
+
+
+def _drop_early_maps(net: nn.Module) -> None:
+    """Let timm keep the last four maps alone: a ResNet's stem has the largest one of all."""
+    kept: object = getattr(net, "return_layers", None)
+    if isinstance(kept, dict):
+        for name in list(kept)[:-4]:
+            del kept[name]
 
 
 def _fetched(name: str, way: dict[str, Any]) -> Any:
