@@ -29,6 +29,7 @@ from scenewise.training.boundary import boundary_counts
 from scenewise.training.calibration import calibration_error, reliability
 from scenewise.training.metrics import confusion_matrix, mean_iou
 from scenewise.training.provenance import data_revision, model_fingerprint
+from scenewise.training.sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.task import SegmentationTask
 
 HEIGHT, WIDTH = 40, 56
@@ -353,6 +354,22 @@ def test_batch_norm_is_synchronised_on_several_gpus(
     assert main(["fit", *TINY, *data(pictures), *root]) == 0
     assert given[0].get("sync_batchnorm", False) == synced
     assert given[0]["max_epochs"] == (40 if gpus == 0 else 240)
+
+
+@pytest.mark.parametrize(("devices", "synced"), [("1", False), ("2", True)])
+def test_batch_norm_is_synchronised_on_several_cpu_processes(
+    devices: str, synced: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    @functools.wraps(Trainer.fit)
+    def fit(self: Any, *_: Any, **__: Any) -> None:
+        found.append(isinstance(getattr(self.strategy, "_layer_sync", None), CPUSyncBatchNorm))
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.devices", devices]
+    assert main(["fit", *TINY, *data(pictures), *root, "--trainer.accelerator", "cpu"]) == 0
+    assert found == [synced]
 
 
 def test_gpus_are_counted_as_lightning_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:

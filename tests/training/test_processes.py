@@ -15,6 +15,7 @@ from torch import nn
 
 from scenewise.apps.cli import main
 from scenewise.data import SegmentationData
+from scenewise.training.sync_batch_norm import CPUSyncBatchNorm, Synced1d, Synced2d
 from scenewise.training.task import SegmentationTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -35,14 +36,17 @@ class Gradients(Callback):
         self.steps.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
 
-def gradients(processes: int) -> list[dict[str, torch.Tensor]]:
-    """Of three steps in float64, without batch norm and dropout; four pictures a step in all."""
+def gradients(processes: int, normed: bool = False) -> list[dict[str, torch.Tensor]]:
+    """Of three steps in float64, without dropout and batch norm unless ``normed``.
+
+    There are four pictures a step in all. The last entry holds the weights and statistics.
+    """
     torch.manual_seed(0)
     data = SegmentationData(
         "scenes", scenes_train=13, scenes_size=(32, 64), batch_size=4 // processes, num_workers=0
     )
     task = SegmentationTask(data.classes, network="danet", backbone="tiny", lr=0.01)
-    replace(task.model)
+    replace(task.model, normed)
     collected = Gradients()
     trainer = Trainer(
         accelerator="cpu",
@@ -52,21 +56,25 @@ def gradients(processes: int) -> list[dict[str, torch.Tensor]]:
         max_steps=3,
         limit_val_batches=0,
         callbacks=[collected],
+        plugins=[CPUSyncBatchNorm()] if processes > 1 else None,
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
     )
     trainer.fit(task, data)
-    return collected.steps
+    kinds = {type(module) for module in task.modules()}
+    assert not kinds & {Synced2d, Synced1d}  # put back
+    return [*collected.steps, dict(task.model.state_dict())]
 
 
-def replace(model: nn.Module) -> None:
+def replace(model: nn.Module, normed: bool) -> None:
+    norms = () if normed else (nn.modules.batchnorm._BatchNorm,)
     for name, child in model.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm | nn.Dropout | nn.Dropout2d):
+        if isinstance(child, (nn.Dropout, nn.Dropout2d, *norms)):
             setattr(model, name, nn.Identity())
         else:
-            replace(child)
+            replace(child, normed)
 
 
 def torchrun(processes: int, *words: str) -> None:
@@ -78,11 +86,14 @@ def torchrun(processes: int, *words: str) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*`max_epochs` was not set")
-def test_two_processes_have_the_gradients_of_the_double_batch(tmp_path: Path) -> None:
-    torchrun(2, "-m", "tests.training.test_processes", str(tmp_path / "two.pt"))
+@pytest.mark.parametrize("normed", [False, True])
+def test_two_processes_have_the_gradients_of_the_double_batch(normed: bool, tmp_path: Path) -> None:
+    words = [str(tmp_path / "two.pt"), *["normed"] * normed]
+    torchrun(2, "-m", "tests.training.test_processes", *words)
     found = torch.load(tmp_path / "two.pt", weights_only=True)
-    expected = gradients(1)
-    assert len(found) == len(expected) == 3
+    expected = gradients(1, normed)
+    assert len(found) == len(expected) == 4
+    assert normed == any("running_var" in name for name in expected[-1])
     for one, other in zip(found, expected, strict=True):
         assert one.keys() == other.keys()
         for name in one:
@@ -113,6 +124,6 @@ def scores(run: Path) -> tuple[str, dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    steps = gradients(2)
+    steps = gradients(2, "normed" in sys.argv)
     if os.environ["RANK"] == "0":
         torch.save(steps, sys.argv[1])

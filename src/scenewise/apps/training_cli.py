@@ -31,6 +31,7 @@ from scenewise.training.guards import FiniteLoss
 from scenewise.training.length import length_from_data
 from scenewise.training.memory_advice import MemoryAdvice
 from scenewise.training.metrics import table
+from scenewise.training.sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.task import SegmentationTask, default_backbone, describe
 
 
@@ -153,6 +154,8 @@ class SegmentationCLI(LightningCLI):
         if not bars and chosen.get("enable_progress_bar", given.enable_progress_bar) is not False:
             chosen["callbacks"].append(TQDMProgressBar())  # one line, also when epochs are many
         chosen["plugins"] = with_whole_checkpoints(given.plugins)
+        if self.processes > 1 and not gpus:
+            chosen["plugins"].append(CPUSyncBatchNorm())
         try:
             trainer = super().instantiate_trainer(**chosen, **kwargs)
             if self.subcommand == "fit":  # behind the best checkpoint, whose state it holds
