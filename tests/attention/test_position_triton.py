@@ -49,11 +49,14 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
         "import json, torch; torch.manual_seed(0); torch.set_num_threads(1)\n"
         "from tests.attention.test_position_triton import SHAPES, error\n"
         "print(json.dumps([error(d, s, c, 'cpu') for d, c in ((torch.float32, 1.0), "
-        "(torch.float32, 0.3), (torch.float16, 0.3)) for s in SHAPES]))"
+        "(torch.float32, 0.3), (torch.float16, 0.3)) for s in SHAPES] + "
+        "[error(torch.float32, SHAPES[1], 10.0, 'cpu')]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout.splitlines()[-1])
+    *found, far = json.loads(done.stdout.splitlines()[-1])
+    # energies to 320: the largest of one row is e^100 times that of another
+    assert all(value < 4 * 320 * 2**-24 for value in far.values()), far
     assert len(found) == 3 * len(SHAPES)
     for number, errors in enumerate(found):
         # float32: four roundings of an energy of 32; float16: two roundings of the result
