@@ -39,6 +39,7 @@ TESTS = {
     "attention/precision.py": ["attention/test_position.py", "attention/test_channel.py"],
     "inference.py": ["test_inference.py"],
     "windows.py": ["test_windows.py", "test_inference.py"],
+    "strips.py": ["test_strips.py"],
     "protocols.py": ["test_protocols.py"],
     "training/metrics.py": ["training/test_metrics.py"],
     "models/checkpoints.py": ["models/test_checkpoints.py"],

@@ -44,6 +44,18 @@ def test_slide_is_the_mean_over_the_windows_that_hold_a_pixel():
     assert torch.equal(scores[0, 0], torch.tensor([1, 1, 1.5, 2, 2]))
 
 
+def test_the_last_window_is_shifted_back_unless_told_otherwise():
+    assert intervals(6, 4, 3) == [(0, 4), (2, 6)]
+    shown = []
+
+    def score(window):
+        shown.append(window[0, 0, 0].tolist())
+        return window[0]
+
+    slide(score, torch.arange(6.0).view(1, 1, 1, 6), (1, 4), (1, 3))
+    assert shown == [[0, 1, 2, 3], [2, 3, 4, 5]]
+
+
 def test_slide_fills_short_windows_on_the_right_and_below():
     images = torch.arange(6.0).reshape(1, 1, 2, 3)
     shown = []
