@@ -24,7 +24,7 @@ from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.inference import Predictor
 from scenewise.models import create_model, load_model
-from scenewise.training import task
+from scenewise.training import start
 from scenewise.training.boundary import boundary_counts
 from scenewise.training.calibration import calibration_error, reliability
 from scenewise.training.metrics import confusion_matrix, mean_iou
@@ -253,7 +253,7 @@ def test_two_words_are_enough(
             raise UserError("the hub is far away")
         return create_model(*args, pretrained=False, **options)
 
-    monkeypatch.setattr(task, "create_model", offline)
+    monkeypatch.setattr(start, "create_model", offline)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
         training_cli,

@@ -31,8 +31,9 @@ from scenewise.training.guards import FiniteLoss
 from scenewise.training.length import length_from_data
 from scenewise.training.memory_advice import MemoryAdvice
 from scenewise.training.metrics import table
+from scenewise.training.start import default_backbone, describe
 from scenewise.training.sync_batch_norm import CPUSyncBatchNorm
-from scenewise.training.task import SegmentationTask, default_backbone, describe
+from scenewise.training.task import SegmentationTask
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
