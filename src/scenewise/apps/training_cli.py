@@ -266,6 +266,9 @@ class SegmentationCLI(LightningCLI):
         if self.subcommand != "fit":
             return [MemoryAdvice(), self.run_folder]
         decay = self.config[self.subcommand].ema
+        strategy = self.config[self.subcommand].trainer.strategy
+        if decay is not None and strategy in ("fsdp2", "hsdp"):
+            raise UserError(f"--ema cannot go with --trainer.strategy {strategy}; leave one out")
         average = [] if decay is None else [moving_average(decay)]
         return [FiniteLoss(), MemoryAdvice(), *average, self.run_folder]
 

@@ -32,7 +32,7 @@ def recompute_backbone(backbone: nn.Module) -> None:
     >>> backbone(torch.randn(1, 3, 32, 32))[0].shape
     torch.Size([1, 32, 16, 16])
     """
-    parts = list(_parts(backbone))
+    parts = list(blocks_of(backbone))
     if not parts:
         raise UserError(
             "this backbone has no blocks that could be computed again; train it without "
@@ -48,10 +48,10 @@ def is_recomputed(backbone: nn.Module) -> bool:
     >>> is_recomputed(TinyBackbone())
     False
     """
-    return any("forward" in vars(part) for part in _parts(backbone))
+    return any("forward" in vars(part) for part in blocks_of(backbone))
 
 
-def _parts(backbone: nn.Module) -> Iterator[nn.Module]:
+def blocks_of(backbone: nn.Module) -> Iterator[nn.Module]:
     """Stages of the tiny backbone; the blocks that a timm network has in sequences."""
     if isinstance(backbone, TinyBackbone):
         yield from backbone.stages

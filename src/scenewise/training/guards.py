@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 
 from scenewise.errors import UserError
 from scenewise.training.continued import newest_whole
+from scenewise.training.sharding import whole
 
 
 class FiniteLoss(Callback):
@@ -50,7 +51,7 @@ class FiniteLoss(Callback):
         names, self._summed = self._summed, []
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            self._wait(trainer, "gradients", names, get_total_norm(gradients))
+            self._wait(trainer, "gradients", names, whole(get_total_norm(gradients)))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

@@ -5,6 +5,8 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
+from scenewise.training.sharding import divided_as, whole
+
 
 def to_resume(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
     """Random states of PyTorch, and with ``gradients`` those that are summed but not applied yet.
@@ -17,7 +19,7 @@ def to_resume(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
         found["cuda"] = torch.cuda.get_rng_state(module.device)
     if gradients:
         found["gradients"] = {
-            name: parameter.grad
+            name: whole(parameter.grad)
             for name, parameter in module.named_parameters()
             if parameter.grad is not None
         }
@@ -33,4 +35,4 @@ def resume(module: LightningModule, found: dict[str, Any]) -> None:
     summed = found.get("gradients", {})
     for name, parameter in module.named_parameters():
         if name in summed:
-            parameter.grad = summed[name].to(parameter.device)
+            parameter.grad = divided_as(parameter, summed[name].to(parameter.device))

@@ -1,14 +1,16 @@
 """What a training starts from: a new network or a trained one, and defaults that depend on it."""
 
 import logging
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.models import Segmenter, create_model, load_model
+from scenewise.models.checkpoints import model_config
 from scenewise.protocols import PROTOCOLS
 
 _log = logging.getLogger(__name__)
@@ -89,10 +91,31 @@ def trained_network(path: str, classes: Classes) -> Segmenter:
 def describe(config: dict[str, Any]) -> str:
     """A model in a few words, from its ``config.json``.
 
-    >>> from scenewise.models.checkpoints import model_config
     >>> describe(model_config(create_model("fcn", num_classes=2, backbone="tiny")))
     'fcn with backbone tiny and 2 classes'
     """
     recipe = config["model"] or {"name": "a network of own parts", "backbone": "?"}
     count = len(config["classes"]["names"])
     return f"{recipe['name']} with backbone {recipe['backbone']} and {count} classes"
+
+
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The name and shape of every weight, which tell networks apart.
+
+    >>> shapes_of({"gamma": torch.zeros(1)})
+    {'gamma': torch.Size([1])}
+    """
+    return {name: value.shape for name, value in weights.items()}
+
+
+def refuse_another(
+    checkpoint: dict[str, Any], model: Segmenter, wanted: dict[str, torch.Size]
+) -> None:
+    """Raise a :class:`UserError` unless the checkpoint has the ``wanted`` weights of ``model``."""
+    if shapes_of(checkpoint["state_dict"]) == wanted:
+        return
+    there, here = checkpoint.get("scenewise"), model_config(model)
+    raise UserError(
+        f"the checkpoint holds {describe(there) if there else 'another model'} but this is "
+        f"{describe(here)}; give the --config that it was trained with"
+    )

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 from torch.optim import SGD, AdamW, Optimizer
 
 from scenewise.classes import Classes
@@ -20,13 +21,15 @@ from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_lo
 from scenewise.training.metrics import ConfusionMatrix, scores
 from scenewise.training.resume import resume, to_resume
 from scenewise.training.schedule import poly_schedule
+from scenewise.training.sharding import whole
 from scenewise.training.start import (
     default_backbone,
     default_lr,
     default_optimizer,
-    describe,
     known_protocol,
     new_network,
+    refuse_another,
+    shapes_of,
     trained_network,
 )
 
@@ -248,15 +251,8 @@ class SegmentationTask(LightningModule):
         """Refuse the checkpoint of another model."""
         self.validated = checkpoint.get("validated")
         self._restored = checkpoint.get("resume", {})
-        wanted = {name: value.shape for name, value in self.state_dict().items()}
-        found = {name: value.shape for name, value in checkpoint["state_dict"].items()}
-        if wanted == found:
-            return
-        there, here = checkpoint.get("scenewise"), model_config(self.model)
-        raise UserError(
-            f"the checkpoint holds {describe(there) if there else 'another model'} but this is "
-            f"{describe(here)}; give the --config that it was trained with"
-        )
+        if "state_dict" in checkpoint:  # else the strategy has loaded and checked it
+            refuse_another(checkpoint, self.model, shapes_of(self.state_dict()))
 
     def scores_of(self, matrix: Tensor) -> dict[str, float]:
         """Every number of a confusion matrix, with the groups of classes that the data names."""
@@ -278,7 +274,8 @@ class SegmentationTask(LightningModule):
     def _optimizer(self) -> Optimizer:
         groups = self.model.parameter_groups(self.lr, self.head_multiplier)
         scaled = self._trainer is not None and str(self._trainer.precision) == "16-mixed"
-        fused = not scaled  # gradients that a scaler scales could not be clipped
+        divided = any(isinstance(p, DTensor) for p in self.model.parameters())  # has none fused
+        fused = not scaled and not divided  # gradients that a scaler scales could not be clipped
         if self.optimizer_name == "adamw":
             return AdamW(groups, lr=self.lr, weight_decay=_or(self.weight_decay, 0.01), fused=fused)
         decay = _or(self.weight_decay, 1e-4)
@@ -290,7 +287,7 @@ class SegmentationTask(LightningModule):
         assert isinstance(optimizer, Optimizer)
         rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
         gammas = {
-            f"gamma/{name.removesuffix('.gamma')}": parameter.detach().squeeze()
+            f"gamma/{name.removesuffix('.gamma')}": whole(parameter.detach()).squeeze()
             for name, parameter in self.model.named_parameters()
             if name.endswith("gamma") and parameter.numel() == 1
         }
