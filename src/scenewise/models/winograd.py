@@ -112,12 +112,17 @@ def _tiles(x: Tensor, down: int, across: int, d: int) -> Tensor:
 
 
 def _fitting(scratch: list[Tensor], tiles: Tensor, kernels: Tensor) -> list[Tensor]:
-    """Scratch for (6, 6, ..., C) tiles: the same as before where it fits, which saves its pages."""
+    """Four matrices in two pieces of memory, the same as before where (6, 6, ..., C) tiles fit.
+
+    The gathered tiles, what they are turned into, the products, the outputs: each is made of the
+    one before, so every second one can lie where the last but one lay.
+    """
     if scratch[0].numel() == tiles.numel():
         return scratch
     inputs, outputs = tiles[0, 0].numel(), tiles[0, 0, ..., 0].numel() * kernels.shape[2]
     shapes = (36, inputs), (36, inputs), (36, outputs), (16, outputs)
-    return [kernels.new_empty(shape) for shape in shapes]
+    pieces = [kernels.new_empty(36 * max(inputs, outputs)) for _ in range(2)]
+    return [pieces[i % 2][: rows * n].view(rows, n) for i, (rows, n) in enumerate(shapes)]
 
 
 def _of_tiles(tiles: Tensor, kernels: Tensor, bias: Tensor | None, scratch: list[Tensor]) -> Tensor:
