@@ -261,3 +261,16 @@ class TestVerb:
     def test_model_given_twice(self):
         with pytest.raises(UserError, match="given twice"):
             verb.names_of(["a/b", "a/b"])
+
+
+def test_a_picture_is_never_fetched(danet, monkeypatch):
+    """Gradio would, where a request names an address in place of an uploaded file."""
+    monkeypatch.setattr(gr.processing_utils, "async_ssrf_protected_download", None)  # put back
+
+    async def ask():
+        verb.build_application(Explorer({"danet": danet}))
+        image = gr.Image(type="filepath")
+        await image.async_move_resource_to_block_cache("https://example.org/street.png")
+
+    with pytest.raises(ValueError, match="this page fetches no pictures; upload them"):
+        asyncio.run(ask())

@@ -129,6 +129,8 @@ def build_application(explorer: Explorer) -> "FastAPI":
 
     from scenewise.apps.explorer.handlers import build_page
 
+    # A request may name an address in place of an uploaded picture, and Gradio would fetch it.
+    gr.processing_utils.async_ssrf_protected_download = fetch_nothing
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         application,
@@ -149,6 +151,11 @@ def build_application(explorer: Explorer) -> "FastAPI":
     )
     application.state.page = next(r.app for r in application.routes if isinstance(r, Mount))
     return application
+
+
+async def fetch_nothing(url: str, cache_dir: str) -> str:
+    """Refuse to fetch ``url``: the page asks no other host for anything."""
+    raise ValueError("this page fetches no pictures; upload them")
 
 
 def with_policy(application: "ASGIApp") -> "ASGIApp":
