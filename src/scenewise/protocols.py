@@ -58,7 +58,7 @@ def plain(
         return danet(model, image, sizes, window, stride, flip=flip, align_corners=corners)
     both = views(model, image, sizes, flip=flip, align_corners=False)
     if all(holds(window, view) for view in sizes):
-        total = of_whole(model, both, size, at_view=None if merge == "logits" else softmax_)
+        total = of_whole(model, both, image, at_view=None if merge == "logits" else softmax_)
     else:
         score = partial(logits if merge == "logits" else probabilities, model)
         total = summed(
@@ -130,7 +130,7 @@ def mmseg(
 
     both = views(model, image, sizes, flip=flip, align_corners=False)
     if window is None:
-        return normalise_(of_whole(model, both, size_of(image), at_picture=softmax_))
+        return normalise_(of_whole(model, both, image, at_picture=softmax_))
 
     def score(view: Tensor) -> Tensor:
         mean = slide(partial(logits, model), view, window, stride)
@@ -281,16 +281,16 @@ def holds(window: Size | None, size: Size) -> bool:
 def of_whole(
     model: "Segmenter",
     both: Iterable[tuple[Tensor, bool]],
-    size: Size,
+    image: Tensor,
     *,
     at_view: Score | None = None,
     at_picture: Score | None = None,
 ) -> Tensor:
-    """The sum of the model's scores of whole views, at ``size``, as :func:`add_view_` puts them."""
-    weight = next(model.parameters())
-    total = weight.new_zeros(len(model.classes), *size, dtype=widen(weight[:0]).dtype)
+    """The sum of the model's scores of whole views of ``image``, as :func:`add_view_` puts them."""
+    total = image.new_zeros(len(model.classes), *size_of(image))
+    dtype = next(model.parameters()).dtype
     for view, mirrored in both:
-        small, stands_for = model.small(view.to(weight.dtype))
+        small, stands_for = model.small(view.to(dtype))
         part = View(widen(small.logits[0]), stands_for, size_of(view), mirrored)
         corners = model.align_corners
         add_view_(total, part, align_corners=corners, at_view=at_view, at_picture=at_picture)

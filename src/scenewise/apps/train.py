@@ -19,11 +19,14 @@ examples:
   scenewise fit --data.format folder --data.root DIR --model.network fcn --trainer.max_epochs 40
   scenewise fit --config configs/danet_camvid.yaml --data.root DIR
   scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path last
+  torchrun --nproc-per-node 2 -m scenewise fit --data.format folder --data.root DIR \\
+      --trainer.strategy fsdp2
 
 The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
 model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv
 and .png, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
-A run that was stopped goes on in its folder, to the bit as if it had never stopped.
+A run that was stopped goes on in its folder, to the bit as if it had never stopped. Processes have
+all weights each (ddp) or divide them (fsdp2; hsdp: within each machine).
 """,
     "validate": """\
 examples:

@@ -8,6 +8,8 @@ from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from scenewise.attention.precision import widen
+
 
 class Synced(nn.modules.batchnorm._BatchNorm):
     """A batch norm that, while it trains, normalises with the statistics of all processes.
@@ -101,7 +103,7 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = x.to(_wide(x))
+        wide = widen(x)
         totals = torch.cat([wide.sum(_rest(x)), wide.new_tensor([x.numel() / x.shape[1]])])
         dist.all_reduce(totals)
         mean, count = totals[:-1] / totals[-1], totals[-1]
@@ -127,10 +129,6 @@ class _Normalise(torch.autograd.Function):
         if weight is None:
             return lower.to(x.dtype), None, None, None
         return lower.to(x.dtype), own[1].to(weight.dtype), own[0].to(weight.dtype), None
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def _rest(x: Tensor) -> list[int]:

@@ -52,20 +52,7 @@ def compare(work: str, ways: Mapping[str, Run], repeats: int = 5) -> list[Row]:
             run()
             if counts:
                 times[way].append(time.perf_counter() - start)
-    seconds = {way: statistics.median(values) for way, values in times.items()}
-    memory = {way: peak_bytes(run) / 1e6 for way, run in ways.items()}
-    first = next(iter(ways))
-    return [
-        Row(
-            work,
-            way,
-            seconds[way],
-            memory[way],
-            seconds[way] / seconds[first],
-            memory[way] / memory[first] if memory[first] else float("nan"),
-        )
-        for way in ways
-    ]
+    return _rows(work, times, {way: peak_bytes(run) / 1e6 for way, run in ways.items()})
 
 
 def in_turns(work: str, ways: Mapping[str, Run], turns: int) -> list[Row]:
@@ -77,11 +64,25 @@ def in_turns(work: str, ways: Mapping[str, Run], turns: int) -> list[Row]:
             start = time.perf_counter()
             peaks[way] = peak_bytes(run) / 1e6
             times[way].append(time.perf_counter() - start)
+    return _rows(work, times, peaks)
+
+
+def _rows(
+    work: str, times: Mapping[str, Sequence[float]], megabytes: Mapping[str, float]
+) -> list[Row]:
+    """A row for each way, compared with the first."""
     seconds = {way: statistics.median(values) for way, values in times.items()}
-    first = next(iter(ways))
+    first = next(iter(times))
     return [
-        Row(work, w, seconds[w], peaks[w], seconds[w] / seconds[first], peaks[w] / peaks[first])
-        for w in ways
+        Row(
+            work,
+            way,
+            seconds[way],
+            megabytes[way],
+            seconds[way] / seconds[first],
+            megabytes[way] / megabytes[first] if megabytes[first] else float("nan"),
+        )
+        for way in times
     ]
 
 
