@@ -52,7 +52,7 @@ fuzz: $(DEV)  ## fuzz every reader of files, 20,000 runs each; Linux and macOS
 	nice $(BIN)/python -m fuzz --runs 20000
 
 docs: $(DEV)  ## build the documentation into site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 dist: $(DEV)  ## build wheel and sdist into dist/
 	$(BIN)/python -m build

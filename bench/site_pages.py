@@ -25,7 +25,7 @@ SOURCE = "source/"
 IN_NAV = ("CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "LICENSE")
 CODE_OR_LINK = re.compile(r"^```.*?^```|`[^`\n]*`|(?<=\]\()[^)\s#]+", re.MULTILINE | re.DOTALL)
 FORMULA = re.compile(r'<(div|span) class="arithmatex">\\[\[(](.*?)\\[\])]</\1>', re.DOTALL)
-CONVERTER = LatexToMathML()
+CONVERTER = LatexToMathML(fancy_error=False)
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:

@@ -225,16 +225,31 @@ def test_troubleshooting_is_indexed_by_texts_that_occur() -> None:
         assert any(heading.removesuffix(" ...") in text for text in texts), heading
 
 
+def on_api_pages() -> list[str]:
+    """What the API pages list: modules, classes and functions by their full names."""
+    pages = sorted((ROOT / "docs" / "api").glob("*.md"))
+    return [name for p in pages for name in re.findall(r"^::: (\S+)", p.read_text("utf-8"), re.M)]
+
+
 def shown(value: object) -> bool:
-    """Whether the API pages show it: its module is listed, or one that lists its name."""
-    pages = (ROOT / "docs" / "api").glob("*.md")
-    listed = {name for p in pages for name in re.findall(r"^::: (\S+)", p.read_text("utf-8"), re.M)}
+    """Whether the API pages show it: by its name, or in the ``__all__`` of a listed module."""
     if isinstance(value, ModuleType):
-        return any(f"{name}.".startswith(f"{value.__name__}.") for name in listed)
-    modules = [import_module(name) for name in listed]
-    named = {id(getattr(m, name)) for m in modules for name in getattr(m, "__all__", ())}
-    module = getattr(value, "__module__", "typing")
-    return id(value) in named or module in {*listed, "typing"}  # types by another name have none
+        return any(f"{name}.".startswith(f"{value.__name__}.") for name in on_api_pages())
+    listed = [resolve_name(name) for name in on_api_pages()]
+    named = {id(getattr(m, name)) for m in listed for name in getattr(m, "__all__", ())}
+    another_name = getattr(value, "__module__", "typing") == "typing"  # of a type: has no page
+    return id(value) in {*named, *map(id, listed)} or another_name
+
+
+def test_api_pages_show_no_helpers() -> None:
+    """A module is listed only if it says what is public; everything else is listed by name."""
+    listed = on_api_pages()
+    assert len(listed) == len(set(listed)) > 40
+    for name in listed:
+        value = resolve_name(name)
+        public = hasattr(value, "__all__") if isinstance(value, ModuleType) else callable(value)
+        assert public, name
+        assert "._" not in name
 
 
 @pytest.mark.parametrize(
