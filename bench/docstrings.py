@@ -36,8 +36,8 @@ def marked(text: str) -> str:
 def one_name_each(section: str) -> str:
     """A section in which an entry for several names is an entry for each of them.
 
-    >>> print(one_name_each("Args:\\n    mean, std: a value\\n        a channel."))
-    Args:
+    >>> print(one_name_each("Attributes:\\n    mean, std: a value\\n        a channel."))
+    Attributes:
         mean: a value
             a channel.
         std: a value
