@@ -17,7 +17,7 @@ from torch import Tensor
 
 from bench.marked import replace_marked
 from scenewise.models.convert import make_plan
-from scenewise.models.convert.plan import fill
+from scenewise.models.convert.key_mapping import fill
 from tests.models.convert import foreign_danet, foreign_mmseg, foreign_others
 from tests.models.convert.compare import picture
 from tests.models.convert.foreign import Weights

@@ -22,7 +22,7 @@ from torch import Tensor
 from bench.marked import replace_marked
 from scenewise.errors import UserError
 from scenewise.exports import export_model, load_exported
-from scenewise.exports.pt2_file import Pt2Engine
+from scenewise.exports.pt2 import Pt2Engine
 from scenewise.models import Segmenter, create_model, list_models
 from tests.attention.contract import randomise
 

@@ -23,8 +23,8 @@ import torch
 
 from bench.marked import replace_marked
 from scenewise import list_models
-from scenewise.apps.benches.measure import peak_bytes
-from scenewise.apps.experiment import BATCH, scenes_data, train_on_scenes
+from scenewise.apps.bench.measure import peak_bytes
+from scenewise.apps.demo.experiment import BATCH, scenes_data, train_on_scenes
 from scenewise.files import write_json
 from scenewise.training.losses import segmentation_loss
 from scenewise.training.task import SegmentationTask

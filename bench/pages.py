@@ -185,7 +185,7 @@ def draw_pictures() -> None:
     from bench.networks import MODELS
     from scenewise import load_model
     from scenewise.apps.demo import decided_pixel
-    from scenewise.apps.experiment import scenes_data, train_on_scenes
+    from scenewise.apps.demo.experiment import scenes_data, train_on_scenes
     from scenewise.data import Scenes
     from scenewise.visualize import attention_maps, explain_figure, save_picture
 

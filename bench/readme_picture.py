@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from scenewise import Predictor, load_model
 from scenewise.apps.demo import decided_pixel
-from scenewise.apps.experiment import scenes_data
+from scenewise.apps.demo.experiment import scenes_data
 from scenewise.data import Scenes
 from scenewise.files import atomic_write
 from scenewise.visualize import attention_maps, overlay

@@ -16,7 +16,6 @@ from safetensors.torch import save
 
 from scenewise.classes import Classes
 from scenewise.models import create_model
-from scenewise.models.checkpoints import model_config
 
 IDS = np.arange(35, dtype=np.uint8).reshape(5, 7)
 
@@ -85,7 +84,7 @@ def configs() -> list[bytes]:
         create_model("fcn", num_classes=2, backbone="tiny"),
         create_model("chain", num_classes=2, backbone="tiny", contexts=["cbam"]),
     ]
-    return [json.dumps(model_config(model)).encode() for model in models]
+    return [json.dumps(model.config()).encode() for model in models]
 
 
 def checkpoints() -> list[bytes]:

@@ -15,13 +15,19 @@ from lightning.pytorch import Trainer
 from PIL import Image
 
 from scenewise import Predictor, Segmenter, create_model, list_models, load_model
-from scenewise.apps import training_cli
 from scenewise.apps.cli import main
+from scenewise.apps.fit import lightning_cli
 from scenewise.classes import Classes
-from scenewise.training.boundary import BoundaryIoU
-from scenewise.training.calibration import Reliability, calibration_error
 from scenewise.training.losses import OHEM, cross_entropy, ohem_cross_entropy, segmentation_loss
-from scenewise.training.metrics import ConfusionMatrix, confusion_matrix, iou, mean_iou, scores
+from scenewise.training.metrics.boundary import BoundaryIoU
+from scenewise.training.metrics.calibration import Reliability, calibration_error
+from scenewise.training.metrics.confusion import (
+    ConfusionMatrix,
+    confusion_matrix,
+    iou,
+    mean_iou,
+    scores,
+)
 from tests.data.trees import write_tree
 from tests.training.test_guards import Before
 
@@ -204,11 +210,11 @@ def fit(
 
         on_exception = lambda self, trainer, pl_module, _: self.on_train_end(trainer, pl_module)  # noqa: E731
 
-    own = training_cli.SegmentationCLI._callbacks
+    own = lightning_cli.SegmentationCLI._callbacks
     with monkeypatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         keep = Keep(1, act or (lambda *_: None))
-        patch.setattr(training_cli.SegmentationCLI, "_callbacks", lambda cli: [*own(cli), keep])
+        patch.setattr(lightning_cli.SegmentationCLI, "_callbacks", lambda cli: [*own(cli), keep])
         try:
             return main(words(root, out, *more)), kept
         finally:

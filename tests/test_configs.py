@@ -9,7 +9,7 @@ import torch
 import yaml
 
 from scenewise.apps.cli import main
-from scenewise.class_tables import VOC
+from scenewise.classes import VOC
 from scenewise.models import create_model
 from tests.data.formats.trees import ids, label, lines, picture
 from tests.data.trees import write_tree

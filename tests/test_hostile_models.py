@@ -23,7 +23,6 @@ from scenewise.data.formats.pascal_context import json_names
 from scenewise.data.shards import ShardSet
 from scenewise.errors import UserError
 from scenewise.exports import load_exported
-from scenewise.models.checkpoints import model_config
 from tests.hostile import bounded
 
 
@@ -95,7 +94,7 @@ def folder(tmp_path: Path, part: str, name: str, value: object) -> Path:
     """A good model's folder, but for one entry of its configuration."""
     model = create_model("fcn", num_classes=2, backbone="tiny")
     model.save_pretrained(tmp_path)
-    config: dict[str, Any] = model_config(model)
+    config: dict[str, Any] = model.config()
     config[part][name] = value
     (tmp_path / "config.json").write_text(json.dumps(config))
     return tmp_path
@@ -140,7 +139,7 @@ def test_configurations_that_ask_for_more(
 def test_a_configuration_builds_no_class(tmp_path: Path) -> None:
     model = create_model("chain", num_classes=2, backbone="tiny", contexts=["cbam"])
     model.save_pretrained(tmp_path)
-    config = model_config(model)
+    config = model.config()
     made = tmp_path / "executed"
     context = {"class_path": "logging.FileHandler", "init_args": {"filename": str(made)}}
     config["model"]["contexts"] = [context]
@@ -206,7 +205,7 @@ def test_checkpoints_of_wrong_types(tmp_path: Path, content: object) -> None:
 def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
     model = create_model("fcn", num_classes=2, backbone="tiny")
     state = {f"model.{k}": v.to_sparse() for k, v in model.state_dict().items()}
-    torch.save({"scenewise": model_config(model), "state_dict": state}, tmp_path / "x.ckpt")
+    torch.save({"scenewise": model.config(), "state_dict": state}, tmp_path / "x.ckpt")
     with pytest.raises(UserError, match="other weights than numbers"):
         load_model(tmp_path / "x.ckpt")
 

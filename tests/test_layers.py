@@ -86,7 +86,7 @@ def test_every_part_has_a_row() -> None:
         ("scenewise.attention", ("timm", "lightning", "torchvision", "matplotlib", "triton")),
         ("scenewise.apps.cli", ("torch", "timm", "lightning", "matplotlib")),
         ("scenewise.models", ("lightning", "matplotlib")),
-        ("scenewise.inference", ("lightning", "matplotlib")),
+        ("scenewise.inference.predictor", ("lightning", "matplotlib")),
     ],
 )
 def test_import_is_light(module: str, heavy: tuple[str, ...]) -> None:

@@ -10,17 +10,13 @@ True
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from scenewise.inference import Prediction, Predictor
-    from scenewise.models import (
-        Segmenter,
-        SegmenterOutput,
-        create_model,
-        list_models,
-        load_model,
-    )
+from scenewise._version import __version__ as __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from scenewise.inference.predictor import Prediction, Predictor
+    from scenewise.models.build import create_model, list_models
+    from scenewise.models.checkpoints import load_model
+    from scenewise.models.segmenter import Segmenter, SegmenterOutput
 
 __all__ = [
     "Prediction",
@@ -33,8 +29,8 @@ __all__ = [
 ]
 
 _HOME = {
-    "Prediction": "scenewise.inference",
-    "Predictor": "scenewise.inference",
+    "Prediction": "scenewise.inference.predictor",
+    "Predictor": "scenewise.inference.predictor",
     "Segmenter": "scenewise.models",
     "SegmenterOutput": "scenewise.models",
     "create_model": "scenewise.models",

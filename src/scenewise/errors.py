@@ -1,6 +1,8 @@
 """The one exception a user can cause."""
 
 import re
+from importlib import import_module
+from typing import Any
 
 
 class UserError(Exception):
@@ -22,3 +24,19 @@ class UserError(Exception):
     def __init__(self, sentence: str) -> None:
         one_line = re.sub(r"\s*[\r\n]\s*", " ", sentence)
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in one_line))
+
+
+def import_extra(package: str, extra: str) -> Any:
+    """Import a package that the extra ``extra`` installs.
+
+    Raises:
+        UserError: it is not installed.
+
+    >>> import_extra("no_such_package", "export")
+    Traceback (most recent call last):
+    scenewise.errors.UserError: this needs no_such_package; pip install 'scenewise[export]'
+    """
+    try:
+        return import_module(package)
+    except ModuleNotFoundError as error:
+        raise UserError(f"this needs {error.name}; pip install 'scenewise[{extra}]'") from error

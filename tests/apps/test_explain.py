@@ -11,7 +11,7 @@ from scenewise import create_model, load_model
 from scenewise.apps.cli import main
 from scenewise.apps.explain import surest
 from scenewise.errors import UserError
-from scenewise.inference import Prediction, Predictor
+from scenewise.inference.predictor import Prediction, Predictor
 from scenewise.visualize import ablate
 from tests.apps.conftest import CLASSES
 from tests.attention.contract import randomise

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from scenewise.apps.cli import main
-from scenewise.exports import check, hub, load_exported
+from scenewise.exports import hub, load_exported, verify
 
 
 def export(*words: object) -> int:
@@ -24,7 +24,7 @@ def test_onnx_with_labels(model_folder, tmp_path: Path, capsys) -> None:
     assert "pictures: uint8 (batch, height, width, 3), RGB" in told
     assert "labels: uint8 (batch, height, width)" in told
     assert "opset     20" in told
-    assert told.count("same") == len(check.SIZES)
+    assert told.count("same") == len(verify.SIZES)
     assert "2 of 65 x 97 pixels: largest difference" in told
     assert f"written   {file}" in told
     rgb = np.random.default_rng(0).integers(0, 256, (1, 40, 31, 3), np.uint8)
@@ -112,7 +112,7 @@ def test_a_missing_extra_is_told(
 def test_a_difference_is_one_sentence_and_no_file(
     model_folder, tmp_path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(check, "TOLERANCE", -1.0)
+    monkeypatch.setattr(verify, "TOLERANCE", -1.0)
     assert export(model_folder, tmp_path / "danet.xml") == 2
     assert "does not give what the model gives (2 of 65 x 97 pixels:" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -4,7 +4,8 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 from torch.testing import assert_close
 
-from scenewise.attention import PositionAttention, position_attention, tiles
+from scenewise.attention import PositionAttention, position_attention
+from scenewise.attention.kernels import tiled
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -48,7 +49,7 @@ class TestPositionAttention(
 def cut(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
     """Tiles of so many query rows and half as many keys."""
     for name, value in {"_TILE_ROWS": numbers, "_TILE_KEYS": max(1, numbers // 2)}.items():
-        monkeypatch.setattr(tiles, name, value)
+        monkeypatch.setattr(tiled, name, value)
 
 
 @pytest.mark.parametrize("numbers", [4, 50, 10**6])
@@ -133,11 +134,11 @@ def test_half_precision_energies_are_float32(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_results_of_the_tiles_are_of_the_dtypes_of_the_inputs(dtype: torch.dtype) -> None:
     q, k, v, grad = (torch.randn(1, n, c, dtype=dtype) for n, c in ((3, 2), (5, 2), (5, 4), (3, 4)))
-    out, log_sum = tiles.attend(q, k, v, 0.5)
+    out, log_sum = tiled.attend(q, k, v, 0.5)
     assert out.dtype == dtype
     assert log_sum.dtype == torch.float32
     assert_close(log_sum, (0.5 * q.float() @ k.float().mT).logsumexp(-1))
-    for x in tiles.attend_backward(grad, q, k, v, out, log_sum, 0.5):
+    for x in tiled.attend_backward(grad, q, k, v, out, log_sum, 0.5):
         assert x.dtype == dtype
 
 
@@ -154,7 +155,7 @@ def test_results_of_the_tiles_are_of_the_dtypes_of_the_inputs(dtype: torch.dtype
     ],
 )
 def test_parts_are_few_and_nearly_equal(length: int, most: int, expected: list[int]) -> None:
-    found = tiles.parts(length, most)
+    found = tiled.parts(length, most)
     assert [part.stop - part.start for part in found] == expected
     assert [i for part in found for i in range(length)[part]] == list(range(length))
 

@@ -9,8 +9,7 @@ from safetensors import safe_open
 from scenewise import Segmenter, create_model, load_model
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.models.checkpoints import model_config
-from scenewise.models.segmenter import Preprocessing
+from scenewise.models.preprocessing import Preprocessing
 from tests.shared_data import shared
 
 
@@ -63,7 +62,7 @@ def test_a_checkpoint_of_a_training_is_told_by_its_ending(tmp_path: Path) -> Non
     source = small("fcn")
     state = {f"model.{name}": value for name, value in source.state_dict().items()}
     other = {"loss.weight": torch.ones(1)}
-    content = {"scenewise": model_config(source), "state_dict": state | other}
+    content = {"scenewise": source.config(), "state_dict": state | other}
     torch.save(content, tmp_path / "last.ckpt")
     loaded = load_model(tmp_path / "last.ckpt")
     assert loaded.classes == source.classes
@@ -103,7 +102,7 @@ def test_at_most_three_names_are_told(tmp_path: Path, count: int, dots: str) -> 
     model = small("fcn")
     names = list(model.state_dict())[:count]
     state = {f"model.{k}": v for k, v in model.state_dict().items() if k not in names}
-    torch.save({"scenewise": model_config(model), "state_dict": state}, tmp_path / "a.ckpt")
+    torch.save({"scenewise": model.config(), "state_dict": state}, tmp_path / "a.ckpt")
     for into in (None, model):
         with pytest.raises(UserError) as told:
             load_model(tmp_path / "a.ckpt", into=into)
@@ -113,7 +112,7 @@ def test_at_most_three_names_are_told(tmp_path: Path, count: int, dots: str) -> 
 
 def test_where_a_model_came_from_travels_with_it(tmp_path: Path) -> None:
     model = small("fcn")
-    assert "source" not in model_config(model)
+    assert "source" not in model.config()
     model.save_pretrained(tmp_path / "a")
     assert load_model(tmp_path / "a").source is None
     model.source = "a release of another project"

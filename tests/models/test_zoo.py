@@ -1,160 +1,369 @@
+"""The networks as published: parameters, side heads, losses, dilations, first weights."""
+
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
+from torch import nn
 
-from scenewise import Segmenter, create_model, list_models
-from scenewise.classes import Classes
+from scenewise import Segmenter, create_model, load_model
 from scenewise.errors import UserError
+from scenewise.models.zoo import NETWORKS
 
 
-def dilations(model: Segmenter, stage: str) -> list[int]:
-    return [block.conv2.dilation[0] for block in getattr(model.backbone.net, stage)]
+def build(name: str, **options: Any) -> Segmenter:
+    """A network without memory for its weights: 19 classes, ResNet-50 with a 32/32/64 stem."""
+    options = {"backbone": "resnet50c", "num_classes": 19, **options}
+    with torch.device("meta"):
+        return create_model(name, pretrained=False, **options)
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_scores_have_the_size_of_the_pictures(name: str) -> None:
-    model = create_model(name, num_classes=5, backbone="tiny", auxiliary=True)
-    images = torch.randn(2, 3, 67, 101)
-    trained = model.train()(images)
-    assert trained.logits.shape == (2, 5, 67, 101)
-    assert all(s.shape in ((2, 5, 67, 101), (2, 5)) for s in trained.auxiliary.values())
-    assert "auxiliary" in trained.auxiliary
-    assert set(trained.auxiliary) | set(trained.penalties) == set(model.loss_weights)
-    tested = model.eval()(images)
-    assert tested.logits.shape == (2, 5, 67, 101)
-    assert tested.auxiliary == {}
+def tiny(name: str, **options: Any) -> Segmenter:
+    return create_model(name, num_classes=3, backbone="tiny", **options)
 
 
-@pytest.mark.parametrize("name", list_models())
-def test_every_parameter_learns(name: str) -> None:
-    """All parameters get a gradient once the residual scales have left 0."""
-    model = create_model(name, num_classes=3, backbone="tiny", auxiliary=True).train()
-    for parameter_name, parameter in model.named_parameters():
-        if parameter_name.endswith("gamma"):
-            parameter.data.fill_(0.5)
-    out = model(torch.randn(2, 3, 32, 48))
-    total = out.logits.square().mean() + sum(s.square().mean() for s in out.auxiliary.values())
-    (total + sum(out.penalties.values())).backward()
-    assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
-
-
-def test_danet_losses_have_weight_1_and_side_head_04() -> None:
-    model = create_model("danet", num_classes=2, backbone="tiny", auxiliary=True)
-    assert model.loss_weights == {"position": 1.0, "channel": 1.0, "auxiliary": 0.4}
-    assert create_model("danet", num_classes=2, backbone="tiny").auxiliary_head is None
-
-
-def test_gamma_starts_at_0() -> None:
-    model = create_model("danet", num_classes=2, backbone="tiny")
-    gammas = {n: p.item() for n, p in model.named_parameters() if n.endswith("gamma")}
-    assert gammas == {"head.position.1.gamma": 0.0, "head.channel.1.gamma": 0.0}
+def count(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
 
 
 @pytest.mark.parametrize(
-    ("stride", "grid", "third", "fourth"),
+    ("name", "parameters"),
     [
-        (8, None, [1, 2, 2, 2, 2, 2], [2, 4, 4]),
-        (8, (4, 8, 16), [1, 2, 2, 2, 2, 2], [4, 8, 16]),
-        (16, None, [1] * 6, [1, 2, 2]),
-        (16, (2, 4, 8), [1] * 6, [2, 4, 8]),
-        (8, (4, 8), [1, 2, 2, 2, 2, 2], [4, 8, 4]),
+        ("ann", 46_228_614),
+        ("ccnet", 49_826_055),
+        ("danet", 49_846_574),
+        ("deeplabv3", 68_113_030),
+        ("dnl", 50_024_327),
+        ("emanet", 42_349_958),
+        ("encnet", 35_891_961),
+        ("fcn", 49_497_734),
+        ("gcnet", 49_630_215),
+        ("isa", 37_707_398),
+        ("nonlocal", 50_023_814),
+        ("ocr", 36_524_166),
+        ("pspnet", 48_975_494),
     ],
 )
-def test_dilations(
-    stride: int, grid: tuple[int, ...] | None, third: list[int], fourth: list[int]
-) -> None:
-    model = create_model(
-        "fcn",
-        num_classes=2,
-        backbone="resnet50",
-        pretrained=False,
-        output_stride=stride,
-        multi_grid=grid,
+def test_parameters_of_mmsegmentation(name: str, parameters: int) -> None:
+    """With the side heads that its configurations train."""
+    assert count(build(name, variant="mmseg")) == parameters
+
+
+@pytest.mark.parametrize(("name", "parameters"), [("deeplabv3", 42_004_074), ("fcn", 35_322_218)])
+def test_parameters_of_torchvision(name: str, parameters: int) -> None:
+    model = build(name, variant="torchvision", backbone="resnet50", num_classes=21)
+    assert count(model) == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "parameters"),
+    [
+        ("ccnet", "official", 71_287_911),
+        ("fcn", "ocnet", 52_072_403),
+        ("ocnet_asp", "official", 62_542_182),
+        ("ocnet_base", "official", 57_722_854),
+        ("ocnet_pyramid", "official", 62_584_294),
+    ],
+)
+def test_parameters_of_the_deep_stem(name: str, variant: str, parameters: int) -> None:
+    """ResNet-101 with a 64/64/128 stem, and the side head that the code trains."""
+    assert count(build(name, variant=variant, backbone="resnet101s")) == parameters
+
+
+def test_parameters_of_the_danet_head() -> None:
+    assert count(build("danet", backbone="resnet50").head) == 23_954_619
+
+
+def dilations(model: Segmenter) -> list[list[int]]:
+    stages = (model.backbone.net.layer3, model.backbone.net.layer4)
+    return [[block.conv2.dilation[0] for block in stage] for stage in stages]
+
+
+CONTRACTED = [[1, 2, 2, 2, 2, 2], [2, 4, 4]]
+FULL = [[2] * 6, [4] * 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "expected"),
+    [
+        ("danet", {}, CONTRACTED),
+        ("ccnet", {}, FULL),
+        ("ccnet", {"variant": "mmseg"}, CONTRACTED),
+        ("ccnet", {"contract_dilation": True}, CONTRACTED),
+        ("ocnet_base", {}, FULL),
+        ("ocnet_base", {"variant": "openseg"}, CONTRACTED),
+        ("ann", {}, CONTRACTED),
+        ("dnl", {}, CONTRACTED),
+        ("isa", {}, CONTRACTED),
+        ("ocr", {}, CONTRACTED),
+        ("psanet", {}, FULL),
+        ("pspnet", {}, FULL),
+        ("deeplabv3", {}, CONTRACTED),
+        ("danet", {"contract_dilation": False}, FULL),
+        ("ccnet", {"multi_grid": (4, 8, 16)}, [[2] * 6, [4, 8, 16]]),
+        ("ccnet", {"output_stride": 16}, [[1] * 6, [2] * 3]),
+        ("ccnet", {"output_stride": 32}, [[1] * 6, [1] * 3]),
+    ],
+)
+def test_dilations(name: str, options: dict[str, Any], expected: list[list[int]]) -> None:
+    assert dilations(build(name, backbone="resnet50", **options)) == expected
+
+
+def test_dilations_of_basic_blocks() -> None:
+    """ResNet-18 has two 3x3 convolutions in a block; a contracted first block has 1 and 2."""
+    for contract, expected in ((True, [1, 2]), (False, [2, 2])):
+        model = build("fcn", backbone="resnet18", contract_dilation=contract)
+        block = model.backbone.net.layer3[0]
+        assert [block.conv1.dilation[0], block.conv2.dilation[0]] == expected
+
+
+@pytest.mark.parametrize(("name", "rows"), [("danet", 8), ("ccnet", 9), ("ocnet_base", 9)])
+def test_pooling_that_rounds_up_gives_one_more_row(name: str, rows: int) -> None:
+    """Of 64 pixels, rounded down 32, 16, 8; rounded up 32, 17, 9."""
+    model = build(name, backbone="resnet18")
+    maps = model.backbone(torch.empty(2, 3, 64, 65, device="meta"))
+    assert maps[-1].shape[2:] == (rows, 9)
+
+
+@pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2_100"])
+@pytest.mark.parametrize("option", [{"contract_dilation": False}, {"ceil_pool": True}])
+def test_options_of_resnets_are_refused_elsewhere(backbone: str, option: dict[str, bool]) -> None:
+    assert create_model("ccnet", num_classes=2, backbone=backbone, pretrained=False)
+    with pytest.raises(UserError, match=next(iter(option))):
+        create_model("danet", num_classes=2, backbone=backbone, pretrained=False, **option)
+
+
+def test_rates_follow_the_output_stride() -> None:
+    for stride, expected in ((8, [1, 12, 24, 36]), (16, [1, 6, 12, 18])):
+        model = build("deeplabv3", output_stride=stride)
+        branches = model.head.context.pool.branches
+        assert [branch[0].dilation[0] for branch in branches] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "expected"),
+    [
+        ("ccnet", None, {"auxiliary": 0.4}),
+        ("danet", None, {"position": 1.0, "channel": 1.0}),
+        ("danet", "mmseg", {"position": 1.0, "channel": 1.0, "auxiliary": 0.4}),
+        ("deeplabv3", None, {"auxiliary": 0.5}),
+        ("emanet", None, {}),
+        ("encnet", None, {"presence": 0.2, "auxiliary": 0.2}),
+        ("encnet", "mmseg", {"presence": 0.2, "auxiliary": 0.4}),
+        ("fcn", None, {}),
+        ("fcn", "ocnet", {}),
+        ("interaction", None, {"pca": 0.1, "diversity": 0.1}),
+        ("nonlocal", None, {"auxiliary": 0.4}),
+        ("ocnet_base", None, {"auxiliary": 0.4}),
+        ("ocr", None, {"regions": 0.4}),
+        ("ocr", "mmseg", {"regions": 0.4}),
+        ("pspnet", None, {"auxiliary": 0.4}),
+    ],
+)
+def test_losses(name: str, variant: str | None, expected: dict[str, float]) -> None:
+    assert tiny(name, variant=variant).loss_weights == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "expected"),
+    [
+        ("ccnet", None, True),
+        ("danet", None, True),
+        ("danet", "mmseg", False),
+        ("deeplabv3", None, False),
+        ("deeplabv3", "encoding", True),
+        ("ocnet_asp", None, True),
+        ("pspnet", None, True),
+        ("pspnet", "mmseg", False),
+    ],
+)
+def test_enlargement(name: str, variant: str | None, expected: bool) -> None:
+    model = tiny(name, variant=variant)
+    assert model.align_corners is expected
+    inside = [m.align_corners for m in model.head.modules() if hasattr(m, "align_corners")]
+    assert set(inside) <= {expected}
+
+
+def side(name: str, variant: str | None = None) -> tuple[int, bool, list[str], float]:
+    """Width, bias, the layers, and the dropout of a side head on 1024 channels."""
+    head = build(name, variant=variant, auxiliary=True).auxiliary_head
+    conv, drop = head.reduce[0], head.classify[0]
+    kinds = [type(m).__name__ for m in [*head.reduce, drop]]
+    return conv.out_channels, conv.bias is not None, kinds, drop.p
+
+
+def test_side_heads() -> None:
+    relu, leaky = ["Conv2d", "BatchNorm2d", "ReLU"], ["Conv2d", "BatchNorm2d", "LeakyReLU"]
+    assert side("danet") == (256, False, [*relu, "Dropout"], 0.1)
+    assert side("danet", "mmseg") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert side("pspnet") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert side("ccnet") == (512, True, [*leaky, "Dropout2d"], 0.1)
+    assert side("ocnet_base") == (512, True, [*leaky, "Dropout2d"], 0.05)
+    assert side("ocnet_asp") == (512, True, [*leaky, "Dropout2d"], 0.1)
+    assert side("ocnet_pyramid") == (512, True, ["Conv2d", "BatchNorm2d", "Dropout2d"], 0.05)
+    assert side("ocnet_base", "openseg")[3] == 0.0
+    assert side("isa") == (512, True, [*leaky, "Dropout2d"], 0.05)
+    assert side("ann") == (512, True, [*relu, "Dropout2d"], 0.05)
+    assert side("dnl") == (512, False, [*relu, "Dropout2d"], 0.1)
+    assert side("dranet") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert side("encnet") == (256, False, [*relu, "Dropout"], 0.1)
+
+
+def rectifiers(module: nn.Module) -> set[float]:
+    slopes = {m.negative_slope for m in module.modules() if isinstance(m, nn.LeakyReLU)}
+    return slopes | {0.0 for m in module.modules() if isinstance(m, nn.ReLU)}
+
+
+def test_rectifiers_of_the_heads() -> None:
+    assert rectifiers(tiny("ccnet").head) == {0.01}
+    assert rectifiers(tiny("ccnet", variant="mmseg").head) == {0.0}
+    assert rectifiers(tiny("ocnet_asp").head) == {0.01}
+    assert rectifiers(tiny("danet").head) == {0.0}
+    assert len(tiny("ocnet_pyramid").head.context.reduce) == 2  # no rectifier
+
+
+def test_dropout_of_the_heads() -> None:
+    def drops(name: str, variant: str | None = None) -> list[tuple[str, float]]:
+        layers = tiny(name, variant=variant).head.modules()
+        kinds = (nn.Dropout, nn.Dropout2d)
+        return [(type(m).__name__, m.p) for m in layers if isinstance(m, kinds) and m.p]
+
+    assert drops("fcn") == [("Dropout", 0.1)]
+    assert drops("fcn", "ocnet") == [("Dropout2d", 0.05)]
+    assert drops("fcn", "mmseg") == [("Dropout2d", 0.1)]
+    assert drops("ccnet") == [("Dropout2d", 0.1)]
+    assert drops("ann") == [("Dropout2d", 0.05)] * 2
+    assert drops("ann", "mmseg") == [("Dropout2d", 0.1)]
+    assert drops("isa") == [("Dropout2d", 0.05)]
+    assert drops("isa", "mmseg") == [("Dropout2d", 0.1)]
+    assert drops("ocr") == [("Dropout2d", 0.05)] * 2  # coarse scores, block
+    assert drops("ocr", "mmseg") == [("Dropout2d", 0.1)] * 2  # coarse scores, scores
+    assert drops("ocnet_asp") == [("Dropout2d", 0.1)]
+    assert drops("ocnet_base") == [("Dropout2d", 0.05)]
+    assert drops("deeplabv3") == [("Dropout", 0.5)]
+    assert drops("deeplabv3", "encoding") == [("Dropout2d", 0.5), ("Dropout", 0.1)]
+    assert drops("deeplabv3", "mmseg") == [("Dropout2d", 0.1)]
+
+
+def test_first_weights_of_mmsegmentation() -> None:
+    """Normal numbers: deviation 0.01 to the classes, sqrt(2 / fan out) in front of a norm."""
+    model = create_model("fcn", num_classes=19, backbone="tiny", width=96, variant="mmseg")
+    last = model.head.classify[1]
+    assert last.weight.std().item() == pytest.approx(0.01, rel=0.1)
+    assert last.bias.abs().max() == 0
+    for conv, fan in (
+        (model.head.context.bottleneck[0], 96 * 9),
+        (model.auxiliary_head.reduce[0], 64 * 9),
+    ):
+        assert conv.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
+        assert conv.weight.abs().max() > 3 * conv.weight.std()  # no uniform numbers
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_variant_trains_and_tests(name: str) -> None:
+    for variant, wiring in NETWORKS[name].wirings.items():
+        model = tiny(name, variant=variant)
+        images = torch.randn(2, 3, 40, 56)
+        out = model.train()(images)
+        assert ("auxiliary" in out.auxiliary) is wiring.auxiliary
+        assert set(out.auxiliary) | set(out.penalties) == set(model.loss_weights)
+        out = model.eval()(images)
+        assert out.logits.shape == (2, 3, 40, 56)
+        assert out.logits.isfinite().all()
+        assert out.auxiliary == {}
+        assert out.penalties == {}
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_tells_its_paper(name: str) -> None:
+    network = NETWORKS[name]
+    assert network.paper
+    assert network.attention
+    assert network.year is None or 2014 < network.year < 2026
+
+
+def test_concat_head_of_ccnet_joins_the_map_first() -> None:
+    model = tiny("ccnet", recurrence=1).eval()
+    seen: dict[str, torch.Tensor] = {}
+    joined = model.head.context.join
+    joined.register_forward_hook(lambda _m, args, out: seen.update(x=args[0], out=out))
+    model(torch.randn(1, 3, 40, 56))
+    assert torch.equal(seen["out"][:, :64], seen["x"])
+    assert torch.equal(seen["out"][:, 64:], joined.branch(seen["x"]))
+
+
+def test_interaction_fuses_a_pyramid() -> None:
+    model = tiny("interaction", layers=2, size=(4, 6)).train()
+    assert [w.shape for w in model.head.attention.maps] == [(24, 64), (24, 64)]
+    model(torch.randn(2, 3, 40, 56)).logits.sum().backward()
+    assert all(w.grad.abs().max() > 0 for w in model.head.attention.maps)
+    with pytest.raises(UserError, match="layers is 1 to 3, not 4"):
+        tiny("interaction", layers=4)
+
+
+def test_ocr_gathers_from_its_coarse_scores_in_evaluation_too() -> None:
+    """Resized where the two maps differ, as here: strides 4 and 8."""
+    model = tiny("ocr", align_corners=False).eval()
+    seen: list[torch.Tensor] = []
+    model.head.block.register_forward_hook(lambda _m, args, _out: seen.extend(args))
+    maps = model.backbone(torch.randn(1, 3, 40, 56))
+    model.head(maps)
+    features, regions = seen
+    assert features.shape[2:] == (5, 7)
+    coarse = nn.functional.interpolate(
+        model.head.regions(maps).logits, (5, 7), mode="bilinear", align_corners=False
     )
-    assert dilations(model, "layer3") == third
-    assert dilations(model, "layer4") == fourth
-    maps = model.eval().backbone(torch.randn(1, 3, 65, 97))
-    assert maps[-1].shape[2:] == (-(-65 // stride), -(-97 // stride))
+    assert torch.equal(regions, coarse)
 
 
-@pytest.mark.parametrize(
-    ("backbone", "stride"),
-    [
-        ("resnet18", 8),
-        ("mobilenetv2_100", 8),
-        ("convnext_atto", 8),
-        ("vit_tiny_patch16_224", 16),
-        ("swin_tiny_patch4_window7_224", 32),
-    ],
-)
-def test_backbones_of_every_kind(backbone: str, stride: int) -> None:
-    model = create_model(
-        "danet", num_classes=3, backbone=backbone, pretrained=False, width=64
-    ).eval()
-    seen = {}
-    model.backbone.register_forward_hook(lambda _m, _i, maps: seen.update(maps=maps))
+def test_encnet_tells_the_classes_of_a_picture_in_training() -> None:
+    assert tiny("encnet").train()(torch.randn(2, 3, 40, 56)).auxiliary["presence"].shape == (2, 3)
+
+
+def test_dranet_scores_at_the_size_of_the_first_map() -> None:
+    model = tiny("dranet").eval()
+    maps = model.backbone(torch.randn(1, 3, 40, 56))
+    assert model.head(maps).logits.shape == (1, 3, 20, 28)
+    assert len([m for m in model.head.modules() if hasattr(m, "gamma")]) == 3
+
+
+def test_emanet_freezes_the_convolution_without_gradient() -> None:
+    model = tiny("emanet")
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen == ["head.context.block.first.weight", "head.context.block.first.bias"]
+
+
+def test_unknown_variant_is_told() -> None:
+    with pytest.raises(UserError, match="'ccnet' has no variant 'gluon'; it has official, mmseg"):
+        tiny("ccnet", variant="gluon")
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_every_network_travels(name: str, tmp_path: Path) -> None:
+    """A folder brings back the last variant of each, with what it settled."""
+    model = tiny(name, variant=list(NETWORKS[name].wirings)[-1])
+    images = torch.randn(2, 3, 40, 56)
+    model.train()(images)  # norms and bases leave their first numbers
+    model.eval().save_pretrained(tmp_path)
+    other = load_model(tmp_path)
+    assert torch.equal(other(images).logits, model(images).logits)
+    assert (other.align_corners, other.loss_weights) == (model.align_corners, model.loss_weights)
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_half_precision_is_close_and_learns(name: str) -> None:
+    """Under autocast, as ``--trainer.precision bf16-mixed`` runs it, on maps in any order."""
+    model = tiny(name).eval()
+    images = torch.randn(2, 3, 40, 56)
     with torch.no_grad():
-        assert model(torch.randn(1, 3, 64, 93)).logits.shape == (1, 3, 64, 93)
-    assert [m.shape[1] for m in seen["maps"]] == list(model.backbone.channels)
-    assert seen["maps"][-1].shape[2:] == (-(-64 // stride), -(-93 // stride))
-
-
-def test_transformers_ignore_the_padding_position() -> None:
-    """A picture that needs padding is scored as the padded picture is, cut back."""
-    model = create_model(
-        "fcn", num_classes=2, backbone="vit_tiny_patch16_224", pretrained=False
-    ).eval()
-    image = torch.randn(1, 3, 30, 45)
-    padded = torch.nn.functional.pad(image, (0, 3, 0, 2))
-    with torch.no_grad():
-        assert torch.equal(model(image).logits, model(padded).logits[..., :30, :45])
-
-
-def test_normalisation_by_hand() -> None:
-    model = create_model("fcn", num_classes=2, backbone="tiny")
-    image = torch.tensor([255, 0, 51], dtype=torch.uint8).view(1, 3, 1, 1)
-    expected = [(1 - 0.485) / 0.229, -0.456 / 0.224, (0.2 - 0.406) / 0.225]
-    assert model.normalize(image).flatten().tolist() == pytest.approx(expected)
-    assert torch.allclose(model.normalize(image / 255), model.normalize(image))
-
-
-def test_parameter_groups_split_backbone_and_head() -> None:
-    model = create_model("danet", num_classes=2, backbone="tiny", auxiliary=True)
-    backbone, head = model.parameter_groups(0.01, head_multiplier=10)
-    assert (backbone["lr"], head["lr"]) == (0.01, pytest.approx(0.1))
-    assert len(backbone["params"]) == len(list(model.backbone.parameters()))
-    assert len(backbone["params"]) + len(head["params"]) == len(list(model.parameters()))
-
-
-def test_classes_travel() -> None:
-    classes = Classes(("road", "sky"), ((1, 2, 3), (4, 5, 6)), ignore_index=7)
-    assert create_model("fcn", classes=classes, backbone="tiny").classes == classes
-
-
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"name": "danett"}, "no network 'danett'; choose one of .*danet"),
-        ({"num_classes": 0}, "needs classes"),
-        ({"num_classes": 300}, "1 to 256 classes"),
-        ({"backbone": "resnet999"}, "no backbone 'resnet999' in timm"),
-        ({"backbone": "mobilenetv2_100", "multi_grid": (1, 2)}, "needs a ResNet"),
-        ({"backbone": "tiny", "multi_grid": (1, 2)}, "tiny backbone has no multi_grid"),
-        ({"widht": 3}, "has no option 'widht'; it has width"),
-        ({"width": 4}, "cannot be built so: 4 channels cannot be reduced by 8"),
-        ({"backbone_weights": "nowhere.pth"}, "no such file: 'nowhere.pth'"),
-    ],
-)
-def test_bad_arguments_are_told(options: dict[str, object], told: str) -> None:
-    arguments = {"name": "danet", "num_classes": 2, "backbone": "tiny", "pretrained": False}
-    with pytest.raises(UserError, match=told):
-        create_model(**{**arguments, **options})  # type: ignore[arg-type]
-
-
-def test_both_counts_must_agree() -> None:
-    with pytest.raises(UserError, match="num_classes is 3 but 2 classes"):
-        create_model("fcn", num_classes=3, classes=Classes.numbered(2), backbone="tiny")
-
-
-def test_picture_of_wrong_shape_is_told() -> None:
-    with pytest.raises(UserError, match=r"shape \(B, 3, H, W\), not \(3, 4, 5\)"):
-        create_model("fcn", num_classes=2, backbone="tiny")(torch.zeros(3, 4, 5))
+        exact = model(images).logits
+        with torch.autocast("cpu", torch.bfloat16):
+            mixed = model(images.to(memory_format=torch.channels_last)).logits
+    assert torch.allclose(mixed.float(), exact, rtol=0, atol=0.05 * exact.abs().max().item())
+    with torch.autocast("cpu", torch.bfloat16):
+        out = model.train()(images)
+    total = out.logits.float().square().mean() + sum(out.penalties.values())
+    total.backward()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    assert all(gradient.isfinite().all() for gradient in gradients)

@@ -14,10 +14,10 @@ import pytest
 import torch
 from lightning.pytorch import Callback, Trainer
 
-from scenewise.apps import training_cli
 from scenewise.apps.cli import main
+from scenewise.apps.fit import lightning_cli
 from scenewise.models import load_model
-from scenewise.training.continued import is_whole, newest_whole
+from scenewise.training.checkpoint import is_whole, newest_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -32,7 +32,7 @@ KILLED = """
 import os, signal, sys
 import torch
 from lightning.pytorch import Callback
-from scenewise.apps import training_cli
+from scenewise.apps.fit import lightning_cli
 from scenewise.apps.cli import main
 
 kind, when, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
@@ -60,8 +60,8 @@ def save(value, path, real=torch.save):
 
 if kind == "write":
     torch.save = save
-own = training_cli.SegmentationCLI._callbacks
-training_cli.SegmentationCLI._callbacks = lambda self: [AtBatch(), *own(self)]
+own = lightning_cli.SegmentationCLI._callbacks
+lightning_cli.SegmentationCLI._callbacks = lambda self: [AtBatch(), *own(self)]
 sys.exit(main(words))
 """
 
@@ -147,7 +147,7 @@ def compare(run: Path, whole: Path) -> None:
 def test_killed_at_a_batch(
     batch: int, more: tuple[str, ...], whole: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    cli, own = training_cli.SegmentationCLI, training_cli.SegmentationCLI._callbacks
+    cli, own = lightning_cli.SegmentationCLI, lightning_cli.SegmentationCLI._callbacks
     monkeypatch.setattr(cli, "_callbacks", lambda self: [KillAt(batch), *own(self)])
     with pytest.raises(Killed):
         main(words(tmp_path, *more))

@@ -16,10 +16,10 @@ from scenewise.classes import Classes
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import SegmenterOutput, create_model, load_model
-from scenewise.training import start
+from scenewise.training import defaults
+from scenewise.training.defaults import default_lr, default_optimizer, trained_network
 from scenewise.training.losses import cross_entropy, ohem_cross_entropy, segmentation_loss
-from scenewise.training.schedule import poly
-from scenewise.training.start import default_lr, default_optimizer, trained_network
+from scenewise.training.optim import poly
 from scenewise.training.task import SegmentationTask
 
 pytestmark = [
@@ -323,7 +323,7 @@ def test_without_the_hub_training_starts_from_random_weights(
             raise UserError("the hub is far away")
         return create_model(*args, pretrained=False, **options)
 
-    monkeypatch.setattr(start, "create_model", offline)
+    monkeypatch.setattr(defaults, "create_model", offline)
     with caplog.at_level(logging.WARNING):
         SegmentationTask(Classes.numbered(2), network="fcn", backbone="tiny")
     assert caplog.messages == ["the hub is far away; the backbone starts from random weights"]

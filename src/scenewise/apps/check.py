@@ -10,12 +10,12 @@ from rich.console import Console
 from rich.progress import track
 
 from scenewise.classes import Classes
-from scenewise.data.contact_sheet import write_contact_sheet
 from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.doctor import check
-from scenewise.data.findings import Report, SplitReport
+from scenewise.data.doctor.contact_sheet import write_contact_sheet
+from scenewise.data.doctor.missing_files import left_to_the_check
+from scenewise.data.doctor.report import Report, SplitReport
 from scenewise.data.formats import FORMATS
-from scenewise.data.missing import left_to_the_check
 from scenewise.errors import UserError
 
 FORMAT_HELP = f"its layout: {', '.join(sorted(FORMATS))}"

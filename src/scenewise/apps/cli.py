@@ -9,17 +9,17 @@ from collections.abc import Sequence
 from importlib import import_module
 from typing import NoReturn
 
-from scenewise import __version__
+from scenewise._version import __version__
 from scenewise.errors import UserError
 
 VERBS: dict[str, tuple[str, str]] = {
     "demo": ("scenewise.apps.demo", "train, test, predict and explain on generated scenes"),
-    "fit": ("scenewise.apps.train", "train a network"),
-    "validate": ("scenewise.apps.train", "score a trained network on the validation pictures"),
-    "test": ("scenewise.apps.train", "score a trained network on the test pictures"),
+    "fit": ("scenewise.apps.fit", "train a network"),
+    "validate": ("scenewise.apps.fit", "score a trained network on the validation pictures"),
+    "test": ("scenewise.apps.fit", "score a trained network on the test pictures"),
     "predict": ("scenewise.apps.predict", "label pictures with a trained network"),
     "explain": ("scenewise.apps.explain", "show what one pixel of a picture attends to"),
-    "app": ("scenewise.apps.explorer", "a page where a click shows what a pixel attends to"),
+    "app": ("scenewise.apps.app.server", "a page where a click shows what a pixel attends to"),
     "check": ("scenewise.apps.check", "read every label and say what is wrong with it"),
     "prepare": ("scenewise.apps.prepare", "rewrite a published data set once as class-id masks"),
     "convert": ("scenewise.apps.convert", "a public checkpoint of another project into a model"),

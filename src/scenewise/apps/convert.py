@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any
 
 from scenewise.errors import UserError
-from scenewise.models import load_model
-from scenewise.models.convert import Options, Plan, make_plan
-from scenewise.models.convert.back import save_foreign
-from scenewise.models.convert.plan import fill
-from scenewise.models.convert.recognise import FAMILIES
+from scenewise.models.checkpoints import load_model
+from scenewise.models.convert.detect import FAMILIES
+from scenewise.models.convert.key_mapping import Plan, fill, make_plan
+from scenewise.models.convert.spec import Options
+from scenewise.models.convert.to_external import save_foreign
 
 EXAMPLES = """\
 examples:

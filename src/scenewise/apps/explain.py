@@ -14,23 +14,19 @@ from scenewise.apps.predict import best_device
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
 from scenewise.files import write_text
-from scenewise.inference import Prediction, Predictor
-from scenewise.models import Segmenter, load_model
-from scenewise.visualize import (
+from scenewise.inference.predictor import Prediction, Predictor
+from scenewise.models.checkpoints import load_model
+from scenewise.models.segmenter import Segmenter
+from scenewise.visualize.attention_maps import (
     AttentionMaps,
     ChannelMaps,
+    Place,
     PositionMaps,
-    ablate,
     attention_maps,
-    channel_contrast,
-    class_attention,
-    explain_figure,
-    overlay,
-    shares,
-    spread,
 )
-from scenewise.visualize.attention import Place
-from scenewise.visualize.figure import check_attention, check_pixels, map_picture
+from scenewise.visualize.figure import check_attention, check_pixels, explain_figure, map_picture
+from scenewise.visualize.overlay import overlay, shares
+from scenewise.visualize.statistics import ablate, channel_contrast, class_attention, spread
 
 EXAMPLES = """\
 rows and columns count from 0, at the upper left.

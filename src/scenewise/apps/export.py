@@ -6,10 +6,10 @@ from typing import get_args
 
 from rich.console import Console
 
-from scenewise.exports import Export, Postprocess, export_model
+from scenewise.exports.export import SUFFIXES, Export, check_target, export_model
 from scenewise.exports.hub import push_to_hub
-from scenewise.exports.written import SUFFIXES, check_target
-from scenewise.models import load_model
+from scenewise.exports.trace import Postprocess
+from scenewise.models.checkpoints import load_model
 
 EXAMPLES = """\
 examples:

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from scenewise.errors import UserError
-from scenewise.models import create_model, list_models
-from scenewise.models.estimate import estimate
-from scenewise.models.networks import NETWORKS
+from scenewise.models.build import create_model, list_models
+from scenewise.models.cost import estimate
+from scenewise.models.zoo import NETWORKS
 
 EXAMPLES = """\
 examples:

@@ -21,8 +21,8 @@ from scenewise.attention.global_context import GlobalContext
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
 from scenewise.attention.interlaced import InterlacedSparse
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
-from scenewise.attention.object_context import ASPOC, BaseOC, ObjectAttention, PyramidOC
-from scenewise.attention.object_contextual import ObjectContextual, region_features
+from scenewise.attention.ocnet import ASPOC, BaseOC, ObjectAttention, PyramidOC
+from scenewise.attention.ocr import ObjectContextual, region_features
 from scenewise.attention.pointwise import PointwiseSpatial, offset_energies
 from scenewise.attention.position import PositionAttention, position_attention
 from scenewise.attention.sagan import SAGANAttention

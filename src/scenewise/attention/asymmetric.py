@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 Variant = Literal["official", "mmseg"]

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.precision import no_autocast, softmax, widen
+from scenewise.attention.kernels.precision import no_autocast, softmax, widen
 
 Similarity = Literal["reversed", "direct"]
 

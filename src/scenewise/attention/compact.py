@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from scenewise.attention.asymmetric import pixel_shares
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.kernels.precision import no_autocast, softmax, widen
+from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
-from scenewise.attention.precision import no_autocast, softmax, widen
 
 
 class CompactPosition(nn.Module):

@@ -6,9 +6,9 @@ Zhang et al., "Context Encoding for Semantic Segmentation", CVPR 2018.
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import pixels
-from scenewise.attention.precision import no_autocast, widen
 
 
 def encode(x: Tensor, codewords: Tensor, smoothing: Tensor) -> Tensor:

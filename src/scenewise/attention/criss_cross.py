@@ -9,9 +9,9 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from scenewise.attention.kernels.precision import FLOOR, no_autocast, widen
+from scenewise.attention.kernels.tiled import parts
 from scenewise.attention.position import pixel
-from scenewise.attention.precision import FLOOR, no_autocast, widen
-from scenewise.attention.tiles import parts
 
 _ROWS = 20  # of pixels whose weights are alive at once; fewer read columns more often
 

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
+from scenewise.attention.kernels.precision import no_autocast, widen
 from scenewise.attention.position import pixel, pixels
-from scenewise.attention.precision import no_autocast, widen
 
 
 def expectation_maximisation(x: Tensor, bases: Tensor, stages: int = 3) -> tuple[Tensor, Tensor]:

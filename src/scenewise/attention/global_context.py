@@ -6,8 +6,8 @@ Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyo
 import torch
 from torch import Tensor, nn
 
+from scenewise.attention.kernels.precision import no_autocast, widen
 from scenewise.attention.position import pixels
-from scenewise.attention.precision import no_autocast, widen
 
 
 class GlobalContext(nn.Module):

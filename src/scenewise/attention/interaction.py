@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
+from scenewise.attention.kernels.precision import no_autocast, widen
 from scenewise.attention.position import pixel
-from scenewise.attention.precision import no_autocast, widen
 
 
 def pca_loss(attention: Tensor, features: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from scenewise.attention.kernels.precision import no_autocast, widen
 from scenewise.attention.position import position_attention
-from scenewise.attention.precision import no_autocast, widen
 
 Kind = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 Variant = Literal["fair", "mmcv"]

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import pixel
-from scenewise.attention.precision import no_autocast, widen
 
 
 def offset_energies(masks: Tensor, mask_size: tuple[int, int]) -> Tensor:

@@ -6,8 +6,8 @@ Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention import on_gpu, tiles
-from scenewise.attention.precision import no_autocast, widen
+from scenewise.attention.kernels import autotune, tiled
+from scenewise.attention.kernels.precision import no_autocast, widen
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -18,8 +18,8 @@ def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     The map of all pairs is walked in tiles, forward and backward; the backward pass computes each
     tile again from the saved row log-sum-exp. No more than one tile is alive at any time, so memory
     grows with Nq + Nk, not with Nq * Nk. Sums over tiles follow Milakov and Gimelshein, "Online
-    normalizer calculation for softmax", 2018. :mod:`scenewise.attention.tiles` has the arithmetic;
-    on CUDA GPUs :mod:`scenewise.attention.on_gpu` also tries kernels. Energies, softmax and sums
+    normalizer calculation for softmax", 2018. ``kernels.tiled`` has the arithmetic;
+    on CUDA GPUs ``kernels.autotune`` also tries other kernels. Energies, softmax and sums
     are float32 for half-precision inputs, also under autocast. Gradients are exact; second
     derivatives are not provided.
 
@@ -135,8 +135,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Output (B, Nq, C) and row log-sum-exp (B, Nq)."""
     if query.is_cuda:
-        return on_gpu.attend(query, key, value, scale)
-    return tiles.attend(query, key, value, scale)
+        return autotune.attend(query, key, value, scale)
+    return tiled.attend(query, key, value, scale)
 
 
 @_attend.register_fake
@@ -157,7 +157,7 @@ def _attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     inputs = (grad, query, key, value, out, log_sum, scale)
-    return on_gpu.attend_backward(*inputs) if query.is_cuda else tiles.attend_backward(*inputs)
+    return autotune.attend_backward(*inputs) if query.is_cuda else tiled.attend_backward(*inputs)
 
 
 @_attend_backward.register_fake

@@ -4,9 +4,11 @@ import io
 import os
 import struct
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
@@ -19,6 +21,7 @@ except ImportError:
     pyspng = simplejpeg = None
 
 Path = str | os.PathLike[str]
+Picture = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ORIENTATION = 0x0112  # the EXIF tag
 # What is opened, whatever a file is called. PIL knows kinds that start other programs (EPS).
@@ -39,6 +42,45 @@ def read_image(path: Path) -> Tensor:
         UserError: no such file, not a picture, cut off, or too large to be real.
     """
     return decode_image(_content(path, "picture"), path)
+
+
+def as_floats(image: Picture) -> Tensor:
+    """A picture of any kind as (3, H, W), RGB, float32 (or wider) in 0..1.
+
+    Raises:
+        UserError: a file that is no picture, another shape or type, values outside 0..1.
+
+    >>> as_floats(np.zeros((5, 7, 3), np.uint8)).shape
+    torch.Size([3, 5, 7])
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image) / 255
+    if isinstance(image, Image.Image):
+        return to_rgb(ImageOps.exif_transpose(image)) / 255
+    if isinstance(image, np.ndarray):
+        if image.ndim != 3 or image.shape[2] != 3:
+            raise UserError(f"an array of a picture is (H, W, 3), not {image.shape}; convert it")
+        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
+    return _checked(image)
+
+
+def _checked(image: Tensor) -> Tensor:
+    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
+        raise UserError(
+            f"a tensor of a picture is (3, H, W), not {tuple(image.shape)}; convert it, a batch "
+            "one by one"
+        )
+    if image.dtype == torch.uint8:
+        return image / 255
+    if not image.is_floating_point():
+        raise UserError(f"a picture is uint8 or floats in 0..1, not {image.dtype}; convert it")
+    low, high = float(image.min()), float(image.max())
+    if not (low >= -1e-3 and high <= 1 + 1e-3):  # also false for NaN
+        raise UserError(
+            f"a picture of floats is in 0..1, this one holds {low:g} to {high:g}; scale it, and "
+            "leave the normalisation to the model"
+        )
+    return image.to(torch.promote_types(image.dtype, torch.float32))
 
 
 def decode_image(content: bytes, path: Path) -> Tensor:

@@ -13,10 +13,10 @@ from torch.utils.data import DataLoader, DistributedSampler
 from scenewise.classes import Classes
 from scenewise.data.datasets import Sample, SegmentationDataset, collate
 from scenewise.data.formats import FORMATS
-from scenewise.data.order import TrainLoader, TrainOrder
+from scenewise.data.sampler import TrainLoader, TrainOrder
 from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
-from scenewise.data.streaming import ShardStream
+from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
 from scenewise.errors import UserError
 

@@ -9,16 +9,16 @@
 True
 """
 
-from scenewise.exports.check import Difference
-from scenewise.exports.loaded import (
+from scenewise.exports.export import Export, export_model
+from scenewise.exports.runtime import (
     Backend,
     EngineSegmenter,
     is_exported,
     load_exported,
     with_backend,
 )
-from scenewise.exports.program import Postprocess
-from scenewise.exports.written import Export, export_model
+from scenewise.exports.trace import Postprocess
+from scenewise.exports.verify import Difference
 
 __all__ = [
     "Backend",

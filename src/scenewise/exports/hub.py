@@ -3,8 +3,8 @@
 from huggingface_hub import HfApi
 
 from scenewise.errors import UserError
-from scenewise.exports.written import Export
-from scenewise.models import Segmenter
+from scenewise.exports.export import Export
+from scenewise.models.segmenter import Segmenter
 
 CARD = "README.md"
 

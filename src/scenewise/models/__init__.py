@@ -1,8 +1,9 @@
 """Networks: backbone, head, the named builders, and their files."""
 
+from scenewise.models.build import create_model, list_models
 from scenewise.models.checkpoints import load_model
-from scenewise.models.segmenter import Preprocessing, Segmenter, SegmenterOutput
-from scenewise.models.zoo import create_model, list_models
+from scenewise.models.preprocessing import Preprocessing
+from scenewise.models.segmenter import Segmenter, SegmenterOutput
 
 __all__ = [
     "Preprocessing",

@@ -9,13 +9,11 @@ import timm
 from torch import Tensor, nn
 
 from scenewise.errors import UserError
-from scenewise.models.resnet_names import timm_names
-from scenewise.models.weights import read_tensors
+from scenewise.models.convert.resnet_keys import timm_names
+from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from scenewise.models.safe_load import read_tensors
 
 _log = logging.getLogger("scenewise")
-
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
 
 
 class Backbone(nn.Module):

@@ -4,35 +4,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-import scenewise
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.files import atomic_write, parse_json, write_json
+from scenewise.files import parse_json
+from scenewise.models.build import create_model
 from scenewise.models.convert import convert
-from scenewise.models.segmenter import Preprocessing, Segmenter
-from scenewise.models.weights import read_file
-from scenewise.models.zoo import create_model
-
-CONFIG = "config.json"
-WEIGHTS = "model.safetensors"
+from scenewise.models.preprocessing import Preprocessing
+from scenewise.models.safe_load import read_file
+from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter
 
 # Arguments of create_model that a configuration may not hold, and the types of those that it may.
 _NOT_TAKEN = {"classes", "num_classes", "pretrained", "backbone_weights"}
 _KINDS = {"name": str, "variant": str, "backbone": str, "output_stride": int} | dict.fromkeys(
     ("contract_dilation", "ceil_pool", "auxiliary", "align_corners"), bool
 )
-
-
-def save_model(model: Segmenter, folder: str | Path) -> None:
-    """Write ``config.json`` and ``model.safetensors`` into ``folder``, each whole or not at all."""
-    target = Path(folder)
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    with atomic_write(target / WEIGHTS) as temporary:
-        save_file(tensors, temporary, metadata={"format": "pt"})
-    write_json(target / CONFIG, model_config(model))
 
 
 def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
@@ -75,19 +62,8 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     return model.eval()
 
 
-def model_config(model: Segmenter) -> dict[str, Any]:
-    """What must travel with the weights, JSON-able."""
-    config = {
-        "scenewise": scenewise.__version__,
-        "model": model.recipe,
-        "classes": model.classes.to_dict(),
-        "preprocessing": model.preprocessing.to_dict(),
-    }
-    return config if model.source is None else {**config, "source": model.source}
-
-
 def build_model(config: dict[str, Any], source: str | Path) -> Segmenter:
-    """The network that :func:`model_config` describes, with random weights."""
+    """The network that :meth:`Segmenter.config` describes, with random weights."""
     recipe = config.get("model")
     if recipe is None:
         raise UserError(

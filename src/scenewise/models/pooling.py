@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.layers import conv_norm
 from scenewise.models.layers import head_width
 
 
@@ -74,7 +74,7 @@ class ASPP(nn.Module):
         kernel: of g: 1, or 3 in mmsegmentation.
         pool_first: m first, then the others, as in mmsegmentation and CCNet's code; last in
             torchvision. It matters for published weights only.
-        slope: of the rectifiers, see :func:`scenewise.attention.convolution.conv_norm`.
+        slope: of the rectifiers, see :func:`scenewise.attention.layers.conv_norm`.
 
     >>> ASPP(64, width=16)(torch.randn(2, 64, 7, 11)).shape
     torch.Size([2, 16, 7, 11])

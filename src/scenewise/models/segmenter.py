@@ -1,18 +1,23 @@
 """The network: backbone, head, and what must travel with the weights."""
 
-import math
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
-import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from scenewise._version import __version__
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.models.backbone import IMAGENET_MEAN, IMAGENET_STD
-from scenewise.models.heads import HeadOutput
+from scenewise.files import atomic_write, write_json
+from scenewise.models.heads.base import HeadOutput
+from scenewise.models.preprocessing import Preprocessing
+
+CONFIG = "config.json"
+WEIGHTS = "model.safetensors"
 
 
 class SegmenterOutput(NamedTuple):
@@ -28,58 +33,6 @@ class SegmenterOutput(NamedTuple):
     logits: Tensor
     auxiliary: dict[str, Tensor]
     penalties: dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Preprocessing:
-    """How a picture becomes the network's input: ``(picture * value_range - mean) / std``.
-
-    Attributes:
-        mean, std: for each channel, in the network's channel order and value range.
-        channel_order: ``"RGB"``, or ``"BGR"`` for networks trained on OpenCV pictures.
-        value_range: 1 if the network was trained on 0..1, 255 if on 0..255.
-    """
-
-    mean: tuple[float, ...] = IMAGENET_MEAN
-    std: tuple[float, ...] = IMAGENET_STD
-    channel_order: Literal["RGB", "BGR"] = "RGB"
-    value_range: float = 1.0
-
-    def __call__(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) RGB, uint8 or float in 0..1 -> normalised float.
-
-        >>> Preprocessing()(torch.zeros(1, 3, 2, 2, dtype=torch.uint8))[0, :, 0, 0]
-        tensor([-2.1179, -2.0357, -1.8044])
-        """
-        scale = self.value_range / 255 if images.dtype == torch.uint8 else self.value_range
-        floats = images.float() if not images.is_floating_point() else images
-        if self.channel_order == "BGR":
-            floats = floats.flip(1)
-        mean = floats.new_tensor(self.mean).view(-1, 1, 1)
-        std = floats.new_tensor(self.std).view(-1, 1, 1)
-        return (floats * scale - mean) / std
-
-    def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form, read back by :meth:`from_dict`."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> "Preprocessing":
-        """The preprocessing that :meth:`to_dict` wrote.
-
-        >>> Preprocessing.from_dict(Preprocessing().to_dict()) == Preprocessing()
-        True
-        """
-        order = value["channel_order"]
-        if order not in ("RGB", "BGR"):
-            raise ValueError(f"channel_order is 'RGB' or 'BGR', not {order!r}")
-        mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
-        value_range = float(value["value_range"])
-        if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)):
-            raise ValueError(f"mean {mean} and std {std} are three numbers each")
-        if not all(0 < number < math.inf for number in (*std, value_range)):
-            raise ValueError(f"std {std} and value_range {value_range} are above 0")
-        return cls(mean, std, order, value_range)
 
 
 class Segmenter(nn.Module):
@@ -175,11 +128,51 @@ class Segmenter(nn.Module):
             {"params": rest, "lr": lr * head_multiplier, "name": "head"},
         ]
 
-    def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors`` into ``folder``."""
-        from scenewise.models.checkpoints import save_model
+    def config(self) -> dict[str, Any]:
+        """What must travel with the weights, JSON-able; ``load_model`` builds the network from it.
 
-        save_model(self, folder)
+        ``model`` is the recipe, None for a network of custom parts; ``source`` is there only for
+        converted weights.
+        """
+        config = {
+            "scenewise": __version__,
+            "model": self.recipe,
+            "classes": self.classes.to_dict(),
+            "preprocessing": self.preprocessing.to_dict(),
+        }
+        return config if self.source is None else {**config, "source": self.source}
+
+    def save_pretrained(self, folder: str | Path) -> None:
+        """Write ``config.json`` and ``model.safetensors``, each whole or not at all.
+
+        Raises:
+            UserError: the folder cannot be written to, or the disk is full.
+        """
+        target = Path(folder)
+        tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
+        with atomic_write(target / WEIGHTS) as temporary:
+            save_file(tensors, temporary, metadata={"format": "pt"})
+        write_json(target / CONFIG, self.config())
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode inside; afterwards every module is in the mode it was in.
+
+    >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
+    >>> with evaluating(model):
+    ...     [module.training for module in model]
+    [False, False]
+    >>> [module.training for module in model]
+    [True, False]
+    """
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode
 
 
 def _pad(images: Tensor, multiple: int) -> Tensor:

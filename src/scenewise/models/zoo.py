@@ -1,175 +1,211 @@
-"""Networks by name."""
+"""The networks, in one visible table."""
 
-import inspect
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
 from torch import nn
 
-from scenewise.classes import Classes
-from scenewise.errors import UserError
-from scenewise.models.backbone import create_backbone, is_resnet
-from scenewise.models.networks import NETWORKS, Network
-from scenewise.models.segmenter import Preprocessing, Segmenter
-from scenewise.models.wiring import Wiring
+from scenewise.models.heads.ann import ANNHead
+from scenewise.models.heads.chain import ChainHead
+from scenewise.models.heads.danet import DANetHead
+from scenewise.models.heads.dranet import DRANetHead
+from scenewise.models.heads.encnet import EncNetHead
+from scenewise.models.heads.fcn import fcn
+from scenewise.models.heads.interaction import InteractionHead
+from scenewise.models.heads.ocnet import isa, ocnet_asp, ocnet_base, ocnet_pyramid
+from scenewise.models.heads.ocr import OCRHead
+from scenewise.models.heads.pspnet import deeplabv3, pspnet
+from scenewise.models.heads.single_block import (
+    cbam,
+    ccnet,
+    channel,
+    dnl,
+    emanet,
+    gcnet,
+    nonlocal_,
+    position,
+    psanet,
+    sagan,
+    squeeze_excite,
+)
+from scenewise.models.variants import (
+    CCNET,
+    ENCODING,
+    MMSEG,
+    OCNET,
+    OPENSEG,
+    SEMSEG,
+    TORCHCV,
+    TORCHVISION,
+    Wiring,
+    wide_side,
+)
 
-# Options of a head that create_model settles for backbone and head together.
-_SHARED = ("variant", "output_stride", "align_corners")
 
+@dataclass(frozen=True)
+class Network:
+    """How a named network is built, and where it comes from.
 
-def list_models() -> list[str]:
-    """The names that :func:`create_model` takes.
-
-    >>> list_models()[:2]
-    ['ann', 'cbam']
+    Attributes:
+        head: (channels of the maps, number of classes, **options) -> head. Of its options,
+            ``variant``, ``output_stride`` and ``align_corners`` are given by ``create_model``.
+        paper: its short reference, without the year.
+        year: of the paper; None without one.
+        attention: what gathers from what, in a few words.
+        wirings: the published codes by name, the choices for ``variant``; the first is the default.
     """
-    return sorted(NETWORKS)
+
+    head: Callable[..., nn.Module]
+    paper: str
+    year: int | None
+    attention: str
+    wirings: dict[str, Wiring]
 
 
-def create_model(
-    name: str,
-    *,
-    num_classes: int | None = None,
-    classes: Classes | None = None,
-    variant: str | None = None,
-    backbone: str = "resnet101",
-    pretrained: bool = True,
-    backbone_weights: str | Path | None = None,
-    output_stride: int = 8,
-    multi_grid: Sequence[int] | None = None,
-    contract_dilation: bool | None = None,
-    ceil_pool: bool | None = None,
-    auxiliary: bool | None = None,
-    auxiliary_weight: float | None = None,
-    align_corners: bool | None = None,
-    **head: Any,
-) -> Segmenter:
-    """Build a network by name. Where an argument is None, the published code decides.
+# Blocks of papers without a segmentation network, in DANet's surroundings.
+_OWN = {"official": ENCODING}
+_DNL = replace(TORCHCV, side=partial(wide_side, dropout=0.1, bias=False, slope=0.0))
+_DRANET = replace(MMSEG, align_corners=True, initialise=None)
+_ENCNET = replace(ENCODING, auxiliary=True, auxiliary_weight=0.2)
+_ISA = replace(OPENSEG, side=partial(wide_side, dropout=0.05))
+_OCNET_ASP = replace(OCNET, side=partial(wide_side, dropout=0.1))
+_OCNET_PYRAMID = replace(OCNET, side=partial(wide_side, dropout=0.05, slope=None))
 
-    Args:
-        name: see :func:`list_models`.
-        num_classes: K; or give ``classes``.
-        classes: names and colours; numbered classes if only ``num_classes`` is given.
-        variant: whose code, where several are published; the default is the authors'.
-        backbone: ``"tiny"`` or the name of a timm model.
-        pretrained: start the backbone from timm's ImageNet weights (downloads them once).
-        backbone_weights: a file to start the backbone from instead, whole or partial.
-        output_stride: 8, 16 or 32 where the backbone can be dilated.
-        multi_grid: absolute dilations of a ResNet's last stage, for example (4, 8, 16).
-        contract_dilation: keep the dilation small in the first block of a ResNet's dilated stage.
-        ceil_pool: let the pooling of a ResNet's stem round up.
-        auxiliary: a side FCN head on the third stage in training.
-        auxiliary_weight: its weight in the loss.
-        align_corners: how scores are enlarged.
-        **head: options of the head, for example ``similarity="direct"`` for ``danet``.
-
-    Raises:
-        UserError: an unknown name, variant, backbone or option, or no class.
-
-    >>> import torch
-    >>> model = create_model("danet", num_classes=5, backbone="tiny")
-    >>> model.eval()(torch.randn(1, 3, 32, 48)).logits.shape
-    torch.Size([1, 5, 32, 48])
-    """
-    network = _network(name)
-    variant = next(iter(network.wirings)) if variant is None else variant
-    wiring = _wiring(name, network, variant)
-    classes = _classes(num_classes, classes)
-    resnet = is_resnet(backbone)
-    around = {
-        "output_stride": output_stride,
-        "multi_grid": None if multi_grid is None else list(multi_grid),
-        "contract_dilation": _or(contract_dilation, wiring.contract_dilation or not resnet),
-        "ceil_pool": _or(ceil_pool, wiring.ceil_pool and resnet),
-    }
-    outside = {
-        "variant": variant,
-        "auxiliary": _or(auxiliary, wiring.auxiliary),
-        "auxiliary_weight": _or(auxiliary_weight, wiring.auxiliary_weight),
-        "align_corners": _or(align_corners, wiring.align_corners),
-    }
-    body = create_backbone(backbone, pretrained=pretrained, weights=backbone_weights, **around)
-    decoder = _head(name, network, body.channels, len(classes), head, {**around, **outside})
-    side = wiring.side(body.channels, len(classes)) if outside["auxiliary"] else None
-    if wiring.initialise is not None:
-        for part in filter(None, (decoder, side)):
-            wiring.initialise(part)
-    weights = dict(getattr(decoder, "loss_weights", {}))
-    if side is not None:
-        weights["auxiliary"] = outside["auxiliary_weight"]
-    return Segmenter(
-        body,
-        decoder,
-        side,
-        classes=classes,
-        preprocessing=Preprocessing(mean=body.mean, std=body.std),
-        align_corners=outside["align_corners"],
-        loss_weights=weights,
-        recipe=_recipe({"name": name, "backbone": backbone, **around, **outside, **head}),
-    )
-
-
-def _network(name: str) -> Network:
-    if name not in NETWORKS:
-        raise UserError(f"no network '{name}'; choose one of {', '.join(list_models())}")
-    return NETWORKS[name]
-
-
-def _wiring(name: str, network: Network, variant: str) -> Wiring:
-    if variant not in network.wirings:
-        known = ", ".join(network.wirings)
-        raise UserError(f"network '{name}' has no variant '{variant}'; it has {known}")
-    return network.wirings[variant]
-
-
-def _classes(count: int | None, classes: Classes | None) -> Classes:
-    if classes is None:
-        if not count:
-            raise UserError("a network needs classes; give num_classes of at least 1, or classes")
-        return Classes.numbered(count)
-    if count is not None and count != len(classes):
-        raise UserError(f"num_classes is {count} but {len(classes)} classes are given; give one")
-    return classes
-
-
-def _head(
-    name: str,
-    network: Network,
-    channels: Sequence[int],
-    classes: int,
-    options: dict[str, Any],
-    shared: dict[str, Any],
-) -> nn.Module:
-    taken = [
-        p.name
-        for p in inspect.signature(network.head).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    known = [option for option in taken if option not in _SHARED]
-    unknown = sorted(set(options) - set(known))
-    if unknown:
-        raise UserError(f"network '{name}' has no option '{unknown[0]}'; it has {', '.join(known)}")
-    given = {option: shared[option] for option in _SHARED if option in taken}
-    try:
-        return network.head(channels, classes, **given, **options)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"network '{name}' cannot be built so: {error}; change that option"
-        ) from error
-
-
-def _recipe(arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The arguments, or None where they hold modules, which no file can bring back."""
-    values = list(arguments.values())
-    while values:
-        value = values.pop()
-        if isinstance(value, nn.Module):
-            return None
-        if isinstance(value, (list, tuple)):
-            values.extend(value)
-    return arguments
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value
+NETWORKS: dict[str, Network] = {
+    "ann": Network(
+        ANNHead,
+        "Zhu et al., ICCV",
+        2019,
+        "position, to a pyramid of averages",
+        {"official": TORCHCV, "mmseg": MMSEG},
+    ),
+    "cbam": Network(cbam, "Woo et al., ECCV", 2018, "channel and pixel gates", _OWN),
+    "ccnet": Network(
+        ccnet, "Huang et al., ICCV", 2019, "criss-cross", {"official": CCNET, "mmseg": MMSEG}
+    ),
+    "chain": Network(ChainHead, "your own", None, "any, one behind the other", _OWN),
+    "channel": Network(channel, "Fu et al., CVPR", 2019, "channel", _OWN),
+    "danet": Network(
+        DANetHead,
+        "Fu et al., CVPR",
+        2019,
+        "position + channel",
+        {"official": ENCODING, "mmseg": MMSEG},
+    ),
+    "deeplabv3": Network(
+        deeplabv3,
+        "Chen et al., arXiv 1706.05587",
+        2017,
+        "none: dilated pyramid",
+        {
+            "torchvision": TORCHVISION,
+            "mmseg": MMSEG,
+            "ccnet": CCNET,
+            "encoding": replace(ENCODING, auxiliary=True),
+        },
+    ),
+    "dnl": Network(
+        dnl,
+        "Yin et al., ECCV",
+        2020,
+        "position, pairwise and unary apart",
+        {"official": _DNL, "mmseg": MMSEG},
+    ),
+    "dranet": Network(
+        DRANetHead,
+        "Fu et al., TNNLS",
+        2020,
+        "position + channel, to few centres",
+        {"official": _DRANET},
+    ),
+    "emanet": Network(
+        emanet,
+        "Li et al., ICCV",
+        2019,
+        "position, to fitted bases",
+        {"official": ENCODING, "mmseg": MMSEG},
+    ),
+    "encnet": Network(
+        EncNetHead,
+        "Zhang et al., CVPR",
+        2018,
+        "channel gates, from codewords",
+        {"official": _ENCNET, "mmseg": MMSEG},
+    ),
+    "fcn": Network(
+        fcn,
+        "Long et al., CVPR",
+        2015,
+        "none",
+        {
+            "official": ENCODING,
+            "mmseg": MMSEG,
+            "torchvision": TORCHVISION,
+            "ocnet": replace(OCNET, auxiliary=False),
+        },
+    ),
+    "gcnet": Network(
+        gcnet, "Cao et al., ICCVW", 2019, "position, one row for all", {"mmseg": MMSEG}
+    ),
+    "interaction": Network(
+        InteractionHead, "Du et al., ECCV", 2018, "learned maps over fixed places", _OWN
+    ),
+    "isa": Network(
+        isa,
+        "Huang et al., arXiv 1907.12273",
+        2019,
+        "position, far then near",
+        {"official": _ISA, "mmseg": MMSEG},
+    ),
+    "nonlocal": Network(nonlocal_, "Wang et al., CVPR", 2018, "position", {"mmseg": MMSEG}),
+    "ocnet_asp": Network(
+        ocnet_asp,
+        "Yuan & Wang, arXiv 1809.00916",
+        2018,
+        "position, in a dilated pyramid",
+        {"official": _OCNET_ASP, "openseg": OPENSEG},
+    ),
+    "ocnet_base": Network(
+        ocnet_base,
+        "Yuan & Wang, arXiv 1809.00916",
+        2018,
+        "position",
+        {"official": OCNET, "openseg": OPENSEG},
+    ),
+    "ocnet_pyramid": Network(
+        ocnet_pyramid,
+        "Yuan & Wang, arXiv 1809.00916",
+        2018,
+        "position, in tiles",
+        {"official": _OCNET_PYRAMID},
+    ),
+    "ocr": Network(
+        OCRHead,
+        "Yuan et al., ECCV",
+        2020,
+        "position, to regions of classes",
+        {"official": replace(OPENSEG, auxiliary=False), "mmseg": replace(MMSEG, auxiliary=False)},
+    ),
+    "position": Network(position, "Fu et al., CVPR", 2019, "position", _OWN),
+    "psanet": Network(
+        psanet,
+        "Zhao et al., ECCV",
+        2018,
+        "position, predicted from one pixel",
+        {"official": SEMSEG},
+    ),
+    "pspnet": Network(
+        pspnet,
+        "Zhao et al., CVPR",
+        2017,
+        "none: pyramid pooling",
+        {
+            "official": SEMSEG,
+            "mmseg": MMSEG,
+            "encoding": replace(ENCODING, auxiliary=True),
+        },
+    ),
+    "sagan": Network(sagan, "Zhang et al., ICML", 2019, "position", _OWN),
+    "se": Network(squeeze_excite, "Hu et al., CVPR", 2018, "channel gates", _OWN),
+}

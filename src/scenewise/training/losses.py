@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from scenewise.attention.precision import widen
+from scenewise.attention.kernels.precision import widen
 
 if TYPE_CHECKING:
-    from scenewise.models import SegmenterOutput
+    from scenewise.models.segmenter import SegmenterOutput
 
 
 class Loss(NamedTuple):

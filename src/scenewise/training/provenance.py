@@ -9,9 +9,8 @@ from typing import Any
 import torch
 from torch import nn
 
-import scenewise
-from scenewise.data import SegmentationDataset
-from scenewise.data.datasets import PairedDataset
+from scenewise._version import __version__
+from scenewise.data.datasets import PairedDataset, SegmentationDataset
 
 # What validation and test do unless told otherwise; see docs/evaluation.md.
 WHOLE_PICTURE = "whole picture, one scale, no flip, at the size of the label"
@@ -57,5 +56,5 @@ def provenance(model: nn.Module, protocol: str | None = None) -> dict[str, Any]:
     return {
         "protocol": protocol or WHOLE_PICTURE,
         "model_sha256": model_fingerprint(model),
-        "scenewise": scenewise.__version__,
+        "scenewise": __version__,
     }

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from lightning.pytorch import LightningModule
 
-from scenewise.training.sharding import divided_as, whole
+from scenewise.training.distributed.fsdp import divided_as, whole
 
 
 def to_resume(module: LightningModule, *, gradients: bool) -> dict[str, Any]:

@@ -12,17 +12,9 @@ from torch.optim import SGD, AdamW, Optimizer
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.inference import Predictor
-from scenewise.models.checkpoints import model_config
-from scenewise.models.recompute import recompute_backbone
-from scenewise.training.boundary import BoundaryIoU
-from scenewise.training.calibration import Reliability, calibration_error
-from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_loss
-from scenewise.training.metrics import ConfusionMatrix, scores
-from scenewise.training.resume import resume, to_resume
-from scenewise.training.schedule import poly_schedule
-from scenewise.training.sharding import whole
-from scenewise.training.start import (
+from scenewise.inference.predictor import Predictor
+from scenewise.models.activation_checkpointing import recompute_backbone
+from scenewise.training.defaults import (
     default_backbone,
     default_lr,
     default_optimizer,
@@ -32,6 +24,13 @@ from scenewise.training.start import (
     shapes_of,
     trained_network,
 )
+from scenewise.training.distributed.fsdp import whole
+from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_loss
+from scenewise.training.metrics.boundary import BoundaryIoU
+from scenewise.training.metrics.calibration import Reliability, calibration_error
+from scenewise.training.metrics.confusion import ConfusionMatrix, scores
+from scenewise.training.optim import poly_schedule
+from scenewise.training.resume import resume, to_resume
 
 
 class Validated(TypedDict):
@@ -241,7 +240,7 @@ class SegmentationTask(LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's description, for ``load_model``, the last scores, and what moves on."""
-        checkpoint["scenewise"] = model_config(self.model)
+        checkpoint["scenewise"] = self.model.config()
         checkpoint["validated"] = self.validated
         done = self.trainer.fit_loop.batch_idx + 1
         halfway = done % self.trainer.accumulate_grad_batches != 0

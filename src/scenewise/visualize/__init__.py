@@ -1,6 +1,6 @@
 """What a network sees: labels as pictures, attention as maps, numbers and figures."""
 
-from scenewise.visualize.attention import (
+from scenewise.visualize.attention_maps import (
     AttentionMaps,
     BlockMaps,
     ChannelMaps,
@@ -9,9 +9,9 @@ from scenewise.visualize.attention import (
     attention_maps,
 )
 from scenewise.visualize.clip import explain_clip, frame_rows
-from scenewise.visualize.drawing import colorize, overlay, save_labels, save_picture, shares
 from scenewise.visualize.figure import explain_figure
-from scenewise.visualize.quantities import (
+from scenewise.visualize.overlay import colorize, overlay, save_labels, save_picture, shares
+from scenewise.visualize.statistics import (
     Ablation,
     Spread,
     ablate,

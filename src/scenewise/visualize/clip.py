@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from scenewise.attention import InteractionAware, NonLocal
+from scenewise.data.images import Picture, as_floats
 from scenewise.errors import UserError
-from scenewise.inference import Picture, as_floats
-from scenewise.visualize.attention import Place
+from scenewise.visualize.attention_maps import Place
 from scenewise.visualize.figure import FORMATS, MARKS, _panel, _style, new_figure, save_figure
 
 

@@ -17,11 +17,12 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes
+from scenewise.data.images import Picture, as_floats
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
-from scenewise.inference import Picture, Predictor, as_floats
-from scenewise.models import Segmenter
-from scenewise.visualize.attention import (
+from scenewise.inference.predictor import Predictor
+from scenewise.models.segmenter import Segmenter
+from scenewise.visualize.attention_maps import (
     AttentionMaps,
     BlockMaps,
     Place,
@@ -29,7 +30,7 @@ from scenewise.visualize.attention import (
     attention_maps,
     cell,
 )
-from scenewise.visualize.drawing import overlay, shares
+from scenewise.visualize.overlay import overlay, shares
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -59,7 +60,7 @@ def explain_figure(
 
     Args:
         model: with at least one attention block.
-        image: as a :class:`~scenewise.inference.Predictor` takes it.
+        image: as a :class:`~scenewise.inference.predictor.Predictor` takes it.
         at: pixels as (row, column) of the picture, counted from 0.
         path: ``.png``, ``.pdf`` or ``.svg``; text in the latter two stays text.
         channels: number of channels shown.

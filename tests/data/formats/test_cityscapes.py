@@ -10,7 +10,7 @@ from scenewise.data.formats.cityscapes import (
     cityscapes_coarse,
 )
 from scenewise.errors import UserError
-from scenewise.training.metrics import grouped, iou, mean_iou, scores
+from scenewise.training.metrics.confusion import grouped, iou, mean_iou, scores
 from tests.data.formats.trees import ids, label, picture
 from tests.shared_data import shared
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset
-from scenewise.data.examine import examine
+from scenewise.data.doctor.record import examine
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.camvid import CamVid
 from scenewise.data.formats.cityscapes import Cityscapes

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from scenewise.data.formats import FORMATS
-from scenewise.data.formats.labels import (
+from scenewise.data.formats.label_maps import (
     UNKNOWN,
     color_table,
     id_table,

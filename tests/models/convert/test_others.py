@@ -5,10 +5,10 @@ import pytest
 import torch
 import torchvision
 
-from scenewise.class_tables import CITYSCAPES, VOC
+from scenewise.classes import CITYSCAPES, VOC
 from scenewise.errors import UserError
 from scenewise.models.convert import Options, convert
-from scenewise.models.segmenter import Preprocessing
+from scenewise.models.preprocessing import Preprocessing
 from tests.models.convert import foreign_others as foreign
 from tests.models.convert.compare import differs, picture
 from tests.models.convert.foreign import Weights

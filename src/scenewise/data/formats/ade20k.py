@@ -9,10 +9,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scenewise.class_tables import class_table
+from scenewise.classes import class_table
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import id_table, translate
-from scenewise.data.formats.layout import check_pairs, find_base, list_files
+from scenewise.data.formats.find_files import check_pairs, find_base, list_files
+from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.images import read_mask
 
 # The first name of each line of the publisher's objectInfo150.txt, colours of color150.mat.

@@ -10,17 +10,16 @@ from typing import Literal
 
 from torch import Tensor
 
-from scenewise.class_tables import class_table
-from scenewise.classes import Classes
+from scenewise.classes import Classes, class_table
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import (
+from scenewise.data.formats.find_files import check_pairs, find_base, list_files
+from scenewise.data.formats.label_maps import (
     color_table,
     id_table,
     is_color,
     read_colors,
     translate,
 )
-from scenewise.data.formats.layout import check_pairs, find_base, list_files
 from scenewise.data.images import read_mask
 
 CLASSES = class_table(

@@ -10,10 +10,10 @@ from typing import Literal
 from torch import Tensor
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
-from scenewise.class_tables import CITYSCAPES
+from scenewise.classes import CITYSCAPES
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import id_table, translate
-from scenewise.data.formats.layout import check_pairs, find_base, list_files
+from scenewise.data.formats.find_files import check_pairs, find_base, list_files
+from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
 

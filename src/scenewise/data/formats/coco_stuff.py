@@ -8,10 +8,10 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scenewise.class_tables import class_table
+from scenewise.classes import class_table
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import id_table, translate
-from scenewise.data.formats.layout import check_pairs, find_base, list_files, read_names
+from scenewise.data.formats.find_files import check_pairs, find_base, list_files, read_names
+from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError

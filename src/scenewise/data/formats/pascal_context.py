@@ -18,8 +18,8 @@ from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import id_table, translate, voc_colors
-from scenewise.data.formats.layout import check_pairs, find_base, read_names
+from scenewise.data.formats.find_files import check_pairs, find_base, read_names
+from scenewise.data.formats.label_maps import id_table, translate, voc_colors
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError

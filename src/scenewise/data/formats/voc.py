@@ -9,16 +9,16 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scenewise.class_tables import VOC as VOC_CLASSES
+from scenewise.classes import VOC as VOC_CLASSES
 from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.labels import (
+from scenewise.data.formats.find_files import check_pairs, find_base, read_names
+from scenewise.data.formats.label_maps import (
     color_table,
     id_table,
     is_color,
     read_colors,
     translate,
 )
-from scenewise.data.formats.layout import check_pairs, find_base, read_names
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 

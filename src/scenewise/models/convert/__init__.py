@@ -6,8 +6,8 @@ tensors, :mod:`plan` finds each tensor's place and checks that network and file 
 
 from pathlib import Path
 
-from scenewise.models.convert.design import Options
-from scenewise.models.convert.plan import Plan, fill, make_plan
+from scenewise.models.convert.key_mapping import Plan, fill, make_plan
+from scenewise.models.convert.spec import Options
 from scenewise.models.segmenter import Segmenter
 
 __all__ = ["Options", "Plan", "convert", "make_plan"]

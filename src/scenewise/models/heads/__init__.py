@@ -6,7 +6,7 @@ scores are computed in training only.
 
 from scenewise.models.heads.base import Head, HeadOutput
 from scenewise.models.heads.chain import ChainHead, list_contexts
-from scenewise.models.heads.dual import DANetHead, DualAttention
+from scenewise.models.heads.danet import DANetHead, DualAttention
 from scenewise.models.heads.fcn import FCNHead
 
 __all__ = [

@@ -24,10 +24,10 @@ from scenewise.attention import (
     SAGANAttention,
     SqueezeExcite,
 )
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.layers import conv_norm
 from scenewise.errors import UserError
 from scenewise.models.heads.base import HeadOutput
-from scenewise.models.heads.dual import DualAttention
+from scenewise.models.heads.danet import DualAttention
 from scenewise.models.layers import classifier, head_width
 from scenewise.models.pooling import ASPP, PyramidPooling
 

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from scenewise.attention.convolution import conv_norm
-from scenewise.models.heads.attention import joined
+from scenewise.attention.layers import conv_norm
 from scenewise.models.heads.base import Head, HeadOutput
+from scenewise.models.heads.single_block import joined
 from scenewise.models.layers import classifier, head_width
 
 
@@ -24,7 +24,7 @@ class FCNHead(nn.Module):
         drop_maps: drop whole maps, as in mmsegmentation; else single numbers, as in
             PyTorch-Encoding, on which DANet's code stands, and in torchvision.
         bias: of the 3x3 convolution; CCNet and OCNet have it.
-        slope: of the rectifier, see :func:`scenewise.attention.convolution.conv_norm`.
+        slope: of the rectifier, see :func:`scenewise.attention.layers.conv_norm`.
     """
 
     def __init__(

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.attention import InteractionAware
-from scenewise.attention.convolution import conv_norm
+from scenewise.attention.layers import conv_norm
 from scenewise.models.heads.base import HeadOutput
 from scenewise.models.layers import classifier, head_width
 

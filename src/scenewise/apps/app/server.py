@@ -1,0 +1,188 @@
+"""``scenewise app``: a page on which a click shows what a pixel attends to."""
+
+import argparse
+import os
+import socket
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from scenewise.apps.app.explorer import Explorer
+from scenewise.apps.app.limits import Guard
+from scenewise.apps.app.state import MAX_BYTES, Network
+from scenewise.apps.predict import best_device
+from scenewise.errors import UserError
+from scenewise.models.checkpoints import load_model
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+    from fastapi import FastAPI
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+EXAMPLES = """\
+the page is served to this machine alone unless --host says otherwise, and asks no other host for
+anything. Pictures stay in memory for an hour at most.
+
+examples:
+  scenewise app --model RUN_FOLDER
+  scenewise app --model runs/danet --model runs/ccnet --samples pictures/
+  scenewise app --model RUN_FOLDER --host 0.0.0.0 --port 8000
+"""
+POLICY = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
+    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
+    "connect-src 'self' data: blob:; object-src 'none'; frame-ancestors 'self'"
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``scenewise app``."""
+    parser.epilog = EXAMPLES
+    parser.add_argument(
+        "--model",
+        action="append",
+        required=True,
+        metavar="M",
+        help="model folder, run folder or checkpoint; repeat to compare two side by side",
+    )
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve; this machine alone")
+    parser.add_argument("--port", type=int, default=7860, help="default 7860")
+    parser.add_argument(
+        "--samples", type=Path, metavar="DIR", help="pictures to start with; generated scenes"
+    )
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Serve the page until Ctrl+C."""
+    device = best_device(args.device)
+    models = {name: load_model(path).to(device) for name, path in names_of(args.model).items()}
+    explorer = Explorer(
+        {name: Network(name, model) for name, model in models.items()}, args.samples
+    )
+    application = build_application(explorer)
+    with listening(args.host, args.port) as sock:
+        host, port = sock.getsockname()[:2]
+        address = f"[{host}]" if ":" in host else host
+        Console(stderr=True).print(f"http://{address}:{port}  (Ctrl+C stops)", soft_wrap=True)
+        serve(application, sock, args.host)
+
+
+def serve(application: "FastAPI", sock: socket.socket, host: str = "127.0.0.1") -> None:
+    """Answer on ``sock``, under the name ``host`` and its addresses, until Ctrl+C."""
+    import uvicorn
+
+    from scenewise.apps.app.connections import CONNECTIONS, PromptProtocol
+
+    config = uvicorn.Config(
+        with_policy(Guard(application, host)),
+        http=PromptProtocol,
+        ws="none",
+        log_level="error",
+        limit_concurrency=CONNECTIONS,
+        timeout_graceful_shutdown=2,
+    )
+    server = uvicorn.Server(config)
+    leave = server.handle_exit
+
+    def handle_exit(sig: int, frame: "FrameType | None") -> None:
+        application.state.page.stop_event.set()  # ends the streams that open pages listen to
+        leave(sig, frame)
+
+    server.handle_exit = handle_exit  # type: ignore[method-assign]
+    server.run(sockets=[sock])
+
+
+def names_of(paths: list[str]) -> dict[str, str]:
+    """Models by their shortest names that differ: the last parts of their paths.
+
+    >>> names_of(["runs/danet", "runs/fcn/"])
+    {'danet': 'runs/danet', 'fcn': 'runs/fcn/'}
+    >>> names_of(["a/best", "b/best"])
+    {'a/best': 'a/best', 'b/best': 'b/best'}
+    """
+    parts = [Path(path).parts for path in paths]
+    if len(set(parts)) < len(parts):
+        raise UserError(f"a model is given twice in {', '.join(paths)}; give each once")
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(part[-count:]) for part in parts]
+        if len(set(names)) == len(names):
+            break
+    return dict(zip(names, paths, strict=True))
+
+
+def build_application(explorer: Explorer) -> "FastAPI":
+    """The page as an ASGI application.
+
+    Raises:
+        UserError: gradio is not installed.
+    """
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    try:
+        import gradio as gr
+    except ImportError as error:
+        raise UserError("the page needs gradio; pip install 'scenewise[app]'") from error
+    from fastapi import FastAPI
+    from starlette.routing import Mount
+
+    from scenewise.apps.app.events import build_page
+
+    # A request may name an address in place of an uploaded picture, and Gradio would fetch it.
+    gr.processing_utils.async_ssrf_protected_download = fetch_nothing
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
+    gr.mount_gradio_app(
+        application,
+        build_page(explorer),
+        path="/",
+        footer_links=[],
+        run_history=False,
+        show_error=True,
+        max_file_size=MAX_BYTES,
+        ssr_mode=False,
+        mcp_server=False,
+        pwa=False,
+        enable_monitoring=False,
+        theme=gr.themes.Default(
+            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
+        ).set(checkbox_label_padding="5px 8px", checkbox_label_gap="5px"),
+        css_paths=Path(__file__).parent / "assets" / "page.css",
+    )
+    application.state.page = next(r.app for r in application.routes if isinstance(r, Mount))
+    return application
+
+
+async def fetch_nothing(url: str, cache_dir: str) -> str:
+    """Refuse to fetch ``url``: the page asks no other host for anything."""
+    raise ValueError("this page fetches no pictures; upload them")
+
+
+def with_policy(application: "ASGIApp") -> "ASGIApp":
+    """``application``, whose answers forbid the browser to ask other hosts for anything."""
+
+    async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        async def send_with_policy(message: "Message") -> None:
+            if message["type"] == "http.response.start":
+                policy = (b"content-security-policy", POLICY.encode())
+                message["headers"] = [*message.get("headers", ()), policy]
+            await send(message)
+
+        await application(scope, receive, send_with_policy)
+
+    return guarded
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens there.
+
+    Raises:
+        UserError: the address is not of this machine, or the port is taken.
+    """
+    try:
+        family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
+        return socket.create_server((host, port), family=family)
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"cannot serve at {host}:{port} ({error}); choose another --host or --port"
+        ) from error

@@ -1,0 +1,92 @@
+"""``scenewise bench``: how fast it is here, side by side with the alternative."""
+
+import argparse
+import json
+import platform
+from importlib import import_module
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from scenewise._version import __version__
+from scenewise.apps.bench.measure import product_rate
+
+# Each module has ``rows(repeats)``, a list of objects with ``to_dict``.
+SUBJECTS: dict[str, tuple[str, str]] = {
+    "attention": ("scenewise.apps.bench.attention", "position attention against the dense form"),
+    "attention_cuda": (
+        "scenewise.apps.bench.attention_cuda",
+        "position attention's forms on a CUDA GPU",
+    ),
+    "tiles": ("scenewise.apps.bench.tiles", "position attention's tiles against all other sizes"),
+    "criss_cross": ("scenewise.apps.bench.criss_cross", "criss-cross attention"),
+    "scaling": (
+        "scenewise.apps.bench.scaling",
+        "attention against pixels, batch and processes; takes ten minutes",
+    ),
+    "model": ("scenewise.apps.bench.model", "a whole DANet, from a picture to labels"),
+    "train": ("scenewise.apps.bench.train", "a training step of a whole DANet"),
+    "evaluate": (
+        "scenewise.apps.bench.evaluate",
+        "the confusion matrix; scales and mirror images",
+    ),
+    "data": ("scenewise.apps.bench.data", "from a picture's file to a training window, one core"),
+}
+EXAMPLES = """\
+examples:
+  scenewise bench attention
+  scenewise bench criss_cross --repeats 9 --json
+Measure on an idle machine, and compare ratios of one run only.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of ``scenewise bench``."""
+    subjects = "\n".join(f"  {name:14} {text}" for name, (_, text) in SUBJECTS.items())
+    parser.epilog = f"subjects:\n{subjects}\n\n{EXAMPLES}"
+    parser.add_argument("subject", choices=list(SUBJECTS), metavar="SUBJECT", help="see below")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
+    parser.add_argument("--threads", type=int, help="of PyTorch; default: all cores")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Measure one subject and print it."""
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    rows = measure(args.subject, args.repeats)
+    if args.json:
+        print(json.dumps({"machine": machine(), "rows": rows}, indent=2))
+    else:
+        Console().print(_table(args.subject, rows))
+
+
+def measure(subject: str, repeats: int) -> list[dict[str, Any]]:
+    """The measurements of a subject, JSON-able."""
+    return [row.to_dict() for row in import_module(SUBJECTS[subject][0]).rows(repeats)]
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
+    return gpu | {
+        "scenewise": __version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "matrix product GFLOP/s": round(product_rate() / 1e9),
+    }
+
+
+def _table(subject: str, rows: list[dict[str, Any]]) -> Table:
+    grid = Table(title=SUBJECTS[subject][1], title_justify="left")
+    for name in rows[0]:
+        numeric = isinstance(rows[0][name], float | int)
+        grid.add_column(name.replace("_", " "), justify="right" if numeric else "left")
+    for row in rows:
+        grid.add_row(*(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values()))
+    return grid

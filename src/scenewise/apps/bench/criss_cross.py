@@ -1,0 +1,54 @@
+"""Criss-cross attention against its straightforward form."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scenewise.apps.bench.measure import Row, compare, forward_and_backward, forward_only
+from scenewise.attention import criss_cross_attention
+
+CHANNELS, INNER, RECURRENCE = 512, 64, 2
+SIZES = ((97, 97), (128, 256))
+
+
+def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Two energy tensors, concatenated, one softmax, two products: the usual port."""
+    height = query.shape[2]
+    hidden = torch.zeros(height, height).fill_diagonal_(-torch.inf)
+    vertical = torch.einsum("bchw,bciw->bhwi", query, key) + hidden[:, None]
+    horizontal = torch.einsum("bchw,bchj->bhwj", query, key)
+    weights = torch.softmax(torch.cat([vertical, horizontal], dim=3), dim=3)
+    column, row = weights[..., :height], weights[..., height:]
+    return torch.einsum("bhwi,bciw->bchw", column, value) + torch.einsum(
+        "bhwj,bchj->bchw", row, value
+    )
+
+
+def rows(repeats: int = 5) -> list[Row]:
+    """Two recurrences on the same queries and keys, forward and with backward.
+
+    Ours gets its inputs channels last, as its convolutions give them; the plain form the layout
+    that suits it.
+    """
+    found = []
+    for height, width in SIZES:
+        inputs = [torch.randn(1, c, height, width) for c in (INNER, INNER, CHANNELS)]
+        inputs[0] *= INNER**-0.5
+        last = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
+        for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
+            ways = {
+                "plain": runner(_twice(plain), inputs),
+                "scenewise": runner(_twice(criss_cross_attention), last),
+            }
+            found += compare(f"{height} x {width}, C {CHANNELS}, R 2, {name}", ways, repeats)
+    return found
+
+
+def _twice(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
+    def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        for _ in range(RECURRENCE):
+            value = attention(query, key, value)
+        return value
+
+    return run

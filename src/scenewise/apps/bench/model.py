@@ -1,0 +1,72 @@
+"""A whole DANet from a picture to labels, beside the form in which it is usually written."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from scenewise.apps.bench.measure import Row, compare
+from scenewise.attention import ChannelAttention, PositionAttention
+from scenewise.inference.predictor import Predictor
+from scenewise.models.build import create_model
+from scenewise.models.heads.danet import DANetHead
+from scenewise.models.optimize.fuse import for_inference
+from scenewise.models.segmenter import Segmenter
+
+CLASSES, SIZE = 19, (512, 1024)
+
+
+def rows(repeats: int = 5) -> list[Row]:
+    """DANet with ResNet-50 at stride 8, one picture of 512 x 1024, 19 classes."""
+    torch.manual_seed(0)
+    model = create_model("danet", num_classes=CLASSES, backbone="resnet50", pretrained=False).eval()
+    fast = for_inference(model)
+    picture = torch.rand(3, *SIZE)
+    plain, ours, folded = plain_labels(model, picture), Predictor(model), Predictor(fast)
+    for name, predictor in {"eager": ours, "for inference": folded}.items():
+        share = (predictor(picture).labels == plain).double().mean().item()
+        if share < 0.9999:
+            raise AssertionError(f"{name}: only {share:.4%} of the labels agree")
+    ways = {
+        "plain": lambda: plain_labels(model, picture),
+        "scenewise, as trained": lambda: ours(picture),
+        "scenewise, for inference": lambda: folded(picture),
+    }
+    return compare(f"DANet R50, {SIZE[0]} x {SIZE[1]}, one picture to labels", ways, repeats)
+
+
+@torch.no_grad()
+def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
+    """All three logits, from dense attention, enlarged to the picture; then the arg max."""
+    head = model.head
+    assert isinstance(head, DANetHead)
+    position, channel = dense_branches(head, model.backbone(model.normalize(picture[None]))[-1])
+    both = head.classify(position + channel)
+    logits = [both, head.classify_position(position), head.classify_channel(channel)]
+    full = [F.interpolate(y, SIZE, mode="bilinear", align_corners=True) for y in logits]
+    return full[0][0].argmax(0)
+
+
+def dense_branches(head: DANetHead, x: Tensor) -> tuple[Tensor, Tensor]:
+    """The branches of DANet's head on the last map, attention as ports of DANet write it."""
+    block, other = head.position[1], head.channel[1]
+    assert isinstance(block, PositionAttention)
+    assert isinstance(other, ChannelAttention)
+    position = head.position[2](_dense_position(block, head.position[0](x)))
+    return position, head.channel[2](_plain_channel(other, head.channel[0](x)))
+
+
+def _plain_channel(block: ChannelAttention, x: Tensor) -> Tensor:
+    """Channel attention with PyTorch's softmax, whose weights may be subnormal numbers."""
+    rows = x.flatten(2)
+    energy = rows @ rows.transpose(1, 2)
+    weights = torch.softmax(energy.amax(-1, keepdim=True) - energy, dim=-1)
+    out: Tensor = block.gamma * (weights @ rows).view_as(x) + x
+    return out
+
+
+def _dense_position(block: PositionAttention, x: Tensor) -> Tensor:
+    """Position attention as the paper draws it, with the map of all pairs."""
+    query, key, value = (part(x).flatten(2) for part in (block.query, block.key, block.value))
+    weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)
+    out: Tensor = block.gamma * (value @ weights.transpose(1, 2)).view_as(x) + x
+    return out

@@ -1,1 +1,0 @@
-"""What ``scenewise bench`` measures, one subject a file."""

@@ -1,0 +1,136 @@
+"""``scenewise fit``, ``validate`` and ``test``: LightningCLI with defaults taken from the data."""
+
+import argparse
+import logging
+import os
+import re
+import urllib.error
+import urllib.request
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+from scenewise.errors import UserError
+
+EXAMPLES = {
+    "fit": """\
+examples:
+  scenewise fit --data.format folder --data.root DIR
+  scenewise fit --data.format folder --data.root DIR --model.network fcn --trainer.max_epochs 40
+  scenewise fit --config configs/danet_camvid.yaml --data.root DIR
+  scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path last
+  torchrun --nproc-per-node 2 -m scenewise fit --data.format folder --data.root DIR \\
+      --trainer.strategy fsdp2
+
+The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
+model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv
+and .png, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
+A run that was stopped goes on in its folder, to the bit as if it had never stopped. Processes have
+all weights each (ddp) or divide them (fsdp2; hsdp: within each machine).
+""",
+    "validate": """\
+examples:
+  scenewise validate --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise validate --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol danet_ms
+  scenewise validate --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
+""",
+    "test": """\
+examples:
+  scenewise test --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise test --model RUN_FOLDER --data.format voc --data.root DIR --data.test_split val
+  scenewise test --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol mmseg_whole
+  scenewise test --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
+""",
+}
+
+HARMLESS = (
+    "LightningCLI's args parameter",  # main() takes its arguments from the console script
+    r".*does not have many workers",  # the data module chose the number
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
+    "Your `IterableDataset` has `__len__` defined",  # and it is exact
+    r"The dirpath has changed from",  # a run that goes on from another one's checkpoint
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader knows
+    r"Checkpoint directory .* exists and is not empty",
+)
+
+
+def run(verb: str, words: Sequence[str]) -> None:
+    """Run ``fit``, ``validate`` or ``test`` with the arguments ``words``.
+
+    Raises:
+        UserError: an argument or a file is wrong.
+    """
+    if verb == "fit" and not hub_answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # else the hub is asked again and again for a minute
+    from scenewise.apps.fit.lightning_cli import SegmentationCLI
+
+    _quiet(verb)
+    try:
+        SegmentationCLI.start(verb, short_options(words), EXAMPLES[verb])
+    except argparse.ArgumentError as error:
+        raise UserError(f"{one_sentence(str(error))}; see scenewise {verb} --help") from error
+
+
+def short_options(words: Sequence[str]) -> list[str]:
+    """The short options spelt out: ``--protocol``, and ``--model PATH`` unless PATH is YAML.
+
+    >>> short_options(["--model", "runs/danet/version_0", "--data.root", "street"])
+    ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
+    >>> short_options(["--model=danet.yaml"])
+    ['--model=danet.yaml']
+    >>> short_options(["--protocol", "mmseg_ms"])
+    ['--model.protocol', 'mmseg_ms']
+    """
+    spelt: list[str] = []
+    for index, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        value = value if equals else next(iter(words[index + 1 :]), "")
+        if name == "--model" and Path(value).suffix not in (".yaml", ".yml"):
+            word = "--model.weights" + word.removeprefix("--model")
+        if name == "--protocol":
+            word = "--model.protocol" + word.removeprefix("--protocol")
+        spelt.append(word)
+    return spelt
+
+
+def one_sentence(text: str) -> str:
+    """What is wrong with an argument, from the several lines in which jsonargparse tells it.
+
+    >>> one_sentence('Parser key "model.lr": Expected a float. Got value: fast')
+    "--model.lr is 'fast' but must be float"
+    >>> one_sentence("Subcommand 'fit' does not accept option 'modle'")
+    "Subcommand 'fit' does not accept option 'modle'"
+    """
+    flat = " ".join(text.split()).rstrip(".")
+    found = re.match(r'Parser key "([^"]+)": .*?(?:Subtypes: \[|Expected an? )(.*)', flat)
+    value = re.search(r"(?:Given|Got) value: (.*)", flat)
+    if not found or not value:
+        return flat
+    kinds = re.split(r"\] Errors:|\. Got value:", found[2])[0]
+    kinds = re.sub(r"<class '(\w+)'>", r"\1", kinds).replace("typing.", "")
+    kinds = kinds.replace(", NoneType", " or null")
+    return f"--{found[1]} is '{value[1]}' but must be {kinds}"
+
+
+def hub_answers(timeout: float = 3.0) -> bool:
+    """Whether the hub that serves ImageNet weights can be reached; asked once and briefly."""
+    if os.environ.get("HF_HUB_OFFLINE"):
+        return True  # the user has decided
+    url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
+            return True
+    except urllib.error.HTTPError:
+        return True
+    except (OSError, ValueError):
+        return False
+
+
+def _quiet(verb: str) -> None:
+    # Lightning calls what jsonargparse 5 will not have any more.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
+    unused = (r"Be aware that when using `ckpt_path`, callbacks",) if verb != "fit" else ()
+    for text in HARMLESS + unused:
+        warnings.filterwarnings("ignore", message=text)
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,61 @@
+"""Label files as the test servers of Cityscapes and PASCAL VOC take them."""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from scenewise.classes import Classes
+from scenewise.data.formats import cityscapes, voc
+from scenewise.errors import UserError
+from scenewise.visualize.overlay import save_labels, save_picture
+
+Server = Literal["cityscapes", "voc"]
+CLASSES: dict[str, Classes] = {"cityscapes": cityscapes.CLASSES, "voc": voc.CLASSES}
+# comp6: trained on other pictures than the competition's too, ImageNet for example.
+VOC_FOLDER = Path("results", "VOC2012", "Segmentation", "comp6_test_cls")
+
+
+def check_server(server: Server, classes: Classes) -> None:
+    """Whether a model's classes are those that the server scores, in their order.
+
+    Raises:
+        UserError: they are not.
+
+    >>> check_server("voc", voc.CLASSES)
+    """
+    expected = CLASSES[server].names
+    if classes.names != expected:
+        raise UserError(
+            f"the model's classes are not the {len(expected)} of {server}, in their order "
+            f"({', '.join(expected[:3])}, ...); give a model trained on {server}"
+        )
+
+
+def submission_file(server: Server, folder: Path, name: str) -> Path:
+    """Where ``server`` looks for the labels of the picture ``name``.
+
+    >>> submission_file("cityscapes", Path("sent"), "bonn_000000_000019").as_posix()
+    'sent/bonn_000000_000019.png'
+    """
+    return folder / (VOC_FOLDER if server == "voc" else "") / f"{name}.png"
+
+
+def save_submission(server: Server, folder: Path, name: str, labels: Tensor) -> Path:
+    """Write labels (H, W) of one picture where and how ``server`` looks for them.
+
+    Cityscapes takes the ids of its full table (7 for road) in ``NAME.png``, where NAME starts with
+    ``city_sequence_frame``; VOC takes class ids with its palette in ``results/VOC2012/...``.
+
+    Returns:
+        The file.
+    """
+    file = submission_file(server, folder, name)
+    if server == "voc":
+        save_labels(file, labels, CLASSES[server])
+        return file
+    ids = np.array(cityscapes.SERVER_IDS, dtype=np.uint8)[labels.cpu().numpy()]
+    save_picture(file, Image.fromarray(ids))
+    return file

@@ -1,0 +1,148 @@
+"""Write a model in a format of another runtime, and only if it gives there what it gives here."""
+
+import shutil
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import NamedTuple
+
+from scenewise.errors import UserError, import_extra
+from scenewise.exports import onnx, openvino, pt2
+from scenewise.exports.metadata import Facts, facts
+from scenewise.exports.trace import Graph, Postprocess, export_program
+from scenewise.exports.verify import Difference, compare
+from scenewise.files import atomic_write
+from scenewise.models.checkpoints import load_model
+from scenewise.models.segmenter import Segmenter
+
+SUFFIXES = (".onnx", ".pt2", ".xml")
+
+
+class Export(NamedTuple):
+    """What was written.
+
+    Attributes:
+        files: all of them.
+        facts: what they tell about themselves.
+        differences: from the model, on inputs of two sizes.
+    """
+
+    files: list[Path]
+    facts: Facts
+    differences: list[Difference]
+
+
+def export_model(
+    model: Segmenter,
+    target: str | Path,
+    postprocess: Postprocess | None = None,
+    opset: int | None = None,
+) -> Export:
+    """Write ``target``, run it in its own runtime on two sizes, and compare it with the model.
+
+    Batch, height and width stay free. Files appear whole, after the comparison, or not at all.
+
+    Args:
+        model: any network; a float32 copy on the CPU is exported, in evaluation mode.
+        target: ``.onnx``, ``.pt2``, or ``.xml`` (OpenVINO, with a ``.bin`` beside it); a name
+            without suffix is a folder of :meth:`Segmenter.save_pretrained`.
+        postprocess: the graph takes uint8 RGB pictures (B, H, W, 3) and gives labels,
+            probabilities or logits. Without it, it takes normalised pictures (B, 3, H, W), float32,
+            and gives logits.
+        opset: of ONNX; 18 if not given. From 23 on, attention is ONNX's own operator.
+
+    Raises:
+        UserError: another suffix, a missing extra, a network that the format cannot hold, results
+            that differ, or a place that cannot be written to.
+
+    >>> from scenewise import create_model
+    >>> model = create_model("fcn", num_classes=3, backbone="tiny")
+    >>> export = export_model(model, Path(tempfile.mkdtemp()) / "fcn.pt2", "labels")
+    >>> [file.name for file in export.files], export.differences[0].agreement
+    (['fcn.pt2'], 1.0)
+    """
+    file = Path(target)
+    check_target(file, postprocess, opset)
+    if _is_folder(file):
+        return _folder(model, file)
+    graph = Graph(model, postprocess)
+    if file.suffix == ".onnx":
+        return _onnx(model, graph, file, onnx.OPSET if opset is None else opset)
+    return (_pt2 if file.suffix == ".pt2" else _openvino)(model, graph, file)
+
+
+def check_target(file: Path, postprocess: Postprocess | None, opset: int | None) -> None:
+    """Tell what cannot be written before the work begins.
+
+    Raises:
+        UserError: as :func:`export_model`.
+    """
+    if _is_folder(file):
+        if postprocess is not None:
+            raise UserError(
+                f"'{file}' is a folder of weights, which holds no graph for --postprocess; give a "
+                f"file that ends in {', '.join(SUFFIXES)}"
+            )
+    elif file.suffix not in SUFFIXES:
+        raise UserError(
+            f"'{file.name}' has no known suffix; choose one of {', '.join(SUFFIXES)}, or a name "
+            "without suffix for a folder of weights"
+        )
+    if opset is not None:
+        if file.suffix != ".onnx":
+            raise UserError(f"'{file.name}' has no opset; leave it out, or give a .onnx file")
+        onnx.check_opset(opset)
+    packages = {".onnx": ("onnx", "onnxscript", "onnxruntime"), ".xml": ("openvino",)}
+    for package in packages.get(file.suffix, ()):
+        import_extra(package, "export")
+    if file.is_dir() and not _is_folder(file):
+        raise UserError(f"'{file}' is a folder; give the name of a file")
+
+
+def _is_folder(file: Path) -> bool:
+    return file.suffix == "" or (file.is_dir() and file.suffix not in SUFFIXES)
+
+
+def _onnx(model: Segmenter, graph: Graph, file: Path, opset: int) -> Export:
+    told = facts(model, graph.postprocess, opset=str(opset), attention=onnx.attention(opset))
+    converted = onnx.convert(export_program(graph), told, opset)
+    with atomic_write(file) as temporary:
+        onnx.save(converted, temporary)
+        differences = compare(graph, onnx.OnnxEngine(temporary))
+    return Export([file], told, differences)
+
+
+def _pt2(model: Segmenter, graph: Graph, file: Path) -> Export:
+    told = facts(model, graph.postprocess, attention=pt2.ATTENTION)
+    converted = pt2.convert(export_program(graph))
+    with atomic_write(file) as temporary:
+        pt2.save(converted, told, temporary)
+        differences = compare(graph, pt2.Pt2Engine(temporary))
+    return Export([file], told, differences)
+
+
+def _openvino(model: Segmenter, graph: Graph, file: Path) -> Export:
+    told = facts(model, graph.postprocess, attention=openvino.ATTENTION)
+    converted = openvino.convert(export_program(graph), told)
+    weights = file.with_suffix(".bin")
+    with ExitStack() as stack:
+        pair = [stack.enter_context(atomic_write(name)) for name in (file, weights)]
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=file.parent)))
+        saved = folder / "model.xml"
+        openvino.save(converted, saved)
+        differences = compare(graph, openvino.OpenVINOEngine(saved))
+        for written, temporary in zip((saved, saved.with_suffix(".bin")), pair, strict=True):
+            shutil.move(written, temporary)
+    return Export([file, weights], told, differences)
+
+
+def _folder(model: Segmenter, folder: Path) -> Export:
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"'{folder}' is a file; give the name of a folder")
+    with tempfile.TemporaryDirectory() as aside:
+        model.save_pretrained(aside)
+        again = Graph(load_model(aside))
+    differences = compare(Graph(model), again)
+    model.save_pretrained(folder)
+    files = [folder / "config.json", folder / "model.safetensors"]
+    return Export(files, facts(model, None), differences)

@@ -1,0 +1,60 @@
+"""PyTorch's own exported programs, .pt2 files, which need no line of this project to run."""
+
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.export import ExportedProgram
+
+from scenewise.errors import UserError
+from scenewise.exports.decompositions import PADDED
+from scenewise.exports.metadata import Facts
+from scenewise.exports.trace import failed, quiet
+
+ATTENTION = "fused operator (scaled_dot_product_attention)"
+_FILE = "scenewise.json"
+
+
+def convert(program: ExportedProgram) -> ExportedProgram:
+    """The program without our own operators.
+
+    Raises:
+        UserError: PyTorch gave up.
+    """
+    try:
+        with quiet():
+            plain: ExportedProgram = program.run_decompositions(PADDED)
+    except Exception as error:
+        raise failed("torch.export", error) from error
+    return plain
+
+
+def save(program: ExportedProgram, told: Facts, file: Path) -> None:
+    """Write one file; the facts are its extra file ``scenewise.json``."""
+    with quiet():
+        torch.export.save(program, file, extra_files={_FILE: json.dumps(told)})
+
+
+class Pt2Engine:
+    """A file, loaded again, on the CPU.
+
+    PyTorch's loader may run code that the file holds: only for a file that this process wrote.
+    """
+
+    def __init__(self, file: Path) -> None:
+        extra = {_FILE: ""}
+        with quiet():
+            self.module = torch.export.load(file, extra_files=extra).module()
+        self.facts: Facts = json.loads(extra[_FILE])
+
+    def __call__(self, images: Tensor) -> Tensor:
+        try:
+            with torch.no_grad():
+                out: Tensor = self.module(images)
+        except Exception as error:
+            raise UserError(
+                f"the exported program stopped at an input of {tuple(images.shape)} ({error}); use "
+                "another size, or the model itself"
+            ) from error
+        return out

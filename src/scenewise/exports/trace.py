@@ -1,0 +1,104 @@
+"""A model as one exported program, for any batch, height and width."""
+
+import copy
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from scenewise.errors import UserError
+from scenewise.models.segmenter import Segmenter
+
+Postprocess = Literal["labels", "probabilities", "logits"]
+TRACED = (2, 65, 97)  # batch, height, width: no two alike, and none special
+
+
+class Graph(nn.Module):
+    """What is exported: a float32 copy of a model on the CPU, in evaluation mode.
+
+    Without ``postprocess``, normalised pictures (B, 3, H, W), float32 -> logits (B, K, H, W). With
+    it, RGB pictures (B, H, W, 3), uint8, as files hold them -> what :func:`finish` gives.
+    """
+
+    def __init__(self, model: Segmenter, postprocess: Postprocess | None = None) -> None:
+        super().__init__()
+        self.model = copy.deepcopy(model).float().cpu().requires_grad_(False)
+        self.postprocess = postprocess
+        self.eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        return finish(self.logits(images), self.postprocess)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """The scores behind the output, (B, K, H, W)."""
+        if self.postprocess is not None:
+            images = self.model.normalize(images.permute(0, 3, 1, 2))
+        logits: Tensor = self.model(images).logits
+        return logits
+
+
+def finish(logits: Tensor, postprocess: Postprocess | None) -> Tensor:
+    """Labels (B, H, W), uint8, or probabilities, or the logits as they are, (B, K, H, W).
+
+    >>> finish(torch.tensor([0.0, 2.0]).view(1, 2, 1, 1), "labels")
+    tensor([[[1]]], dtype=torch.uint8)
+    """
+    if postprocess == "labels":
+        return logits.argmax(1).to(torch.uint8)
+    return logits.softmax(1) if postprocess == "probabilities" else logits
+
+
+def example(postprocess: Postprocess | None, shape: tuple[int, int, int]) -> Tensor:
+    """Noise of that (batch, height, width) as the graph's input, the same at each call.
+
+    >>> example(None, (2, 5, 7)).shape, example("labels", (2, 5, 7)).shape
+    (torch.Size([2, 3, 5, 7]), torch.Size([2, 5, 7, 3]))
+    """
+    batch, height, width = shape
+    random = torch.Generator().manual_seed(0)
+    if postprocess is None:
+        return torch.randn(batch, 3, height, width, generator=random)
+    return torch.randint(0, 256, (batch, height, width, 3), generator=random, dtype=torch.uint8)
+
+
+def export_program(graph: Graph) -> ExportedProgram:
+    """Trace the graph, with batch, height and width free.
+
+    Raises:
+        UserError: the network does something that a graph cannot hold.
+    """
+    sides = (2, 3) if graph.postprocess is None else (1, 2)
+    free = dict.fromkeys((0, *sides), Dim.DYNAMIC)
+    try:
+        with torch.no_grad(), quiet():
+            images = example(graph.postprocess, TRACED)
+            return torch.export.export(graph, (images,), dynamic_shapes=(free,))
+    except Exception as error:
+        raise failed("torch.export", error) from error
+
+
+def failed(what: str, error: Exception) -> UserError:
+    """The sentence for a converter that gave up."""
+    reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return UserError(
+        f"{what} cannot convert this network ({type(error).__name__}: {reason[:200]}); try another "
+        "format, or run with --debug to see where"
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No warnings of converters about their own insides."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,124 @@
+"""The authors' DANet, DRANet and FCN (junfu1115/DANet), on PyTorch-Encoding.
+
+Both layouts: v0.5.0 with its plain stem and ImageNet classifier, and the later one whose deep stem
+is optional.
+"""
+
+from scenewise.classes import likely_classes
+from scenewise.models.convert.spec import (
+    RGB_1,
+    Design,
+    Family,
+    Options,
+    Source,
+    Tensors,
+    find_backbone,
+    settle,
+)
+
+DANET = {
+    "head.conv5a": "head.position.0",
+    "head.sa.query_conv": "head.position.1.query",
+    "head.sa.key_conv": "head.position.1.key",
+    "head.sa.value_conv": "head.position.1.value",
+    "head.sa.gamma": "head.position.1.gamma",
+    "head.conv51": "head.position.2",
+    "head.conv5c": "head.channel.0",
+    "head.sc.gamma": "head.channel.1.gamma",
+    "head.conv52": "head.channel.2",
+    "head.conv6.1": "head.classify_position.1",
+    "head.conv7.1": "head.classify_channel.1",
+    "head.conv8.1": "head.classify.1",
+}
+DRANET = {
+    "head.conv_cpam_b": "head.position.reduce",
+    "head.cpam_enc.conv1": "head.position.block.encode.0",
+    "head.cpam_enc.conv2": "head.position.block.encode.1",
+    "head.cpam_enc.conv3": "head.position.block.encode.2",
+    "head.cpam_enc.conv4": "head.position.block.encode.3",
+    "head.cpam_dec.scale": "head.position.block.gamma",
+    "head.cpam_dec.conv_query": "head.position.block.query",
+    "head.cpam_dec.conv_key": "head.position.block.key",
+    "head.cpam_dec.conv_value": "head.position.block.value",
+    "head.conv_cpam_e": "head.position.refine",
+    "head.conv_ccam_b": "head.channel.reduce",
+    "head.ccam_enc": "head.channel.block.encode",
+    "head.ccam_dec.scale": "head.channel.block.gamma",
+    "head.conv_ccam_e": "head.channel.refine",
+    "head.conv_cat": "head.fuse",
+    "head.clgd.conv_low": "head.gate.low",
+    "head.clgd.conv_cat": "head.gate.fuse",
+    "head.clgd.conv_att.0": "head.gate.gate",
+    "head.clgd.conv_out": "head.gate.out",
+    "head.clgd.gamma": "head.gate.gamma",
+    "cls_seg.1": "head.classify.1",
+    "cls_aux.0": "auxiliary_head.reduce.0",
+    "cls_aux.1": "auxiliary_head.reduce.1",
+    "cls_aux.4": "auxiliary_head.classify.1",
+}
+FCN = {
+    "head.conv5.0": "head.reduce.0",
+    "head.conv5.1": "head.reduce.1",
+    "head.conv5.4": "head.classify.1",
+    "auxlayer.conv5.0": "auxiliary_head.reduce.0",
+    "auxlayer.conv5.1": "auxiliary_head.reduce.1",
+    "auxlayer.conv5.4": "auxiliary_head.classify.1",
+}
+MULTI_GRID = (4, 8, 16)
+DROPPED = ("pretrained.fc",)
+
+
+def design_danet(source: Source, options: Options) -> Design:
+    """DANet; its released weights have multi-grid 4, 8, 16 and the 19 classes of Cityscapes."""
+    return _design("danet", DANET, "head.conv8.1.weight", MULTI_GRID, source, options)
+
+
+def design_dranet(source: Source, options: Options) -> Design:
+    """DRANet, on the same backbone."""
+    return _design("dranet", DRANET, "cls_seg.1.weight", MULTI_GRID, source, options)
+
+
+def design_fcn(source: Source, options: Options) -> Design:
+    """The dilated FCN, the paper's baseline, which has no multi-grid."""
+    return _design("fcn", FCN, "head.conv5.4.weight", (), source, options)
+
+
+def _design(
+    network: str,
+    head: dict[str, str],
+    classifier: str,
+    multi_grid: tuple[int, ...],
+    source: Source,
+    options: Options,
+) -> Design:
+    backbone, places = find_backbone(source, "pretrained.")
+    settled = settle(options, multi_grid=multi_grid, align_corners=True, output_stride=8)
+    return Design(
+        network,
+        "official",
+        backbone,
+        places | head,
+        likely_classes(source.rows(classifier)),
+        RGB_1,
+        {**settled, "auxiliary": source.has("cls_aux.") or source.has("auxlayer.")},
+        dropped=DROPPED,
+    )
+
+
+def _is_danet(tensors: Tensors) -> bool:
+    return "head.sa.gamma" in tensors
+
+
+def _is_dranet(tensors: Tensors) -> bool:
+    return "head.cpam_dec.scale" in tensors
+
+
+def _is_fcn(tensors: Tensors) -> bool:
+    return "head.conv5.4.weight" in tensors and "pretrained.layer1.0.conv1.weight" in tensors
+
+
+FAMILIES = {
+    "danet": Family("the authors' DANet", _is_danet, design_danet),
+    "dranet": Family("the authors' DRANet", _is_dranet, design_dranet),
+    "encoding-fcn": Family("the FCN of the DANet repository", _is_fcn, design_fcn),
+}

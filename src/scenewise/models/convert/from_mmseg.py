@@ -1,0 +1,295 @@
+"""mmsegmentation's networks on ResNets: one table of key maps a head.
+
+A file tells the class names; its name tells crop and stride, as in
+``deeplabv3_r101-d16-mg124_512x1024_80k_cityscapes.pth``.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from scenewise.classes import Classes, Color, distinct_colors, likely_classes
+from scenewise.errors import UserError
+from scenewise.models.convert.spec import (
+    RGB_255,
+    Design,
+    Family,
+    Options,
+    Source,
+    Tensors,
+    as_it_is,
+    find_backbone,
+    settle,
+)
+
+Places = dict[str, str]
+
+
+def _modules(**modules: str) -> Places:
+    """Places of convolutions with norm: ``a.conv`` and ``a.bn`` to ``b.0`` and ``b.1``."""
+    return {
+        f"{theirs}.{part}": f"{ours}.{index}"
+        for theirs, ours in modules.items()
+        for index, part in enumerate(("conv", "bn"))
+    }
+
+
+def _joined(block: Places) -> Places:
+    """The head of FCN, with the layers of ``block`` between its first two convolutions."""
+    branch = "context.join.branch"
+    return {
+        **_modules(
+            **{
+                "convs.0": f"{branch}.reduce",
+                "convs.1": f"{branch}.refine",
+                "conv_cat": "context.bottleneck",
+            }
+        ),
+        **{theirs: f"{branch}.block.{ours}" for theirs, ours in block.items()},
+        "conv_seg": "classify.1",
+    }
+
+
+def _projections(theirs: str, ours: str, names: Mapping[str, str], stages: int) -> Places:
+    """mmsegmentation's attention block: queries and keys through one or two convolutions."""
+    if stages == 1:
+        return _modules(**{f"{theirs}.{a}": f"{ours}.{b}" for a, b in names.items()})
+    pairs = [(a, b, i) for a, b in names.items() for i in range(stages)]
+    return _modules(**{f"{theirs}.{a}.{i}": f"{ours}.{b}.{i}" for a, b, i in pairs})
+
+
+_QUERY_KEY = {"query_project": "query", "key_project": "key"}
+_NON_LOCAL_OUT = {"conv_out.conv": "out", "conv_out.bn": "norm"}
+
+DANET = {
+    **_modules(
+        pam_in_conv="position.0",
+        pam_out_conv="position.2",
+        cam_in_conv="channel.0",
+        cam_out_conv="channel.2",
+    ),
+    "pam.query_project": "position.1.query",
+    "pam.key_project": "position.1.key",
+    "pam.value_project": "position.1.value",
+    "pam.gamma.scale": "position.1.gamma",
+    "cam.gamma.scale": "channel.1.gamma",
+    "conv_seg": "classify.1",
+    "pam_conv_seg": "classify_position.1",
+    "cam_conv_seg": "classify_channel.1",
+}
+FCN = _joined({})
+CCNET = _joined(
+    {
+        "cca.query_conv": "query",
+        "cca.key_conv": "key",
+        "cca.value_conv": "value",
+        "cca.gamma.scale": "gamma",
+    }
+)
+NONLOCAL = _joined(
+    {
+        "nl_block.theta.conv": "theta",
+        "nl_block.phi.conv": "phi",
+        "nl_block.g.conv": "g",
+        **{f"nl_block.{a}": b for a, b in _NON_LOCAL_OUT.items()},
+    }
+)
+DNL = _joined(
+    {
+        "dnl_block.theta.conv": "query",
+        "dnl_block.phi.conv": "key",
+        "dnl_block.g.conv": "value",
+        "dnl_block.conv_mask": "mask",
+        **{f"dnl_block.{a}": b for a, b in _NON_LOCAL_OUT.items()},
+    }
+)
+GCNET = _joined(
+    {
+        "gc_block.conv_mask": "mask",
+        "gc_block.channel_add_conv.0": "squeeze",
+        "gc_block.channel_add_conv.1": "norm",
+        "gc_block.channel_add_conv.3": "excite",
+    }
+)
+PSPNET = {
+    **{f"psp_modules.{i}.1.conv": f"context.pool.branches.{i}.1" for i in range(4)},
+    **{f"psp_modules.{i}.1.bn": f"context.pool.branches.{i}.2" for i in range(4)},
+    **_modules(bottleneck="context.bottleneck"),
+    "conv_seg": "classify.1",
+}
+DEEPLABV3 = {
+    "image_pool.1.conv": "context.pool.1",
+    "image_pool.1.bn": "context.pool.2",
+    **_modules(**{f"aspp_modules.{i}": f"context.branches.{i}" for i in range(4)}),
+    **_modules(bottleneck="context.project"),
+    "conv_seg": "classify.1",
+}
+ISA = {
+    **_modules(in_conv="context.reduce", out_conv="context.block.mix"),
+    **_projections("global_relation", "context.block.far", _QUERY_KEY, 2),
+    **_projections("local_relation", "context.block.near", _QUERY_KEY, 2),
+    **_modules(
+        **{
+            "global_relation.output_project": "context.block.far.out",
+            "local_relation.output_project": "context.block.near.out",
+        }
+    ),
+    "global_relation.value_project": "context.block.far.value",
+    "local_relation.value_project": "context.block.near.value",
+    "conv_seg": "classify.1",
+}
+ANN = {
+    **_projections("fusion.stages.0", "fuse.attention", _QUERY_KEY, 1),
+    "fusion.stages.0.value_project": "fuse.attention.value",
+    "fusion.stages.0.out_project": "fuse.attention.out",
+    **_modules(**{"fusion.bottleneck": "fuse.mix", "context.bottleneck": "block.mix"}),
+    **_modules(bottleneck="reduce"),
+    # one module, stored under both names
+    **_projections("context.stages.0", "block.attention", {"query_project": "query"}, 1),
+    **_projections("context.stages.0", "block.attention", {"key_project": "query"}, 1),
+    "context.stages.0.value_project": "block.attention.value",
+    "context.stages.0.out_project": "block.attention.out",
+    "conv_seg": "classify",
+}
+EMANET = {
+    **_modules(
+        ema_in_conv="context.join.branch.reduce",
+        bottleneck="context.join.branch.refine",
+        conv_cat="context.bottleneck",
+    ),
+    "ema_mid_conv.conv": "context.join.branch.block.first",
+    "ema_out_conv.conv": "context.join.branch.block.last",
+    "ema_out_conv.bn": "context.join.branch.block.norm",
+    "ema_module.bases": "context.join.branch.block.bases",
+    "conv_seg": "classify.1",
+}
+ENCNET = {
+    **_modules(**{"bottleneck": "reduce", "enc_module.encoding_project": "block.project"}),
+    "enc_module.encoding.0.codewords": "block.codewords",
+    "enc_module.encoding.0.scale": "block.smoothing",
+    "enc_module.encoding.1": "block.norm",
+    "enc_module.fc.0": "block.gate",
+    "se_layer": "block.presence",
+    "conv_seg": "classify.1",
+}
+OCR = {
+    **_modules(**{"0.convs.0": "regions.reduce", "1.bottleneck": "reduce"}),
+    "0.conv_seg": "regions.classify.1",
+    **_projections("1.object_context_block", "block", _QUERY_KEY, 2),
+    **_projections(
+        "1.object_context_block", "block", {"value_project": "value", "out_project": "out"}, 1
+    ),
+    **_modules(**{"1.object_context_block.bottleneck": "block.mix"}),
+    "1.conv_seg": "classify.1",
+}
+SIDE = {
+    "auxiliary_head.convs.0.conv": "auxiliary_head.reduce.0",
+    "auxiliary_head.convs.0.bn": "auxiliary_head.reduce.1",
+    "auxiliary_head.conv_seg": "auxiliary_head.classify.1",
+}
+
+# A prefix that only this head has, its network here, its places.
+HEADS: dict[str, tuple[str, Places]] = {
+    "pam.": ("danet", DANET),
+    "cca.": ("ccnet", CCNET),
+    "nl_block.": ("nonlocal", NONLOCAL),
+    "dnl_block.": ("dnl", DNL),
+    "gc_block.": ("gcnet", GCNET),
+    "psp_modules.": ("pspnet", PSPNET),
+    "image_pool.": ("deeplabv3", DEEPLABV3),
+    "global_relation.": ("isa", ISA),
+    "fusion.stages.": ("ann", ANN),
+    "ema_module.": ("emanet", EMANET),
+    "enc_module.": ("encnet", ENCNET),
+    "1.object_context_block.": ("ocr", OCR),
+    "conv_cat.": ("fcn", FCN),  # last: others have it too
+}
+
+
+def head_places(network: str) -> Places:
+    """Places of the head's tensors and of the side head's, by their names in a file."""
+    places = dict(HEADS.values())[network]
+    whole = {f"decode_head.{theirs}": f"head.{ours}" for theirs, ours in places.items()}
+    return whole | SIDE
+
+
+def design(source: Source, options: Options) -> Design:
+    """Any of HEADS."""
+    network = _network(source)
+    backbone, places = find_backbone(source, "backbone.")
+    wide = "769x769" in source.name
+    settled = settle(
+        options,
+        output_stride=16 if "-d16" in source.name else 8,
+        multi_grid=(1, 2, 4) if "-mg124" in source.name else (),
+        align_corners=wide,
+        recurrence=2,
+    )
+    recurrence = settled.pop("recurrence")
+    settled |= {"recurrence": recurrence} if network == "ccnet" else {}
+    settled |= {"auxiliary": source.has("auxiliary_head.")}
+    count = source.rows("decode_head.conv_seg.weight", "decode_head.1.conv_seg.weight")
+    return Design(
+        network,
+        "mmseg",
+        backbone,
+        places | head_places(network),
+        _classes(source.content, count),
+        RGB_255,
+        settled,
+        to_ours=to_ours,
+    )
+
+
+def to_ours(key: str, tensor: Tensor) -> Tensor:
+    """EMANet's bases are stored (1, C, K); ours are (K, C)."""
+    if key.endswith("ema_module.bases") and tensor.ndim == 3:
+        return tensor[0].t()
+    return as_it_is(key, tensor)
+
+
+def to_theirs(key: str, tensor: Tensor) -> Tensor:
+    """The inverse of :func:`to_ours`."""
+    if key.endswith("ema_module.bases"):
+        return tensor.t()[None]
+    return tensor.reshape(()) if key.endswith("gamma.scale") else tensor
+
+
+def _network(source: Source) -> str:
+    for prefix, (network, _) in HEADS.items():
+        if source.has(f"decode_head.{prefix}"):
+            return network
+    known = ", ".join(network for network, _ in HEADS.values())
+    raise UserError(
+        f"'{source.name}' is mmsegmentation's, but of a head that is not converted; known heads "
+        f"are {known}"
+    )
+
+
+def _classes(content: Mapping[str, Any], count: int) -> Classes:
+    """What the file says (``CLASSES`` and ``PALETTE``, or ``dataset_meta``), if it fits."""
+    meta = _mapping(content.get("meta"))
+    told = {str(k).lower(): v for k, v in {**meta, **_mapping(meta.get("dataset_meta"))}.items()}
+    names, palette = told.get("classes"), told.get("palette", ())
+    if not isinstance(names, Sequence) or len(names) != count:
+        return likely_classes(count)
+    try:
+        colors: tuple[Color, ...] = tuple((int(r), int(g), int(b)) for r, g, b in palette)
+    except (TypeError, ValueError):
+        colors = ()
+    return Classes(
+        tuple(str(name) for name in names),
+        colors if len(colors) == count else distinct_colors(count),
+    )
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
+
+
+def _matches(tensors: Tensors) -> bool:
+    return any(key.startswith("decode_head.") for key in tensors)
+
+
+FAMILIES = {"mmseg": Family("a checkpoint of mmsegmentation", _matches, design)}

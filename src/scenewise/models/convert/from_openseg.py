@@ -1,0 +1,134 @@
+"""openseg.pytorch's Base-OC, ASP-OC, ISA and OCR, with InPlaceABN and a deep stem.
+
+Networks that were trained with PyTorch's own batch norm have one more level in their names
+(``oc_module_pre.1.0.weight``) and ReLU in place of leaky ReLU; they are refused.
+"""
+
+from scenewise.classes import likely_classes
+from scenewise.errors import UserError
+from scenewise.models.convert.spec import (
+    Design,
+    Family,
+    Options,
+    Source,
+    Tensors,
+    find_backbone,
+    refuse_torch_norms,
+    settle,
+)
+from scenewise.models.preprocessing import Preprocessing
+
+BGR = Preprocessing((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "BGR", 255.0)
+Places = dict[str, str]
+
+
+def _attention(theirs: str, ours: str) -> Places:
+    """OCNet's attention: queries and keys through two convolutions with norm."""
+    layers = {"0": "0", "1": "1", "2": "3", "3": "4"}
+    return {
+        **{f"{theirs}.f_query.{a}": f"{ours}.query.{b}" for a, b in layers.items()},
+        **{f"{theirs}.f_key.{a}": f"{ours}.key.{b}" for a, b in layers.items()},
+        f"{theirs}.f_value": f"{ours}.value",
+        f"{theirs}.W": f"{ours}.out",
+    }
+
+
+def _nested(theirs: str, ours: str, names: Places) -> Places:
+    """Two convolutions with norm in a row; ours are two pairs."""
+    layers = {"0": "0.0", "1": "0.1", "2": "1.0", "3": "1.1"}
+    return {
+        f"{theirs}.{a}.{i}": f"{ours}.{b}.{j}" for a, b in names.items() for i, j in layers.items()
+    }
+
+
+_F = {"f_query": "query", "f_key": "key"}
+_BLOCK = "head.context.block"
+
+BASE_OC = {
+    "oc_module_pre.0": "head.context.reduce.0",
+    "oc_module_pre.1": "head.context.reduce.1",
+    **_attention("oc_module.stages.0", f"{_BLOCK}.attention"),
+    "oc_module.conv_bn_dropout": f"{_BLOCK}.mix",
+    "cls": "head.classify",
+    "dsn.0": "auxiliary_head.reduce.0",
+    "dsn.1": "auxiliary_head.reduce.1",
+    "dsn.2": "auxiliary_head.classify.1",
+}
+ASP_OC = {
+    "context.0": "head.context.reduce.0",
+    "context.1": "head.context.reduce.1",
+    "context.2.context.0": f"{_BLOCK}.reduce.0",
+    "context.2.context.1": f"{_BLOCK}.reduce.1",
+    **_attention("context.2.context.2.stages.0", f"{_BLOCK}.attention"),
+    "context.2.context.2.conv_bn_dropout.0": f"{_BLOCK}.refine.0",
+    **{f"context.2.conv{i + 2}": f"{_BLOCK}.branches.{i}" for i in range(4)},
+    "context.2.conv_bn_dropout": f"{_BLOCK}.mix",
+    "cls": "head.classify",
+    "dsn.0": "auxiliary_head.reduce.0",
+    "dsn.1": "auxiliary_head.reduce.1",
+    "dsn.2": "auxiliary_head.classify.1",
+}
+ISA = {
+    "isa_head.0": "head.context.reduce.0",
+    "isa_head.1": "head.context.reduce.1",
+    **_nested("isa_head.2.stages.0.long_range_sa", f"{_BLOCK}.far", _F),
+    "isa_head.2.stages.0.long_range_sa.f_value": f"{_BLOCK}.far.value",
+    "isa_head.2.stages.0.long_range_sa.W": f"{_BLOCK}.far.out",
+    **_nested("isa_head.2.stages.0.short_range_sa", f"{_BLOCK}.near", _F),
+    "isa_head.2.stages.0.short_range_sa.f_value": f"{_BLOCK}.near.value",
+    "isa_head.2.stages.0.short_range_sa.W": f"{_BLOCK}.near.out",
+    "isa_head.2.conv_bn": f"{_BLOCK}.mix",
+    "cls_head": "head.classify",
+    "dsn_head.0": "auxiliary_head.reduce.0",
+    "dsn_head.1": "auxiliary_head.reduce.1",
+    "dsn_head.3": "auxiliary_head.classify.1",
+}
+_OCR = "spatial_ocr_head.object_context_block"
+OCR = {
+    "conv_3x3": "head.reduce",
+    **_nested(_OCR, "head.block", {"f_pixel": "query", "f_object": "key"}),
+    f"{_OCR}.f_down": "head.block.value",
+    f"{_OCR}.f_up": "head.block.out",
+    "spatial_ocr_head.conv_bn_dropout": "head.block.mix",
+    "head": "head.classify.1",
+    "dsn_head.0": "head.regions.reduce.0",
+    "dsn_head.1": "head.regions.reduce.1",
+    "dsn_head.3": "head.regions.classify.1",
+}
+
+# A name that only this network has, its name here with the variant, its places, its classifier.
+NETWORKS: dict[str, tuple[str, str, Places, str]] = {
+    "oc_module_pre.0.weight": ("ocnet_base", "openseg", BASE_OC, "cls"),
+    "context.2.conv5.0.weight": ("ocnet_asp", "openseg", ASP_OC, "cls"),
+    "isa_head.0.weight": ("isa", "official", ISA, "cls_head"),
+    "spatial_ocr_head.conv_bn_dropout.0.weight": ("ocr", "official", OCR, "head"),
+}
+
+
+def design(source: Source, options: Options) -> Design:
+    """Any of NETWORKS."""
+    refuse_torch_norms(source)
+    found = [entry for key, entry in NETWORKS.items() if key in source.tensors]
+    if not found:
+        raise UserError(f"'{source.name}' holds none of openseg's networks that are converted")
+    network, variant, head, classifier = found[0]
+    backbone, places = find_backbone(source, "backbone.")
+    settled = settle(options, multi_grid=(), align_corners=True, output_stride=8)
+    side = {} if network == "ocr" else {"auxiliary": source.has("dsn")}
+    return Design(
+        network,
+        variant,
+        backbone,
+        places | head,
+        likely_classes(source.rows(f"{classifier}.weight")),
+        BGR,
+        settled | side,
+        absolute_norms=True,
+    )
+
+
+def _matches(tensors: Tensors) -> bool:
+    return "backbone.resinit.conv1.weight" in tensors and any(key in tensors for key in NETWORKS)
+
+
+FAMILIES = {"openseg": Family("a checkpoint of openseg", _matches, design)}

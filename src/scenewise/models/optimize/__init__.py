@@ -1,0 +1,1 @@
+"""Faster, equal forms of a network for inference."""

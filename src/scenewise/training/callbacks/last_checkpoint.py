@@ -1,0 +1,125 @@
+"""The checkpoint to go on from: always one on the disk that is whole."""
+
+import os
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.exceptions import SIGTERMException
+
+from scenewise.errors import UserError
+from scenewise.files import atomic_write
+from scenewise.training.checkpoint import read_log
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write to a temporary file, flush it to the disk, then rename it.
+
+    A process that is killed while it writes leaves the older checkpoint of that name untouched.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``."""
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):  # how PyTorch's writer tells of a full disk
+                raise
+            raise UserError(
+                f"cannot write '{path}': the disk is full or refuses; make room and go on with "
+                "--ckpt_path last"
+            ) from error
+
+
+class LastCheckpoint(Checkpoint):
+    """Keep ``checkpoints/last.ckpt`` in the run's folder: where a stopped training goes on.
+
+    It is written after each validation, every ``every`` optimiser steps, at the end, and when the
+    process is told to stop (SIGTERM). Lightning's own ``save_last`` writes it only together with a
+    checkpoint that is better than all before, and its own handler of SIGTERM cuts a validation off,
+    where weights may be exchanged for their average. A single process ends its batch first; several
+    stop where Lightning lets them stop together, and save unless that is in a validation.
+
+    Args:
+        every: optimiser steps; None leaves it to the validations.
+    """
+
+    def __init__(self, every: int | None = None) -> None:
+        if every is not None and every < 1:
+            raise UserError(f"--save_every is {every}; give a number of steps, 1 or more")
+        self.every = every
+        self._saved = -1
+        self._told = False
+        self._lightnings: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take over SIGTERM; Lightning puts back what was there before when it is done."""
+        if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
+            self._lightnings = signal.signal(signal.SIGTERM, self._tell)
+
+    def _tell(self, number: int, frame: FrameType | None) -> None:
+        self._told = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Save every so many steps, and before stopping; not if a validation is about to do it."""
+        step = trainer.global_step
+        often = self.every is not None and step % self.every == 0 and step != self._saved
+        if (often or self._told) and not validation_is_due(trainer):
+            self._save(trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save with the best score so far."""
+        if trainer.state.fn == TrainerFn.FITTING and not trainer.sanity_checking:
+            self._save(trainer)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save, with the epoch counted as finished."""
+        self._save(trainer)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Save when several processes are told to stop."""
+        if isinstance(exception, SIGTERMException) and trainer.training and not self._told:
+            self._save(trainer)
+
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Tell every checkpoint, also the best, how long ``metrics.csv`` is now."""
+        for logger in trainer.loggers:
+            logger.save()
+            if isinstance(logger, CSVLogger):
+                checkpoint["log_rows"] = len(read_log(logger))
+
+    def _save(self, trainer: Trainer) -> None:
+        if not getattr(trainer, "fast_dev_run", False):
+            folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
+            trainer.save_checkpoint(folder / "last.ckpt")
+            self._saved = trainer.global_step
+        if self._told and callable(self._lightnings):
+            self._lightnings(signal.SIGTERM, None)  # stops behind the batch, with its row logged
+
+
+def validation_is_due(trainer: Trainer) -> bool:
+    """Whether Lightning validates behind the batch that it has just trained on."""
+    loop = trainer.fit_loop
+    index = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
+    every = trainer.val_check_batch
+    return trainer.enable_validation and every is not None and (index + 1) % every == 0

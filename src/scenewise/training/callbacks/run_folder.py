@@ -1,0 +1,135 @@
+"""What a run leaves behind: the best model, ready for use, and its scores."""
+
+import math
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+
+from scenewise.data.module import SegmentationData
+from scenewise.files import write_json, write_text
+from scenewise.models.checkpoints import load_model
+from scenewise.models.safe_load import read_file
+from scenewise.models.segmenter import Segmenter
+from scenewise.training.metrics.confusion import matrix_csv
+from scenewise.training.provenance import data_revision, provenance
+from scenewise.training.task import SegmentationTask
+from scenewise.visualize.confusion import confusion_figure
+from scenewise.visualize.figure import save_figure
+
+
+class RunFolder(Callback):
+    """Leave ``config.json``, ``model.safetensors`` and the scores in the run's folder.
+
+    After ``fit`` the model is that of the best checkpoint (of the last step if no validation ran),
+    also when the training was stopped with Ctrl-C. The folder is ready for ``load_model`` and
+    ``--model``.
+
+    Attributes:
+        folder: where the run writes.
+        matrix: the confusion matrix of the model that was written or evaluated, if there is one.
+        scores: the numbers of that model.
+    """
+
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.matrix: Tensor | None = None
+        self.scores: dict[str, float] = {}
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Learn the folder; every process must ask for it."""
+        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Print the scores of this step; after ``validate``, write them."""
+        assert isinstance(pl_module, SegmentationTask)
+        if trainer.sanity_checking or pl_module.matrix is None:
+            return
+        if trainer.state.fn == TrainerFn.FITTING:
+            self._print(trainer)
+        else:
+            self._evaluated(trainer, pl_module, "val")
+
+    def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the scores."""
+        assert isinstance(pl_module, SegmentationTask)
+        self._evaluated(trainer, pl_module, "test")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the best model and its scores."""
+        self._write_best(trainer, pl_module)
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Write the best model so far when the user stops a training."""
+        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == TrainerFn.FITTING:
+            self._write_best(trainer, pl_module)
+            print(f"the best model so far is in {self.folder}")
+
+    def _evaluated(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
+        self.matrix, self.scores = task.matrix, task.scores
+        self._write_scores(trainer, task, stage, task.model, self.scores)
+
+    def _print(self, trainer: Trainer) -> None:
+        if trainer.is_global_zero and trainer.progress_bar_callback is None:
+            loss = float(trainer.callback_metrics.get("train/loss", math.nan))
+            score = float(trainer.callback_metrics["val/miou"])
+            print(
+                f"epoch {trainer.current_epoch}, step {trainer.global_step}: "
+                f"train loss {loss:.3f}, mIoU {100 * score:.1f} %",
+                flush=True,
+            )
+
+    def _write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        assert isinstance(pl_module, SegmentationTask)
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        saver = trainer.checkpoint_callback
+        best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) else Path()
+        if best.is_file():
+            model = pl_module.model
+            into = deepcopy(model) if model.recipe is None else None  # no file can build it again
+            model = load_model(best, into=into)
+            saved = read_file(best)
+            step, validated = int(saved["global_step"]), saved.get("validated")
+        else:
+            model, step, validated = pl_module.model, trainer.global_step, pl_module.validated
+        model.save_pretrained(self.folder)
+        if validated is not None and validated["step"] == step:
+            self.matrix = validated["matrix"]
+            self.scores = pl_module.scores_of(self.matrix)
+            when = {"epoch": validated["epoch"], "step": step}
+            self._write_scores(trainer, pl_module, "val", model, when | self.scores)
+
+    def _write_scores(
+        self,
+        trainer: Trainer,
+        task: SegmentationTask,
+        stage: str,
+        model: Segmenter,
+        found: dict[str, Any],
+    ) -> None:
+        if not trainer.is_global_zero or self.matrix is None:
+            return
+        about: dict[str, Any] = provenance(model, task.protocol)
+        data = getattr(trainer, "datamodule", None)
+        if isinstance(data, SegmentationData):
+            split = data.test_split if stage == "test" else stage
+            about["data"] = {"format": data.format, "split": split}
+            about["data"] |= data_revision(data.dataset(split))
+            limit = getattr(trainer, f"limit_{stage}_batches")
+            if isinstance(limit, int) or limit < 1:  # 1 is one batch, 1.0 all of them
+                about["data"]["limit_batches"] = limit
+        told = {stage: _without_nan(found), "about": about}
+        write_json(self.folder / "metrics.json", told)
+        write_text(self.folder / "confusion.csv", matrix_csv(self.matrix, task.classes))
+        save_figure(confusion_figure(self.matrix, task.classes), self.folder / "confusion.png")
+
+
+def _without_nan(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: None if math.isnan(value) else value for name, value in values.items()}

@@ -1,0 +1,1 @@
+"""Training on several processes: sharded weights, and synchronised batch norm on CPUs."""

@@ -1,0 +1,227 @@
+"""Attention in numbers: how wide it is, what it gathers, and what a block is worth.
+
+Nothing here holds a map of all pairs of pixels; rows come in groups of a few million weights.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scenewise.data.images import Picture
+from scenewise.errors import UserError
+from scenewise.inference.predictor import Predictor
+from scenewise.visualize.attention_maps import Place, PositionMaps, main_input
+
+_GROUP = 2**22
+
+
+class Spread(NamedTuple):
+    """How widely each pixel attends, for every ``step``-th pixel: both (B, rows, columns).
+
+    Attributes:
+        entropy: of its attention, in nats; log N where it is even over N pixels.
+        distance: mean distance to what it attends to, in cells of the block's input.
+    """
+
+    entropy: Tensor
+    distance: Tensor
+
+
+class Ablation(NamedTuple):
+    """A prediction with a block and without it.
+
+    Attributes:
+        labels: (H, W), with the block.
+        without: (H, W), with the block passing its input on.
+        difference: (K,), pixels of each class without the block minus those with it.
+    """
+
+    labels: Tensor
+    without: Tensor
+    difference: Tensor
+
+
+def entropy(rows: Tensor) -> Tensor:
+    """Entropy of attention rows (..., H, W), in nats: (...).
+
+    Rows need not sum to 1; weights below 0 (dot-product non-local blocks) count as 0.
+
+    >>> entropy(torch.tensor([[0.5, 0.5], [0.0, 0.0]])).exp()
+    tensor(2.)
+    """
+    weights = rows.flatten(-2).clamp(min=0)
+    weights = weights / weights.sum(-1, keepdim=True)
+    return -torch.xlogy(weights, weights).sum(-1)
+
+
+def mean_distance(rows: Tensor, at: list[Place], size: Place) -> Tensor:
+    """Mean distance from places to what they attend to, weighted by attention.
+
+    Args:
+        rows: (B, P, h, w) attention of P places.
+        at: the P places, (row, column) in a map of ``size``.
+        size: (H, W); the rows may be of a smaller map that covers the same area.
+
+    Returns:
+        (B, P), in cells of the map of ``size``.
+
+    >>> rows = torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, 0.5]]).expand(1, 1, 2, 3)
+    >>> mean_distance(rows, [(0, 0)], (2, 3))
+    tensor([[1.1180]])
+    """
+    places = torch.tensor(at, dtype=rows.dtype, device=rows.device)
+    deltas = []
+    for axis in (0, 1):
+        scale = size[axis] / rows.shape[2 + axis]
+        keys = (torch.arange(rows.shape[2 + axis]).to(places) + 0.5) * scale - 0.5
+        deltas.append(keys - places[:, axis, None])  # (P, h) and (P, w)
+    distances = torch.hypot(deltas[0][:, :, None], deltas[1][:, None, :])  # (P, h, w)
+    weights = rows.clamp(min=0)
+    return (weights * distances).sum((2, 3)) / weights.sum((2, 3))
+
+
+def spread(block: PositionMaps, *, step: int = 1, call: int = -1) -> Spread:
+    """Entropy and mean distance of the attention of every ``step``-th pixel.
+
+    Args:
+        block: from :func:`~scenewise.visualize.attention_maps`.
+        step: rows and columns from one examined pixel to the next.
+        call: see :meth:`~scenewise.visualize.BlockMaps.before`.
+    """
+    x = block.before(call)
+    size = _plane(x)
+    found = [
+        (entropy(rows), mean_distance(rows, places, size))
+        for places, rows in _groups(block, step, call)
+    ]
+    grid = (-1, len(range(0, size[0], step)), len(range(0, size[1], step)))
+    return Spread(*(torch.cat(part, dim=1).reshape(grid) for part in zip(*found, strict=True)))
+
+
+def class_attention(
+    block: PositionMaps, labels: Tensor, num_classes: int, *, step: int = 1, call: int = -1
+) -> Tensor:
+    """Where the attention of each class goes, class by class.
+
+    Args:
+        block: from :func:`~scenewise.visualize.attention_maps`.
+        labels: (B, H, W) or (H, W) class ids of any size that covers the same area; ids of
+            ``num_classes`` and above belong to no class.
+        num_classes: K.
+        step: examine every ``step``-th pixel in rows and columns.
+        call: see :meth:`~scenewise.visualize.BlockMaps.before`.
+
+    Returns:
+        (K, K): the mean share of the attention of pixels of class k that falls on each class; its
+        diagonal is the share on their own class, to be compared with the class's share of the
+        pixels. Rows of classes that do not occur are NaN. The rest of a row to 1 falls on pixels
+        of no class.
+    """
+    own = _labels_at(labels, _plane(block.before(call)))  # (B, H, W)
+    total = torch.zeros(num_classes + 1, num_classes, dtype=torch.float64, device=own.device)
+    count = torch.zeros(num_classes + 1, dtype=torch.float64, device=own.device)
+    for places, rows in _groups(block, step, call):
+        keys = _labels_at(labels, (rows.shape[2], rows.shape[3])).clamp(max=num_classes)
+        of_class = F.one_hot(keys.flatten(1), num_classes + 1)[..., :num_classes].to(rows)
+        mass = rows.flatten(2) @ of_class  # (B, P, K)
+        row, column = torch.tensor(places, device=own.device).unbind(1)
+        query = own[:, row, column].clamp(max=num_classes).expand(len(rows), -1).flatten()
+        total.index_add_(0, query, mass.flatten(0, 1).to(total))
+        count.index_add_(0, query, torch.ones_like(query, dtype=count.dtype))
+    return (total / count[:, None])[:num_classes]
+
+
+def channel_contrast(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """Which class each channel speaks for.
+
+    Args:
+        features: (B, C, h, w).
+        labels: (B, H, W) or (H, W) class ids; ids of ``num_classes`` and above are left out.
+        num_classes: K.
+
+    Returns:
+        (C, K): the channel's mean over the pixels of each class minus its mean over all pixels, in
+        its standard deviations. The class it speaks for is the largest; NaN where none occurs.
+
+    >>> features = torch.tensor([[[[1.0, 1.0, 5.0, 5.0]]]])
+    >>> channel_contrast(features, torch.tensor([[0, 0, 1, 1]]), 2)
+    tensor([[-1.,  1.]])
+    """
+    ids = _labels_at(labels, _plane(features)).expand(len(features), -1, -1).flatten()
+    values = features.transpose(0, 1).flatten(1)  # (C, B N)
+    kept = ids < num_classes
+    of_class = F.one_hot(ids[kept], num_classes).to(values)
+    means = values[:, kept] @ of_class / of_class.sum(0)
+    deviation = values.std(1, correction=0).clamp(min=torch.finfo(values.dtype).tiny)
+    return (means - values.mean(1, keepdim=True)) / deviation[:, None]
+
+
+@contextmanager
+def switched_off(model: nn.Module, name: str) -> Iterator[None]:
+    """Inside, the block ``name`` of ``model`` passes its input on unchanged.
+
+    For a block with a residual factor this is the same as setting the factor to 0. The model is
+    left as it was found, also after an error.
+
+    Raises:
+        UserError: no such module, or one whose output has another shape than its input.
+    """
+
+    def pass_on(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        x = main_input(args)
+        if x.shape != output.shape:
+            raise UserError(
+                f"block '{name}' maps {tuple(x.shape)} to {tuple(output.shape)}, so it cannot be "
+                "left out; choose one that keeps the shape"
+            )
+        return x
+
+    modules = dict(model.named_modules())
+    if name not in modules:
+        raise UserError(f"the model has no block '{name}'; attention_maps lists the names")
+    handle = modules[name].register_forward_hook(pass_on)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def ablate(predictor: Predictor, image: Picture, name: str) -> Ablation:
+    """Predict with and without the block ``name``; see :func:`switched_off`."""
+    labels = predictor(image).labels
+    with switched_off(predictor.model, name):
+        without = predictor(image).labels
+    count = len(predictor.model.classes)
+    pixels = [torch.bincount(ids.flatten(), minlength=count) for ids in (without, labels)]
+    return Ablation(labels, without, pixels[0] - pixels[1])
+
+
+def _groups(block: PositionMaps, step: int, call: int) -> Iterator[tuple[list[Place], Tensor]]:
+    """Places and their rows (B, P, h, w), a bounded number of weights at a time."""
+    if step < 1:
+        raise UserError(f"a step is at least 1, not {step}")
+    x = block.before(call)
+    height, width = _plane(x)
+    places: list[Place] = [
+        (row, column) for row in range(0, height, step) for column in range(0, width, step)
+    ]
+    size = max(1, _GROUP // (len(x) * height * width))
+    for start in range(0, len(places), size):
+        group = places[start : start + size]
+        yield group, block.rows(group, call=call)
+
+
+def _plane(x: Tensor) -> tuple[int, int]:
+    if x.ndim != 4:
+        raise UserError(f"this needs maps (B, C, H, W), not {tuple(x.shape)}; take one frame")
+    return x.shape[2], x.shape[3]
+
+
+def _labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
+    """Labels (B, H, W) or (H, W) at ``size``, the nearest pixel of each cell: (B or 1, h, w)."""
+    batch = labels if labels.ndim == 3 else labels[None]
+    return F.interpolate(batch[:, None].double(), size, mode="nearest-exact")[:, 0].long()

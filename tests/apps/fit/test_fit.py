@@ -1,0 +1,595 @@
+"""fit, validate and test from the command line, on a few pictures."""
+
+import csv
+import functools
+import json
+import math
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from lightning.pytorch import Callback, Trainer
+from PIL import Image
+
+import scenewise
+from scenewise import Predictor
+from scenewise.apps import fit as train
+from scenewise.apps.cli import main
+from scenewise.apps.fit import lightning_cli
+from scenewise.data import SegmentationData
+from scenewise.errors import UserError
+from scenewise.models import create_model, load_model
+from scenewise.training import defaults
+from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
+from scenewise.training.metrics.boundary import boundary_counts
+from scenewise.training.metrics.calibration import calibration_error, reliability
+from scenewise.training.metrics.confusion import confusion_matrix, mean_iou
+from scenewise.training.provenance import data_revision, model_fingerprint
+from scenewise.training.task import SegmentationTask
+
+HEIGHT, WIDTH = 40, 56
+TINY = ["--model.backbone", "tiny", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
+
+
+@pytest.fixture(autouse=True)
+def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+
+def write_pictures(root: Path, splits: dict[str, int], seed: int = 0) -> None:
+    """Pictures whose colour tells the class, in the folder layout."""
+    random = np.random.default_rng(seed)
+    colors = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]])
+    for split, count in splits.items():
+        for kind in ("images", "masks"):
+            (root / kind / split).mkdir(parents=True)
+        for k in range(count):
+            mask = np.repeat(np.repeat(random.integers(0, 3, (5, 7)), 8, 0), 8, 1)
+            image = colors[mask] + random.integers(-30, 30, (HEIGHT, WIDTH, 3))
+            mask[:2] = 255
+            Image.fromarray(image.astype(np.uint8)).save(root / "images" / split / f"{k}.png")
+            Image.fromarray(mask.astype(np.uint8)).save(root / "masks" / split / f"{k}.png")
+    classes = {"names": ["red", "green", "blue"], "colors": colors.tolist()}
+    (root / "classes.json").write_text(json.dumps(classes))
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures")
+    write_pictures(root, {"train": 6, "val": 2, "test": 2})
+    return root
+
+
+@pytest.fixture(scope="module")
+def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of runs, which holds one run of DANet with EMA: danet/version_0."""
+    root = tmp_path_factory.mktemp("runs")
+    words = ["--trainer.default_root_dir", str(root), "--trainer.max_epochs", "6", "--ema", "0.6"]
+    words += ["--model.optimizer", "adamw", "--model.lr", "0.003", "--model.head_multiplier", "1"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        assert main(["fit", *TINY, *data(pictures), *words]) == 0
+    return root
+
+
+def data(root: Path) -> list[str]:
+    return ["--data.format", "folder", "--data.root", str(root), "--data.batch_size", "2"]
+
+
+def metrics(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "metrics.json").read_text())
+
+
+def test_a_run_leaves_a_model_scores_and_logs(runs: Path) -> None:
+    run = runs / "danet" / "version_0"
+    names = {path.name for path in run.iterdir()}
+    assert {"config.yaml", "config.json", "model.safetensors", "metrics.csv"} < names
+    assert any(name.startswith("events.out.tfevents") for name in names)
+    assert {p.name for p in (run / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    model = load_model(run)
+    assert model.classes.names == ("red", "green", "blue")
+    best = load_model(run / "checkpoints" / "best.ckpt")
+    for one, other in zip(model.parameters(), best.parameters(), strict=True):
+        assert torch.equal(one, other)
+    scores = metrics(run)["val"]
+    assert set(scores) >= {"miou", "pixel_accuracy", "iou/red", "iou/green", "iou/blue", "epoch"}
+    assert scores["miou"] == pytest.approx(
+        np.mean([scores[f"iou/{c}"] for c in model.classes.names])
+    )
+
+
+def test_scores_tell_where_they_come_from(runs: Path, pictures: Path) -> None:
+    run = runs / "danet" / "version_0"
+    about = metrics(run)["about"]
+    assert about["model_sha256"] == model_fingerprint(load_model(run))
+    assert about["scenewise"] == scenewise.__version__
+    assert about["protocol"].startswith("whole picture")
+    split = SegmentationData("folder", str(pictures)).dataset("val")
+    assert about["data"] == {"format": "folder", "split": "val", **data_revision(split)}
+    with (run / "confusion.csv").open() as file:
+        rows = list(csv.reader(file))
+    assert [row[0] for row in rows] == ["true class", "red", "green", "blue"]
+    assert sum(int(n) for row in rows[1:] for n in row[1:]) == len(split) * (HEIGHT - 2) * WIDTH
+
+
+def test_another_split_can_be_tested(runs: Path, pictures: Path) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "other", *TINY, *data(pictures)]
+    model = ["--model", str(runs / "danet" / "version_0")]
+    assert main(["test", *model, *words, "--data.test_split", "val"]) == 0
+    found = metrics(runs / "other" / "version_0")
+    assert found["about"]["data"]["split"] == "val"
+    told = metrics(runs / "danet" / "version_0")["val"]
+    both = told.keys() & found["test"].keys()
+    assert len(both) >= 8
+    assert {n: found["test"][n] for n in both} == pytest.approx(
+        {n: told[n] for n in both}, abs=1e-9
+    )
+
+
+def test_a_score_of_a_part_says_so(runs: Path, pictures: Path) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "part", *TINY, *data(pictures)]
+    model = ["--model", str(runs / "danet" / "version_0"), "--trainer.limit_test_batches", "1"]
+    assert main(["test", *model, *words]) == 0
+    assert metrics(runs / "part" / "version_0")["about"]["data"]["limit_batches"] == 1
+    assert "limit_batches" not in metrics(runs / "danet" / "version_0")["about"]["data"]
+
+
+def test_a_published_protocol_scores_as_the_predictor_does(runs: Path, pictures: Path) -> None:
+    run = runs / "danet" / "version_0"
+    words = ["--trainer.default_root_dir", str(runs), "--name", "published", *TINY, *data(pictures)]
+    assert main(["test", "--model", str(run), *words, "--protocol", "paper_ccnet"]) == 0
+    found = metrics(runs / "published" / "version_0")
+    assert found["about"]["protocol"] == "paper_ccnet"
+    model = load_model(run).to(memory_format=torch.channels_last)  # as when training, to the bit
+    predictor = Predictor.from_protocol(model, "paper_ccnet")
+    matrix, boundaries, sums = torch.zeros(3, 3, dtype=torch.int64), [], 0
+    for sample in SegmentationData("folder", str(pictures)).dataset("test"):
+        score, labels = predictor.scores(sample["image"].as_subclass(torch.Tensor)).max(0)
+        matrix += confusion_matrix(labels, sample["mask"], 3)
+        boundaries.append(boundary_counts(labels, sample["mask"], 3))
+        sums = sums + reliability(score, labels, sample["mask"])
+    shared, either = torch.stack(boundaries).sum(0).double()
+    told = found["test"]
+    assert told["miou"] == pytest.approx(mean_iou(matrix), abs=1e-12)
+    assert told["boundary_miou"] == pytest.approx((shared / either).nanmean().item(), abs=1e-12)
+    assert told["calibration_error"] == pytest.approx(calibration_error(sums), abs=1e-9)
+    with Image.open(runs / "published" / "version_0" / "confusion.png") as picture:
+        assert min(picture.size) > 300
+
+
+def test_an_unknown_protocol_is_one_sentence(
+    runs: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = ["--model", str(runs / "danet" / "version_0")]
+    assert main(["validate", *model, *TINY, *data(pictures), "--protocol", "danet"]) == 2
+    assert "no protocol 'danet'; choose one of danet_ss" in capsys.readouterr().err
+
+
+def test_the_log_has_rates_gammas_and_scores(runs: Path) -> None:
+    with (runs / "danet" / "version_0" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("lr/backbone", "gamma/head.position.1", "gamma/head.channel.1", "train/loss_main"):
+        values = [float(row[name]) for row in rows if row[name]]
+        assert len(values) == 18  # every step of a short epoch
+        assert all(map(math.isfinite, values))
+    assert len([row for row in rows if row["val/miou"]]) == 6
+    assert len([row for row in rows if row["val/loss"]]) == 6
+
+
+def test_the_config_tells_what_was_chosen(runs: Path) -> None:
+    config = yaml.safe_load((runs / "danet" / "version_0" / "config.yaml").read_text())
+    assert config["data"]["crop_size"] == [HEIGHT, WIDTH]
+    assert config["model"]["backbone"] == "tiny"
+    assert "classes" not in config["model"]
+    assert config["seed_everything"] == 0
+
+
+def test_the_config_repeats_the_run_in_a_new_folder(runs: Path) -> None:
+    assert main(["fit", "--config", str(runs / "danet" / "version_0" / "config.yaml")]) == 0
+    again = metrics(runs / "danet" / "version_1")["val"]
+    assert again == pytest.approx(metrics(runs / "danet" / "version_0")["val"], abs=1e-6)
+
+
+def test_validating_the_run_gives_its_scores(
+    runs: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "check", *TINY, *data(pictures)]
+    assert main(["validate", "--model", str(runs / "danet" / "version_0"), *words]) == 0
+    told = metrics(runs / "danet" / "version_0")["val"]
+    found = metrics(runs / "check" / "version_0")["val"]
+    assert {name: found.pop(name) for name in ("boundary_miou", "calibration_error")}
+    assert found == pytest.approx({name: told[name] for name in found}, abs=1e-9)
+    printed = capsys.readouterr().out
+    for name in ("red", "green", "blue"):
+        [row] = [line for line in printed.splitlines() if f" {name} " in line]
+        assert f"{100 * told[f'iou/{name}']:.1f}" in row
+    assert f"mIoU {100 * told['miou']:.1f} %, pixel accuracy " in printed
+
+
+def test_a_run_is_tested_by_folder_and_by_checkpoint(runs: Path, pictures: Path) -> None:
+    run = runs / "danet" / "version_0"
+    root = ["--trainer.default_root_dir", str(runs)]
+    assert main(["test", f"--model={run}", *root, *TINY, *data(pictures)]) == 0
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    words = ["--config", str(run / "config.yaml"), "--ckpt_path", str(checkpoint)]
+    assert main(["test", *words]) == 0
+    one, other = (metrics(runs / "test" / f"version_{n}")["test"] for n in (0, 1))
+    assert one == pytest.approx(other, abs=1e-9)
+    assert 0 <= one["miou"] <= 1
+
+
+def test_a_run_is_resumed(runs: Path) -> None:
+    run = runs / "danet" / "version_0"
+    words = ["--config", str(run / "config.yaml"), "--name", "resumed", "--trainer.max_epochs", "8"]
+    assert main(["fit", *words, "--ckpt_path", str(run / "checkpoints" / "last.ckpt")]) == 0
+    resumed = runs / "resumed" / "version_0"
+    last = torch.load(resumed / "checkpoints" / "last.ckpt", weights_only=True)
+    assert last["global_step"] == 24
+    assert {path.name for path in (resumed / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
+    with (resumed / "metrics.csv").open() as file:
+        assert {int(row["epoch"]) for row in csv.DictReader(file)} == {6, 7}
+
+
+def test_training_goes_on_from_a_trained_model(runs: Path, pictures: Path) -> None:
+    run = runs / "danet" / "version_0"
+    words = ["--model", str(run), "--model.lr", "1e-9", "--model.network", "fcn", "--name", "tuned"]
+    words += ["--trainer.max_steps", "1", "--trainer.default_root_dir", str(runs)]
+    assert main(["fit", *TINY, *data(pictures), *words]) == 0
+    tuned = load_model(runs / "tuned" / "version_0")
+    for one, other in zip(tuned.parameters(), load_model(run).parameters(), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
+
+
+def test_two_words_are_enough(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
+    def offline(*args: Any, pretrained: bool, **options: Any) -> Any:
+        if pretrained:
+            raise UserError("the hub is far away")
+        return create_model(*args, pretrained=False, **options)
+
+    monkeypatch.setattr(defaults, "create_model", offline)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(
+        lightning_cli,
+        "length_from_data",
+        lambda *_, **__: {"max_epochs": 2, "check_val_every_n_epoch": 2},
+    )
+    assert main(["fit", "--data.format", "folder", "--data.root", str(pictures)]) == 0
+    [run] = (tmp_path / "runs" / "danet").iterdir()
+    recipe = json.loads((run / "config.json").read_text())["model"]
+    assert recipe["backbone"] == lightning_cli.default_backbone()
+    assert "starts from random weights" in caplog.text
+    config = yaml.safe_load((run / "config.yaml").read_text())
+    assert config["model"]["backbone"] == recipe["backbone"]
+    assert config["trainer"]["max_epochs"] == 2
+    assert config["data"]["batch_size"] >= 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "epoch 0, step 1: train loss"),
+        (["--trainer.enable_progress_bar", "true"], "Epoch 0: 100%"),
+        (["--trainer.callbacks", "TQDMProgressBar"], "Epoch 0: 100%"),
+        (["--trainer.callbacks", "RichProgressBar"], "Epoch 0/0"),
+    ],
+)
+def test_progress_is_shown(
+    words: list[str],
+    told: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    some = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
+    some += ["--trainer.default_root_dir", str(tmp_path), "--model.network", "fcn"]
+    assert main(["fit", *TINY, *data(pictures), *some, *words]) == 0
+    assert told in "".join(capsys.readouterr())
+
+
+def test_training_beats_guessing(runs: Path) -> None:
+    assert metrics(runs / "danet" / "version_0")["val"]["pixel_accuracy"] > 0.5
+
+
+def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
+    weights: list[torch.Tensor] = []
+
+    class Watch(Callback):
+        def on_train_batch_end(self, trainer: Trainer, task: Any, *_: Any) -> None:
+            weights.append(task.model.head.classify[1].weight.detach().clone())
+
+    scenes = SegmentationData(
+        "scenes", scenes_train=8, scenes_size=(32, 64), batch_size=2, num_workers=0
+    )
+    module = SegmentationTask(scenes.classes, network="fcn", backbone="tiny", lr=0.05)
+    train._quiet("fit")
+    run = Trainer(
+        accelerator="cpu",
+        max_steps=4,
+        limit_val_batches=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[Watch(), lightning_cli.moving_average(0.6)],
+    )
+    run.fit(module, scenes)
+    expected = weights[0]
+    for weight in weights[1:]:
+        expected = 0.6 * expected + 0.4 * weight
+    torch.testing.assert_close(module.model.head.classify[1].weight.detach(), expected)
+    assert not torch.equal(expected, weights[-1])
+
+
+def test_an_old_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(lightning_cli.callbacks, "EMAWeightAveraging")
+    with pytest.raises(UserError, match=r"lightning 2\.6"):
+        lightning_cli.moving_average(0.9)
+
+
+@pytest.mark.parametrize(("gpus", "synced"), [(0, False), (1, False), (2, True)])
+def test_batch_norm_is_synchronised_on_several_gpus(
+    gpus: int, synced: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[dict[str, Any]] = []
+    instantiate = lightning_cli.LightningCLI.instantiate_trainer
+
+    def watched(self: Any, **options: Any) -> Trainer:
+        given.append(options)
+        return instantiate(self, **options)
+
+    @functools.wraps(Trainer.fit)
+    def fit(self: Trainer, *_: Any, **__: Any) -> None: ...
+
+    monkeypatch.setattr(lightning_cli.LightningCLI, "instantiate_trainer", watched)
+    monkeypatch.setattr(Trainer, "fit", fit)
+    monkeypatch.setattr(lightning_cli, "count_gpus", lambda *_: gpus)
+    root = ["--trainer.default_root_dir", str(tmp_path)]
+    assert main(["fit", *TINY, *data(pictures), *root]) == 0
+    assert given[0].get("sync_batchnorm", False) == synced
+    assert given[0]["max_epochs"] == (40 if gpus == 0 else 240)
+
+
+@pytest.mark.parametrize(("devices", "synced"), [("1", False), ("2", True)])
+def test_batch_norm_is_synchronised_on_several_cpu_processes(
+    devices: str, synced: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found: list[bool] = []
+
+    @functools.wraps(Trainer.fit)
+    def fit(self: Any, *_: Any, **__: Any) -> None:
+        found.append(isinstance(getattr(self.strategy, "_layer_sync", None), CPUSyncBatchNorm))
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+    root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.devices", devices]
+    assert main(["fit", *TINY, *data(pictures), *root, "--trainer.accelerator", "cpu"]) == 0
+    assert found == [synced]
+
+
+def test_gpus_are_counted_as_lightning_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(lightning_cli.CUDAAccelerator, "auto_device_count", staticmethod(lambda: 4))
+    monkeypatch.setattr(
+        lightning_cli.CUDAAccelerator,
+        "parse_devices",
+        staticmethod(lambda devices: list(range(devices)) if isinstance(devices, int) else devices),
+    )
+    assert lightning_cli.count_gpus("auto", "auto", 2) == 8
+    assert lightning_cli.count_gpus("gpu", 2, 1) == 2
+    assert lightning_cli.count_gpus("gpu", [1, 3, 5], 2) == 6
+    assert lightning_cli.count_gpus("cpu", 2, 1) == 0
+
+
+def test_runs_are_numbered(tmp_path: Path) -> None:
+    assert lightning_cli.free_version(tmp_path) == 0
+    for name in ("version_0", "version_9", "version_10", "version_x", "other_77"):
+        (tmp_path / name).mkdir()
+    assert lightning_cli.free_version(tmp_path) == 11
+
+
+@pytest.mark.parametrize(
+    ("error", "answers"),
+    [
+        (None, True),
+        (urllib.error.HTTPError("u", 403, "no", None, None), True),  # type: ignore[arg-type]
+        (urllib.error.URLError("no route"), False),
+        (TimeoutError("slow"), False),
+    ],
+)
+def test_the_hub_is_asked_once(
+    error: Exception | None, answers: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Page:
+        def __enter__(self) -> None: ...
+
+        def __exit__(self, *_: object) -> None: ...
+
+    def urlopen(request: urllib.request.Request, timeout: float) -> Page:
+        assert (request.full_url, request.method, timeout) == ("http://mirror", "HEAD", 3)
+        if error is not None:
+            raise error
+        return Page()
+
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
+    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
+    assert train.hub_answers() == answers
+
+
+@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
+def test_help_shows_arguments_and_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    told = capsys.readouterr().out
+    assert "--model.network" in told
+    assert "--data.root" in told
+    assert train.EXAMPLES[verb] in told
+
+
+def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """The only line on standard error of a command that ends with exit code 2."""
+    capsys.readouterr()
+    assert main(words) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("scenewise: error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--model.network", "danett"], "no network 'danett'; choose one of "),
+        (["--model.backbone", "resnet-1"], "no backbone 'resnet-1'"),
+        (["--model.head", '{"sharp": 1}'], "no option 'sharp'"),
+        (["--model.lr", "fast"], "--model.lr is 'fast' but must be float or null"),
+        (["--model.optimizer", "lion"], "must be Literal['sgd', 'adamw'] or null"),
+        (["--model.bogus", "1"], "unrecognized arguments: --model.bogus 1"),
+        (["--trainer.max_epochs", "many"], "--trainer.max_epochs is 'many'"),
+        (["--trainer.accelerator", "abacus"], "abacus"),
+        (["--data.format", "folter"], "--data.format is 'folter'"),
+        (["--data.root", "/no/such/folder"], "/no/such/folder"),
+        (["--data.batch_size", "-3"], "batch_size -3"),
+        (["--ema", "3"], "--ema is 3.0"),
+        (["--config", "none.yaml"], "none.yaml"),
+        (["--model", "no/such/run"], "no model in 'no/such/run'"),
+        (["--ckpt_path", "none.ckpt"], "no such file: 'none.ckpt'"),
+        (["stray"], "unrecognized arguments: stray"),
+    ],
+)
+def test_a_wrong_argument_is_one_sentence(
+    words: list[str],
+    told: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    root = ["--trainer.default_root_dir", str(tmp_path)]
+    assert told in one_line(["fit", *TINY, *data(pictures), *root, *words], capsys)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("model:\n  netwrk: fcn\n", "'model.netwrk'"),
+        ("modle:\n  network: fcn\n", "'modle.network'"),
+        ("model:\n  network: [\n", "Problems parsing config"),
+        ("model:\n  output_stride: wide\n", "--model.output_stride is 'wide' but must be int"),
+    ],
+)
+def test_a_wrong_config_is_one_sentence(
+    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "wrong.yaml").write_text(text)
+    assert told in one_line(["fit", "--config", str(tmp_path / "wrong.yaml")], capsys)
+
+
+def test_nothing_to_test_is_told(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing to test; give --model" in one_line(["test", *data(pictures)], capsys)
+
+
+def test_data_with_other_classes_is_told(
+    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    create_model("fcn", num_classes=5, backbone="tiny").save_pretrained(tmp_path)
+    told = one_line(["test", "--model", str(tmp_path), *data(pictures)], capsys)
+    assert "has 5 classes but the data has 3" in told
+
+
+def test_another_models_checkpoint_is_told(
+    runs: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    checkpoint = str(runs / "danet" / "version_0" / "checkpoints" / "best.ckpt")
+    words = ["--model.network", "fcn", "--trainer.default_root_dir", str(tmp_path)]
+    told = one_line(["test", *TINY, *data(pictures), *words, "--ckpt_path", checkpoint], capsys)
+    assert "holds danet with backbone tiny and 3 classes" in told
+    assert "this is fcn" in told
+
+
+class Payload:
+    """A pickle that would call print when it is opened."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return print, ("executed",)
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [({"state_dict": {}}, "no checkpoint of Scenewise"), (Payload(), "could run code")],
+)
+def test_a_foreign_checkpoint_is_refused_unopened(
+    content: Any,
+    told: str,
+    pictures: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    torch.save(content, tmp_path / "x.ckpt")
+    words = [*TINY, *data(pictures), "--ckpt_path", str(tmp_path / "x.ckpt")]
+    capsys.readouterr()
+    assert main(["test", *words]) == 2
+    printed = capsys.readouterr()
+    assert told in printed.err
+    assert "executed" not in printed.out
+
+
+def unreadable(root: Path) -> None:
+    (root / "images" / "train" / "1.png").write_bytes(b"not a picture")
+
+
+def other_size(root: Path) -> None:
+    Image.new("L", (9, 9)).save(root / "masks" / "train" / "1.png")
+
+
+def foreign_id(root: Path) -> None:
+    Image.new("L", (WIDTH, HEIGHT), 77).save(root / "masks" / "train" / "1.png")
+
+
+def no_mask(root: Path) -> None:
+    (root / "masks" / "train" / "1.png").unlink()
+
+
+def empty_split(root: Path) -> None:
+    for path in (root / "images" / "val").iterdir():
+        path.unlink()
+
+
+def no_class(root: Path) -> None:
+    (root / "classes.json").write_text('{"names": []}')
+
+
+@pytest.mark.parametrize(
+    ("harm", "told"),
+    [
+        (unreadable, "1.png"),
+        (other_size, "mask 9x9"),
+        (foreign_id, f"77 ({WIDTH * HEIGHT} pixels"),
+        (no_mask, "have no mask"),
+        (empty_split, "no picture in"),
+        (no_class, "classes.json"),
+    ],
+)
+@pytest.mark.parametrize("workers", ["0", "1"])
+def test_bad_data_is_one_sentence(
+    harm: Callable[[Path], None],
+    told: str,
+    workers: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_pictures(tmp_path / "bad", {"train": 4, "val": 1})
+    harm(tmp_path / "bad")
+    words = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(tmp_path / "runs")]
+    words += ["--data.crop_size", "32", "--data.num_workers", workers]
+    capsys.readouterr()
+    code = main(["fit", "--model.network", "fcn", *TINY, *data(tmp_path / "bad"), *words])
+    assert code == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("scenewise: error: ")
+    assert told in line

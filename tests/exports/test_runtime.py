@@ -1,0 +1,122 @@
+"""Another runtime behind a Predictor: same pictures in, same labels out."""
+
+import sys
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from scenewise import Predictor
+from scenewise.errors import UserError
+from scenewise.exports import is_exported, load_exported, with_backend
+from scenewise.inference.protocols import PROTOCOLS
+from scenewise.models import Segmenter
+from tests.exports.conftest import CLASSES
+
+WAYS = [
+    {},
+    {"scales": (0.75, 1.5), "flip": True},
+    {"window": (40, 48), "stride": 24, "merge": "logits"},
+    {"window": 33, "flip": True, "merge": "danet"},
+]
+
+
+@pytest.fixture(scope="module", params=["onnxruntime", "openvino"])
+def converted(request: pytest.FixtureRequest, danet: Segmenter) -> Segmenter:
+    return Predictor(danet, backend=request.param).model
+
+
+@pytest.fixture
+def picture() -> torch.Tensor:
+    return torch.rand(3, 61, 83)
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_scores_are_those_of_torch(way, converted, danet, picture) -> None:
+    expected = Predictor(danet, **way).scores(picture)
+    scores = Predictor(converted, **way).scores(picture)
+    assert_close(scores, expected, rtol=0, atol=1e-5)
+    assert len(torch.unique(expected.argmax(0))) > 1
+
+
+@torch.no_grad()
+def test_protocols_work(converted, danet, picture) -> None:
+    small = partial(PROTOCOLS["danet_ss"], base=90, window=48, stride=32)
+    expected, scores = (small(model.eval(), picture) for model in (danet, converted))
+    assert_close(scores, expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".xml"])
+def test_a_file_is_a_model(suffix, exports, danet, picture) -> None:
+    model = load_exported(exports[suffix].files[0])
+    assert (model.classes, model.preprocessing) == (CLASSES, danet.preprocessing)
+    assert model.align_corners is danet.align_corners
+    assert_close(Predictor(model).scores(picture), Predictor(danet).scores(picture))
+
+
+def test_the_model_is_left_as_it_was(danet) -> None:
+    model = danet.train()
+    try:
+        with_backend(model, "onnxruntime")
+        assert model.training
+        assert all(p.requires_grad and p.dtype == torch.float32 for p in model.parameters())
+    finally:
+        danet.eval()
+
+
+def test_torch_is_the_model_itself(danet) -> None:
+    assert with_backend(danet, "torch") is danet
+
+
+def test_names_of_exported_files() -> None:
+    assert [is_exported(name) for name in ("a.onnx", "b.xml", "c.pt2", "d.ckpt", "e")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+    ]
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(UserError) as error:
+        load_exported(path)
+    return str(error.value)
+
+
+def test_files_that_are_refused(exports, tmp_path: Path) -> None:
+    assert "may run code" in refused(exports[".pt2"].files[0])
+    assert "no such file" in refused(tmp_path / "none.onnx")
+    assert "postprocessing inside (labels)" in refused(exports["labels.onnx"].files[0])
+    assert "no exported model" in refused(tmp_path)
+    for suffix in (".onnx", ".xml"):
+        (tmp_path / f"half{suffix}").write_bytes(exports[suffix].files[0].read_bytes()[:3000])
+        assert "cannot load" in refused(tmp_path / f"half{suffix}")
+
+
+def test_a_strangers_onnx_file_is_told_apart(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper
+
+    values = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1]) for n in ("a", "b")]
+    graph = helper.make_graph([helper.make_node("Relu", ["a"], ["b"])], "g", values[:1], values[1:])
+    opset = helper.make_opsetid("", 18)
+    onnx.save(helper.make_model(graph, opset_imports=[opset], ir_version=10), tmp_path / "a.onnx")
+    assert "does not tell its classes" in refused(tmp_path / "a.onnx")
+
+
+def test_a_backend_for_a_file_is_one_too_many(exports) -> None:
+    model = load_exported(exports[".onnx"].files[0])
+    with pytest.raises(UserError, match="has its runtime already"):
+        Predictor(model, backend="openvino")
+
+
+def test_unknown_backends_and_missing_packages(danet, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match="choose one of torch, onnxruntime, openvino"):
+        Predictor(danet, backend="tensorrt")  # type: ignore[arg-type]
+    for backend, package in (("onnxruntime", "onnx"), ("openvino", "openvino")):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=r"pip install 'scenewise\[export\]'"):
+            Predictor(danet, backend=backend)

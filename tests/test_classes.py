@@ -1,0 +1,24 @@
+"""The tables against other sources of the same: torchvision, and the rule of VOC's colours."""
+
+from torchvision.datasets import Cityscapes
+
+from scenewise.classes import CITYSCAPES, VOC, likely_classes
+from scenewise.data.formats.label_maps import voc_colors
+
+
+def test_cityscapes_as_torchvision_has_it() -> None:
+    trained = sorted(
+        (x for x in Cityscapes.classes if 0 <= x.train_id < 255), key=lambda x: x.train_id
+    )
+    assert CITYSCAPES.names == tuple(x.name for x in trained)
+    assert CITYSCAPES.colors == tuple(x.color for x in trained)
+
+
+def test_voc() -> None:
+    assert VOC.colors == voc_colors(21)
+    assert (VOC.names[0], VOC.names[15], VOC.names[20]) == ("background", "person", "tvmonitor")
+
+
+def test_counts_tell_the_data_set() -> None:
+    assert [likely_classes(k) for k in (19, 21)] == [CITYSCAPES, VOC]
+    assert likely_classes(150).names[149] == "class_149"
