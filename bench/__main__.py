@@ -1,4 +1,4 @@
-"""Measure the subjects of ``scenewise bench`` and write docs/bench.md.
+"""Measure the subjects of ``scenewise bench``, and those of this folder, and write docs/bench.md.
 
 python -m bench                      everything, about half an hour
 python -m bench attention model      these sections alone, in their places
@@ -10,12 +10,23 @@ from pathlib import Path
 from typing import Any
 
 from bench.scaling_figure import draw
-from scenewise.apps.bench import SUBJECTS, machine, measure
+from scenewise.apps.bench import SUBJECTS as COMMAND
+from scenewise.apps.bench import machine, measure
 from scenewise.errors import UserError
 from scenewise.files import write_text
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "bench.md"
 FIGURE = DOCUMENT.parent / "images" / "scaling.png"
+# What only developers measure: module, and what it is.
+HERE = {
+    "tiles": ("bench.tiles", "position attention's tiles against all other sizes"),
+    "scaling": (
+        "bench.scaling",
+        "attention against pixels, batch and processes; takes ten minutes",
+    ),
+    "evaluate": ("bench.evaluate", "the confusion matrix; scales and mirror images"),
+}
+SUBJECTS = COMMAND | HERE
 INTRODUCTION = """\
 # Benchmarks
 
@@ -43,15 +54,16 @@ def main() -> None:
 def read_sections(text: str) -> dict[str, str]:
     """The sections of a document by their subject."""
     parts = ["## " + part.strip("\n") + "\n" for part in text.split("\n## ")[1:]]
-    return {part.split("`scenewise bench ")[1].split("`")[0]: part for part in parts}
+    return {part.split(" bench ")[1].split("`")[0]: part for part in parts}
 
 
 def section(subject: str, repeats: int) -> str:
     """What was measured of a subject, or why it could not be, as Markdown."""
-    text = SUBJECTS[subject][1]
-    head = f"## {text[0].upper()}{text[1:]}\n\n`scenewise bench {subject}`\n\n"
+    module, text = SUBJECTS[subject]
+    command = "python -m" if subject in HERE else "scenewise"
+    head = f"## {text[0].upper()}{text[1:]}\n\n`{command} bench {subject}`\n\n"
     try:
-        rows = measure(subject, repeats)
+        rows = measure(module, repeats)
     except UserError as error:
         return f"{head}Not measured: {error}.\n"
     if subject == "scaling":

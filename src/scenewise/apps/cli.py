@@ -19,7 +19,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "test": ("scenewise.apps.fit", "score a trained network on the test pictures"),
     "predict": ("scenewise.apps.predict", "label pictures with a trained network"),
     "explain": ("scenewise.apps.explain", "show what one pixel of a picture attends to"),
-    "app": ("scenewise.apps.app.server", "a page where a click shows what a pixel attends to"),
+    "app": ("scenewise.apps.app", "a page where a click shows what a pixel attends to"),
     "check": ("scenewise.apps.check", "read every label and say what is wrong with it"),
     "prepare": ("scenewise.apps.prepare", "rewrite a published data set once as class-id masks"),
     "convert": ("scenewise.apps.convert", "a public checkpoint of another project into a model"),

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from scenewise.apps import report
-from scenewise.apps.predict import best_device
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
 from scenewise.files import write_text
-from scenewise.inference.predictor import Prediction, Predictor
+from scenewise.inference.predictor import Prediction, Predictor, best_device
 from scenewise.models.checkpoints import load_model
 from scenewise.models.segmenter import Segmenter
 from scenewise.visualize.attention_maps import (

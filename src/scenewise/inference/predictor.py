@@ -7,6 +7,7 @@
 (torch.Size([41, 67]), torch.Size([41, 67]))
 """
 
+import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
@@ -198,6 +199,20 @@ def usable_device(name: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise UserError(f"no device '{name}' here ({reason}); cpu is always there") from error
     return device
+
+
+def best_device(name: str | None) -> torch.device:
+    """The named device, or an accelerator where there is one, else the CPU.
+
+    Of several accelerators, each process that torchrun has started takes its own (LOCAL_RANK).
+    """
+    if name is not None:
+        return usable_device(name)
+    found = torch.accelerator.current_accelerator(check_available=True)
+    if found is None:
+        return torch.device("cpu")
+    number = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
+    return torch.device(found.type, number) if number else found
 
 
 def _check(scales: Sequence[float], merge: str) -> None:

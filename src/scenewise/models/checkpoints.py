@@ -10,7 +10,7 @@ from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 from scenewise.models.build import create_model
-from scenewise.models.convert import convert
+from scenewise.models.convert.key_mapping import convert
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.safe_load import read_file
 from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter

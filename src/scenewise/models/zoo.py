@@ -9,13 +9,14 @@ from torch import nn
 from scenewise.models.heads.ann import ANNHead
 from scenewise.models.heads.chain import ChainHead
 from scenewise.models.heads.danet import DANetHead
+from scenewise.models.heads.deeplabv3 import deeplabv3
 from scenewise.models.heads.dranet import DRANetHead
 from scenewise.models.heads.encnet import EncNetHead
 from scenewise.models.heads.fcn import fcn
 from scenewise.models.heads.interaction import InteractionHead
 from scenewise.models.heads.ocnet import isa, ocnet_asp, ocnet_base, ocnet_pyramid
 from scenewise.models.heads.ocr import OCRHead
-from scenewise.models.heads.pspnet import deeplabv3, pspnet
+from scenewise.models.heads.pspnet import pspnet
 from scenewise.models.heads.single_block import (
     cbam,
     ccnet,

@@ -1,4 +1,4 @@
-"""Go on in the folder of a run that was stopped."""
+"""Checkpoints: written whole, read safely, and what an exact resume needs beside weights."""
 
 import csv
 import os
@@ -7,11 +7,41 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import torch
+from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from scenewise.errors import UserError
+from scenewise.files import atomic_write
 from scenewise.models.safe_load import read_file
+from scenewise.training.distributed.fsdp import divided_as, whole
+
+
+class WholeCheckpoints(TorchCheckpointIO):
+    """Write to a temporary file, flush it to the disk, then rename it.
+
+    A process that is killed while it writes leaves the older checkpoint of that name untouched.
+
+    Raises:
+        UserError: the disk is full, or the folder cannot be written to.
+    """
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
+    ) -> None:
+        """Write ``checkpoint`` to ``path``."""
+        try:
+            with atomic_write(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except RuntimeError as error:
+            if "inline_container" not in str(error):  # how PyTorch's writer tells of a full disk
+                raise
+            raise UserError(
+                f"cannot write '{path}': the disk is full or refuses; make room and go on with "
+                "--ckpt_path last"
+            ) from error
 
 
 def check_checkpoint(path: str | Path) -> dict[str, Any]:
@@ -90,3 +120,33 @@ def newest_whole(folder: str | os.PathLike[str]) -> Path | None:
         Path(folder).glob("**/[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True
     )
     return next((path for path in written if is_whole(path)), None)
+
+
+def to_resume(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
+    """Random states of PyTorch, and with ``gradients`` those that are summed but not applied yet.
+
+    >>> sorted(to_resume(LightningModule(), gradients=True))
+    ['cpu', 'gradients']
+    """
+    found: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if module.device.type == "cuda":
+        found["cuda"] = torch.cuda.get_rng_state(module.device)
+    if gradients:
+        found["gradients"] = {
+            name: whole(parameter.grad)
+            for name, parameter in module.named_parameters()
+            if parameter.grad is not None
+        }
+    return found
+
+
+def resume(module: LightningModule, found: dict[str, Any]) -> None:
+    """Put back what :func:`to_resume` found; nothing of an empty dictionary."""
+    if "cpu" in found:
+        torch.set_rng_state(found["cpu"].cpu())
+    if "cuda" in found and module.device.type == "cuda":
+        torch.cuda.set_rng_state(found["cuda"].cpu(), module.device)
+    summed = found.get("gradients", {})
+    for name, parameter in module.named_parameters():
+        if name in summed:
+            parameter.grad = divided_as(parameter, summed[name].to(parameter.device))

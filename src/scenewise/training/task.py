@@ -14,6 +14,7 @@ from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
+from scenewise.training.checkpoint import resume, to_resume
 from scenewise.training.defaults import (
     default_backbone,
     default_lr,
@@ -30,7 +31,6 @@ from scenewise.training.metrics.boundary import BoundaryIoU
 from scenewise.training.metrics.calibration import Reliability, calibration_error
 from scenewise.training.metrics.confusion import ConfusionMatrix, scores
 from scenewise.training.optim import poly_schedule
-from scenewise.training.resume import resume, to_resume
 
 
 class Validated(TypedDict):

@@ -8,7 +8,8 @@ import pytest
 
 uvicorn = pytest.importorskip("uvicorn", reason="gradio is not installed")
 
-from scenewise.apps.app.server import connections, listening  # noqa: E402
+from scenewise.apps.app import connections  # noqa: E402
+from scenewise.apps.app.server import listening  # noqa: E402
 
 HEAD = b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 

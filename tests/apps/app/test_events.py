@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from scenewise.apps import explorer as verb
+from scenewise.apps import app as verb
 from scenewise.apps.app.explorer import Explorer
 from scenewise.apps.app.state import MAX_SESSIONS
 from scenewise.apps.cli import main

@@ -28,7 +28,7 @@ from scenewise.apps.app.state import Network, Session
 from scenewise.errors import UserError
 from scenewise.visualize.attention_maps import cell
 from tests.apps.app import conftest
-from tests.apps.app.test_session import picture, silent
+from tests.apps.app.test_state import picture, silent
 
 POSITION, MIXER = "head.position.1", "head.channel.1"
 

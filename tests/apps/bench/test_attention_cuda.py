@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from scenewise.apps.benches import attention_cuda
 
 from bench import __main__ as document
+from scenewise.apps.bench import attention_cuda
 from scenewise.apps.bench.attention_cuda import CHANNELS, INNER
 from scenewise.apps.bench.measure import Run
 from scenewise.apps.cli import main

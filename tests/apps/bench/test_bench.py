@@ -4,7 +4,8 @@ import time
 import pytest
 import torch
 
-from scenewise.apps.bench import attention, criss_cross, measure, scaling, tiles, train
+from bench import scaling, tiles
+from scenewise.apps.bench import attention, criss_cross, measure, train
 from scenewise.apps.bench.measure import compare, forward_and_backward, forward_only, peak_bytes
 from scenewise.apps.cli import main
 from scenewise.attention import PositionAttention

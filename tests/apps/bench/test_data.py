@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from scenewise.apps.benches import data
+
+from scenewise.apps.bench import data
 
 
 @pytest.fixture

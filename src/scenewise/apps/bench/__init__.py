@@ -20,18 +20,9 @@ SUBJECTS: dict[str, tuple[str, str]] = {
         "scenewise.apps.bench.attention_cuda",
         "position attention's forms on a CUDA GPU",
     ),
-    "tiles": ("scenewise.apps.bench.tiles", "position attention's tiles against all other sizes"),
     "criss_cross": ("scenewise.apps.bench.criss_cross", "criss-cross attention"),
-    "scaling": (
-        "scenewise.apps.bench.scaling",
-        "attention against pixels, batch and processes; takes ten minutes",
-    ),
     "model": ("scenewise.apps.bench.model", "a whole DANet, from a picture to labels"),
     "train": ("scenewise.apps.bench.train", "a training step of a whole DANet"),
-    "evaluate": (
-        "scenewise.apps.bench.evaluate",
-        "the confusion matrix; scales and mirror images",
-    ),
     "data": ("scenewise.apps.bench.data", "from a picture's file to a training window, one core"),
 }
 EXAMPLES = """\
@@ -56,16 +47,16 @@ def run(args: argparse.Namespace) -> None:
     """Measure one subject and print it."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = measure(args.subject, args.repeats)
+    rows = measure(SUBJECTS[args.subject][0], args.repeats)
     if args.json:
         print(json.dumps({"machine": machine(), "rows": rows}, indent=2))
     else:
         Console().print(_table(args.subject, rows))
 
 
-def measure(subject: str, repeats: int) -> list[dict[str, Any]]:
-    """The measurements of a subject, JSON-able."""
-    return [row.to_dict() for row in import_module(SUBJECTS[subject][0]).rows(repeats)]
+def measure(module: str, repeats: int) -> list[dict[str, Any]]:
+    """The measurements of a subject's module, JSON-able."""
+    return [row.to_dict() for row in import_module(module).rows(repeats)]
 
 
 def machine() -> dict[str, Any]:

@@ -23,11 +23,17 @@ from scenewise.apps.fit.preflight import check_labels, forecast
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models.segmenter import Segmenter
-from scenewise.training.callbacks.last_checkpoint import LastCheckpoint, WholeCheckpoints
+from scenewise.training.callbacks.last_checkpoint import LastCheckpoint
 from scenewise.training.callbacks.memory_advice import MemoryAdvice
 from scenewise.training.callbacks.nan_guard import FiniteLoss
 from scenewise.training.callbacks.run_folder import RunFolder
-from scenewise.training.checkpoint import check_checkpoint, continue_log, newest_whole, run_of
+from scenewise.training.checkpoint import (
+    WholeCheckpoints,
+    check_checkpoint,
+    continue_log,
+    newest_whole,
+    run_of,
+)
 from scenewise.training.defaults import default_backbone, describe
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.length import length_from_data

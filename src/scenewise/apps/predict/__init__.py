@@ -2,7 +2,6 @@
 
 import argparse
 import json
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import get_args
@@ -22,7 +21,7 @@ from scenewise.errors import UserError
 from scenewise.exports.runtime import Backend, is_exported, load_exported
 from scenewise.files import write_json
 from scenewise.inference.auto_window import FittingPredictor
-from scenewise.inference.predictor import Merge, Predictor, usable_device
+from scenewise.inference.predictor import Merge, Predictor, best_device
 from scenewise.inference.protocols import PROTOCOLS
 from scenewise.inference.sliding_window import Size
 from scenewise.models.checkpoints import load_model
@@ -246,20 +245,6 @@ def _decay(args: argparse.Namespace, first: Path | None) -> float:
     decay = 0.6 if args.ema_decay is None else float(args.ema_decay)
     video.check_decay(decay)
     return decay
-
-
-def best_device(name: str | None) -> torch.device:
-    """The named device, or an accelerator where there is one, else the CPU.
-
-    Of several accelerators, each process that torchrun has started takes its own (LOCAL_RANK).
-    """
-    if name is not None:
-        return usable_device(name)
-    found = torch.accelerator.current_accelerator(check_available=True)
-    if found is None:
-        return torch.device("cpu")
-    number = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
-    return torch.device(found.type, number) if number else found
 
 
 def _predictor(args: argparse.Namespace) -> tuple[Predictor, Record]:

@@ -178,3 +178,12 @@ def _norms(state: Mapping[str, Tensor]) -> list[str]:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def convert(file: str | Path, options: Options | None = None) -> Segmenter:
+    """The network in a public checkpoint, with its weights, classes and preprocessing.
+
+    Raises:
+        UserError: see :func:`make_plan`.
+    """
+    return fill(make_plan(file, options))

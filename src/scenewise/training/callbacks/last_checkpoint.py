@@ -1,48 +1,19 @@
 """The checkpoint to go on from: always one on the disk that is whole."""
 
-import os
 import signal
 import threading
 from pathlib import Path
 from types import FrameType
 from typing import Any
 
-import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities.exceptions import SIGTERMException
 
 from scenewise.errors import UserError
-from scenewise.files import atomic_write
 from scenewise.training.checkpoint import read_log
-
-
-class WholeCheckpoints(TorchCheckpointIO):
-    """Write to a temporary file, flush it to the disk, then rename it.
-
-    A process that is killed while it writes leaves the older checkpoint of that name untouched.
-
-    Raises:
-        UserError: the disk is full, or the folder cannot be written to.
-    """
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
-    ) -> None:
-        """Write ``checkpoint`` to ``path``."""
-        try:
-            with atomic_write(path) as temporary:
-                torch.save(checkpoint, temporary)
-        except RuntimeError as error:
-            if "inline_container" not in str(error):  # how PyTorch's writer tells of a full disk
-                raise
-            raise UserError(
-                f"cannot write '{path}': the disk is full or refuses; make room and go on with "
-                "--ckpt_path last"
-            ) from error
 
 
 class LastCheckpoint(Checkpoint):
