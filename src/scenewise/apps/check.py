@@ -13,9 +13,9 @@ from scenewise.classes import Classes
 from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.doctor import check
 from scenewise.data.doctor.contact_sheet import write_contact_sheet
-from scenewise.data.doctor.missing_files import left_to_the_check
 from scenewise.data.doctor.report import Report, SplitReport
 from scenewise.data.formats import FORMATS
+from scenewise.data.missing_files import left_to_the_check
 from scenewise.errors import UserError
 
 FORMAT_HELP = f"its layout: {', '.join(sorted(FORMATS))}"

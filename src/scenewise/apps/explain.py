@@ -9,13 +9,13 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import Tensor
 
-from scenewise.apps import report
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
 from scenewise.files import write_text
 from scenewise.inference.predictor import Prediction, Predictor, best_device
 from scenewise.models.checkpoints import load_model
 from scenewise.models.segmenter import Segmenter
+from scenewise.visualize import report
 from scenewise.visualize.attention_maps import (
     AttentionMaps,
     ChannelMaps,

@@ -16,8 +16,8 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from scenewise.classes import Classes, distinct_colors
-from scenewise.data.doctor.missing_files import missing, refuse
 from scenewise.data.images import SUFFIXES, read_image, read_mask
+from scenewise.data.missing_files import missing, refuse
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 

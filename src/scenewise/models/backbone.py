@@ -9,8 +9,8 @@ import timm
 from torch import Tensor, nn
 
 from scenewise.errors import UserError
-from scenewise.models.convert.resnet_keys import timm_names
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from scenewise.models.resnet_keys import timm_names
 from scenewise.models.safe_load import read_tensors
 
 _log = logging.getLogger("scenewise")

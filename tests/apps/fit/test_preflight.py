@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from scenewise import create_model
-from scenewise.apps import before_fit
+from scenewise.apps.fit import preflight
 from scenewise.apps.fit.preflight import check_labels, forecast, free_bytes, product_rate
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
@@ -28,14 +28,14 @@ def told(model_name: str = "danet", **options: int) -> str:
 
 def test_forecast_warns_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "WARNING" not in told()
-    monkeypatch.setattr(before_fit, "free_bytes", lambda _: 1000)
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: 1000)
     assert "WARNING: only 0.0 GiB are free: take a smaller --data.crop_size" in told()
-    monkeypatch.setattr(before_fit, "free_bytes", lambda _: None)
+    monkeypatch.setattr(preflight, "free_bytes", lambda _: None)
     assert "WARNING" not in told()
 
 
 def test_forecast_of_time_grows_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(before_fit, "product_rate", lambda _: 1e9)
+    monkeypatch.setattr(preflight, "product_rate", lambda _: 1e9)
     short, long = told(steps=1000), told(steps=100_000)
     assert "minute" in short
     assert "hours" in long

@@ -8,9 +8,9 @@ from scenewise.classes import Classes
 from scenewise.data.datasets import FolderDataset
 from scenewise.data.doctor import check, quick_check
 from scenewise.data.doctor.contact_sheet import overlay, write_contact_sheet
-from scenewise.data.doctor.missing_files import missing
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.cityscapes import Cityscapes
+from scenewise.data.missing_files import missing
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
 from tests.data.formats.trees import coloured, ids, label, picture

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from scenewise import create_model, load_model
 from scenewise.errors import UserError
 from scenewise.models.convert import Options, convert, make_plan
-from scenewise.models.convert.resnet_keys import resnet_name, resnet_places
+from scenewise.models.resnet_keys import resnet_name, resnet_places
 from tests.models.convert import foreign_mmseg
 from tests.models.convert.compare import picture
 from tests.models.convert.foreign import Weights, resnet

@@ -14,13 +14,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from scenewise.apps import report
 from scenewise.apps.demo.experiment import TEST_SCENES, Result, scenes_data, train_on_scenes
 from scenewise.data.scenes import Scenes
 from scenewise.files import write_json, write_text
 from scenewise.inference.predictor import Predictor
 from scenewise.models.build import create_model
 from scenewise.models.segmenter import Segmenter
+from scenewise.visualize import report
 from scenewise.visualize.attention_maps import attention_maps
 from scenewise.visualize.figure import explain_figure
 from scenewise.visualize.overlay import overlay, save_picture

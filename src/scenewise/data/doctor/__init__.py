@@ -13,10 +13,10 @@ from torch import Tensor
 from scenewise.classes import Classes
 from scenewise.data.datasets import FolderDataset, PairedDataset, SegmentationDataset
 from scenewise.data.doctor.hints import guess, guess_colors
-from scenewise.data.doctor.missing_files import left_to_the_check, missing
 from scenewise.data.doctor.record import Record, examine
 from scenewise.data.doctor.report import NAMED, Finding, Report, SplitReport
 from scenewise.data.images import read_image
+from scenewise.data.missing_files import left_to_the_check, missing
 from scenewise.errors import UserError
 
 Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]

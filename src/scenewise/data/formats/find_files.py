@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from scenewise.data.doctor.missing_files import missing, refuse
+from scenewise.data.missing_files import missing, refuse
 from scenewise.errors import UserError
 
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from scenewise.errors import UserError
 from scenewise.models.build import create_model
 from scenewise.models.convert.detect import FAMILIES, recognise
-from scenewise.models.convert.resnet_keys import rename
 from scenewise.models.convert.spec import Design, Options, Source, absolute
+from scenewise.models.resnet_keys import rename
 from scenewise.models.safe_load import read_file, tensors_of
 from scenewise.models.segmenter import Segmenter
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.models.convert.resnet_keys import resnet_name, resnet_places
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from scenewise.models.resnet_keys import resnet_name, resnet_places
 
 Tensors = Mapping[str, Tensor]
 ToOurs = Callable[[str, Tensor], Tensor]
