@@ -19,7 +19,7 @@ import torch
 from bench.browser import browser, served
 from scenewise import create_model
 from scenewise.data import Scenes
-from scenewise.visualize import save_picture
+from scenewise.visualize import save_image
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -76,7 +76,7 @@ def save_scene(path: Path, size: tuple[int, int]) -> None:
     from PIL import Image
 
     image, _ = Scenes(1, size=size).read(0)
-    save_picture(path, Image.fromarray(image.permute(1, 2, 0).numpy()))
+    save_image(path, Image.fromarray(image.permute(1, 2, 0).numpy()))
 
 
 if __name__ == "__main__":

@@ -187,7 +187,7 @@ def draw_pictures() -> None:
     from scenewise.apps.demo import decided_pixel
     from scenewise.apps.demo.experiment import scenes_data, train_on_scenes
     from scenewise.data import Scenes
-    from scenewise.visualize import attention_maps, explain_figure, save_picture
+    from scenewise.visualize import attention_maps, explain_figure, save_image
 
     warnings.simplefilter("ignore")
     scenes = scenes_data(1, (64, 192), 0).dataset("val")
@@ -205,7 +205,7 @@ def draw_pictures() -> None:
             at = [decided_pixel(mask.numpy())]
             explain_figure(model, image, at, idea.picture, width=8.0)
         else:
-            save_picture(idea.picture, labelled(image, mask, model))
+            save_image(idea.picture, labelled(image, mask, model))
 
 
 def labelled(image: Tensor, mask: Tensor, model: Segmenter) -> Image.Image:

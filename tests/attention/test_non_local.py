@@ -92,7 +92,7 @@ class TestConcatenation(NonLocalLaw):
 
 
 class TestClipPooledFirst(BlockLaw, StartsAsIdentity):
-    """FAIR's wiring on a clip: the input is pooled in space, not in time."""
+    """FAIR's variant on a clip: the input is pooled in space, not in time."""
 
     size = (3, 5, 7)
     tiny = (1, 2, 3)
@@ -119,7 +119,7 @@ class TestClipPooledFirst(BlockLaw, StartsAsIdentity):
 
 
 class TestLinePooledLast(BlockLaw, StartsAsIdentity):
-    """mmcv's wiring on a line: keys and values are pooled behind their convolutions."""
+    """mmcv's variant on a line: keys and values are pooled behind their convolutions."""
 
     size = (7,)
     tiny = (5,)
@@ -177,7 +177,7 @@ def test_a_new_block_draws_small_weights_and_no_biases() -> None:
 
 
 def test_published_parameter_counts() -> None:
-    # The two wirings differ by the bias of W_z.
+    # The two variants differ by the bias of W_z.
     official = sum(p.numel() for p in NonLocal(512).parameters())
     assert official == 3 * (512 * 256 + 256) + 256 * 512 + 512 + 2 * 512
     assert official - sum(p.numel() for p in NonLocal(512, variant="mmcv").parameters()) == 512

@@ -14,7 +14,7 @@ from scenewise import Predictor, memory
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference import auto_window
-from scenewise.inference.auto_window import FittingPredictor
+from scenewise.inference.auto_window import AutoWindowPredictor
 from scenewise.models import Segmenter
 from scenewise.models.cost import estimate
 from tests.toy_model import random_danet
@@ -65,7 +65,7 @@ class Short:
 )
 def test_labels_are_those_of_the_windows(model, picture, options, error):
     told = []
-    fitting = FittingPredictor(Predictor(model, **options), told.append)
+    fitting = AutoWindowPredictor(Predictor(model, **options), told.append)
     with Short(model, 256 * 256, error):
         found = fitting(picture)
     expected = Predictor(model, **{**options, "window": 256})(picture)
@@ -78,14 +78,14 @@ def test_labels_are_those_of_the_windows(model, picture, options, error):
 
 
 def test_nothing_changes_where_memory_is_enough(model, picture):
-    fitting = FittingPredictor(Predictor(model), pytest.fail)
+    fitting = AutoWindowPredictor(Predictor(model), pytest.fail)
     assert torch.equal(fitting(picture).labels, Predictor(model)(picture).labels)
     assert torch.equal(fitting.scores(picture), Predictor(model).scores(picture))
     assert fitting.side is None
 
 
 def test_what_did_not_fit_is_not_tried_again(model, picture):
-    fitting = FittingPredictor(Predictor(model), lambda sentence: None)
+    fitting = AutoWindowPredictor(Predictor(model), lambda sentence: None)
     with Short(model, 256 * 256) as short:
         fitting(picture)
         assert (300, 420) in short.seen
@@ -100,11 +100,11 @@ def test_what_did_not_fit_is_not_tried_again(model, picture):
 
 def test_nothing_fits(model, picture):
     with Short(model, 100), pytest.raises(UserError, match="even in windows of 128 x 128"):
-        FittingPredictor(Predictor(model))(picture)
+        AutoWindowPredictor(Predictor(model))(picture)
 
 
 def test_a_protocol_keeps_its_windows(model, picture):
-    fitting = FittingPredictor(Predictor.from_protocol(model, "mmseg_whole"))
+    fitting = AutoWindowPredictor(Predictor.from_protocol(model, "mmseg_whole"))
     with Short(model, 100) as short, pytest.raises(UserError, match="this protocol"):
         fitting(picture)
     assert short.seen == [(1024, 1434)]
@@ -112,7 +112,7 @@ def test_a_protocol_keeps_its_windows(model, picture):
 
 def test_other_errors_stay_what_they_are(model, picture):
     with Short(model, 100, RuntimeError("shapes differ")), pytest.raises(RuntimeError, match="sha"):
-        FittingPredictor(Predictor(model))(picture)
+        AutoWindowPredictor(Predictor(model))(picture)
 
 
 @pytest.mark.parametrize("megabytes", [1, 7, 9, 13, 18, 30])
@@ -127,7 +127,7 @@ def test_the_estimate_is_asked_before_the_memory(model, picture, monkeypatch, me
     fit = [side for side, found in costs.items() if found < megabytes * 1e6]
     side = None if whole < megabytes * 1e6 else max(fit, default=128)
     monkeypatch.setattr(auto_window, "free_bytes", lambda _: megabytes * 1e6 / auto_window.SHARE)
-    fitting = FittingPredictor(Predictor(model), lambda sentence: None)
+    fitting = AutoWindowPredictor(Predictor(model), lambda sentence: None)
     with Short(model, 300 * 420) as short:
         labels = fitting(picture).labels
     assert fitting.side == side

@@ -41,9 +41,9 @@ def test_labels_in_strips_never_hold_the_enlarged_logits() -> None:
     full = 4 * 19 * 512 * 1024
     assert held < 0.6 * full  # of these 0.3 are the labels and the confidences
     labels = label(logits, (512, 1024), (512, 1024), align_corners=True)[0]
-    enlarged = F.interpolate(logits[None], (512, 1024), mode="bilinear", align_corners=True)[0]
-    first, second = enlarged.topk(2, dim=0).values
-    assert torch.equal(labels[first - second > 1e-5], enlarged.argmax(0)[first - second > 1e-5])
+    upsampled = F.interpolate(logits[None], (512, 1024), mode="bilinear", align_corners=True)[0]
+    first, second = upsampled.topk(2, dim=0).values
+    assert torch.equal(labels[first - second > 1e-5], upsampled.argmax(0)[first - second > 1e-5])
 
 
 @pytest.mark.parametrize("align_corners", [True, False])

@@ -31,11 +31,11 @@ class Own(TorchDispatchMode):
 
 def step(model: Any, images: Tensor) -> None:
     """A training step as the task does it."""
-    output, size = model.small(images)
+    output, size = model.low_res(images)
     target = torch.zeros(len(images), *size, dtype=torch.int64)
     weights = dict.fromkeys([*output.auxiliary, *output.penalties], 1.0)
     losses = segmentation_loss(
-        output, target, weights, enlarge=lambda scores: model.enlarge(scores, size)
+        output, target, weights, upsample=lambda scores: model.upsample(scores, size)
     )
     losses.total.backward()
 

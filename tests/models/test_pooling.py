@@ -35,7 +35,7 @@ def place(index: int, small: int, large: int, align_corners: bool) -> tuple[int,
     return low, min(low + 1, small - 1), where - low
 
 
-def enlarge(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
+def upsample(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
     out = x.new_empty(*x.shape[:2], *size)
     for i in range(size[0]):
         top, bottom, down = place(i, x.shape[2], size[0], align_corners)
@@ -73,7 +73,7 @@ def test_pyramid_pooling_equals_loops_over_bins(align_corners: bool) -> None:
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
     parts = [x]
     for size, branch in zip((1, 2, 3), context.branches, strict=True):
-        parts.append(enlarge(convolve(bins(x, size), branch), (5, 7), align_corners))
+        parts.append(upsample(convolve(bins(x, size), branch), (5, 7), align_corners))
     assert_close(context(x), torch.cat(parts, 1), **EXACT)
 
 

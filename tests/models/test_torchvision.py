@@ -27,4 +27,4 @@ def test_same_weights_same_scores(name: str, original: type) -> None:
         expected = theirs.eval()(images)
         assert_close(ours.eval()(images).logits, expected["out"], rtol=1e-4, atol=1e-5)
         side = ours.auxiliary_head(ours.backbone(images)).logits
-        assert_close(ours.enlarge(side, (33, 49)), expected["aux"], rtol=1e-4, atol=1e-5)
+        assert_close(ours.upsample(side, (33, 49)), expected["aux"], rtol=1e-4, atol=1e-5)

@@ -262,11 +262,11 @@ def test_first_weights_of_mmsegmentation() -> None:
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_variant_trains_and_tests(name: str) -> None:
-    for variant, wiring in NETWORKS[name].wirings.items():
+    for variant, published in NETWORKS[name].variants.items():
         model = tiny(name, variant=variant)
         images = torch.randn(2, 3, 40, 56)
         out = model.train()(images)
-        assert ("auxiliary" in out.auxiliary) is wiring.auxiliary
+        assert ("auxiliary" in out.auxiliary) is published.auxiliary
         assert set(out.auxiliary) | set(out.penalties) == set(model.loss_weights)
         out = model.eval()(images)
         assert out.logits.shape == (2, 3, 40, 56)
@@ -342,7 +342,7 @@ def test_unknown_variant_is_told() -> None:
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_network_travels(name: str, tmp_path: Path) -> None:
     """A folder brings back the last variant of each, with what it settled."""
-    model = tiny(name, variant=list(NETWORKS[name].wirings)[-1])
+    model = tiny(name, variant=list(NETWORKS[name].variants)[-1])
     images = torch.randn(2, 3, 40, 56)
     model.train()(images)  # norms and bases leave their first numbers
     model.eval().save_pretrained(tmp_path)

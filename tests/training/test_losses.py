@@ -147,7 +147,7 @@ def test_ohem_is_for_the_main_logits_alone() -> None:
 
 
 def test_presence_is_binary_over_the_classes_that_are_shown() -> None:
-    """Picture 0 shows classes 0 and 2, picture 1 shows none."""
+    """Image 0 shows classes 0 and 2, picture 1 shows none."""
     logits = torch.randn(2, 3, dtype=torch.float64)
     target = torch.full((2, 5, 7), IGNORE)
     target[0, 1, 2], target[0, 4, 6] = 0, 2
@@ -182,15 +182,15 @@ def test_enlarging_inside_the_loss_changes_nothing(ohem: OHEM | None) -> None:
     target = torch.randint(5, (2, 13, 29))
     target[:, :3] = 255
 
-    def enlarge(scores: Tensor) -> Tensor:
+    def upsample(scores: Tensor) -> Tensor:
         return F.interpolate(scores, (16, 32), mode="bilinear", align_corners=True)[..., :13, :29]
 
     found = []
     for inside in (False, True):
-        scores = small if inside else [enlarge(x) for x in small]
+        scores = small if inside else [upsample(x) for x in small]
         output = SegmenterOutput(scores[0], {"side": scores[1]}, {})
         loss = segmentation_loss(
-            output, target, {"side": 0.4}, ohem=ohem, enlarge=enlarge if inside else None
+            output, target, {"side": 0.4}, ohem=ohem, upsample=upsample if inside else None
         )
         found.append((loss.total, *torch.autograd.grad(loss.total, small)))
     torch.testing.assert_close(found[1], found[0])
@@ -200,16 +200,16 @@ def test_enlarging_inside_the_loss_keeps_one_enlarged_score() -> None:
     small = [torch.randn(1, 8, 8, 8, requires_grad=True) for _ in range(4)]
     target = torch.zeros(1, 256, 256, dtype=torch.int64)
 
-    def enlarge(scores: Tensor) -> Tensor:
+    def upsample(scores: Tensor) -> Tensor:
         return F.interpolate(scores, (256, 256), mode="bilinear")
 
     def step(inside: bool) -> None:
-        scores = small if inside else [enlarge(x) for x in small]
+        scores = small if inside else [upsample(x) for x in small]
         output = SegmenterOutput(scores[0], dict(zip("abc", scores[1:], strict=True)), {})
         weights = dict.fromkeys("abc", 1.0)
-        given = enlarge if inside else None
-        segmentation_loss(output, target, weights, enlarge=given).total.backward()
+        given = upsample if inside else None
+        segmentation_loss(output, target, weights, upsample=given).total.backward()
 
-    enlarged = 4 * 8 * 256 * 256
-    assert peak_bytes(lambda: step(False)) > 8 * enlarged  # scores and their log-softmax
-    assert peak_bytes(lambda: step(True)) < 5 * enlarged
+    upsampled = 4 * 8 * 256 * 256
+    assert peak_bytes(lambda: step(False)) > 8 * upsampled  # scores and their log-softmax
+    assert peak_bytes(lambda: step(True)) < 5 * upsampled

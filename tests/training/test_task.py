@@ -68,10 +68,10 @@ class Linear(nn.Module):
             {"params": self.head.parameters(), "lr": lr * head_multiplier, "name": "head"},
         ]
 
-    def small(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
+    def low_res(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
         return self(images), (images.shape[2], images.shape[3])
 
-    def enlarge(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def upsample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
         return scores
 
 
@@ -373,7 +373,7 @@ def test_other_names_of_the_classes_are_told(
 
 
 def test_training_losses_are_those_of_the_full_scores() -> None:
-    """Scores are enlarged inside the loss; the network's own output has them at full size."""
+    """Scores are upsampled inside the loss; the network's own output has them at full size."""
     data = scenes()
     task = tiny(data, "danet").double().eval()
     task.model.train()

@@ -35,8 +35,8 @@ from scenewise.visualize import (
     explain_figure,
     overlay,
     quantities,
+    save_image,
     save_labels,
-    save_picture,
     shares,
     spread,
     switched_off,
@@ -97,8 +97,8 @@ def test_shares_count_pixels():
         (lambda f: colorize(torch.full((5, 7), 256), STREET), "0 to 255"),
         (lambda f: colorize(torch.full((5, 7), -1), STREET), "0 to 255"),
         (lambda f: save_labels(f / "a.jpg", torch.zeros(5, 7), STREET), ".png"),
-        (lambda f: save_picture(f / "a.what", Image.new("RGB", (5, 7))), ".png"),
-        (lambda f: save_picture(f / "a.png" / "b.png", Image.new("RGB", (5, 7))), "cannot write"),
+        (lambda f: save_image(f / "a.what", Image.new("RGB", (5, 7))), ".png"),
+        (lambda f: save_image(f / "a.png" / "b.png", Image.new("RGB", (5, 7))), "cannot write"),
     ],
 )
 def test_bad_pictures_are_told(act, message, tmp_path):

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--recurrence", type=int, help="of criss-cross attention; released: 2")
     parser.add_argument(
-        "--align-corners", action=argparse.BooleanOptionalAction, help="how scores are enlarged"
+        "--align-corners", action=argparse.BooleanOptionalAction, help="how scores are upsampled"
     )
     parser.add_argument("--output-stride", type=int, choices=(8, 16))
     parser.add_argument("--to", choices=("mmseg", "danet"), help="write a model in that layout")

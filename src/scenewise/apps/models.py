@@ -88,7 +88,7 @@ def facts(name: str, args: argparse.Namespace) -> dict[str, Any]:
         "paper": network.paper,
         "year": network.year,
         "attention": network.attention,
-        "variants": list(network.wirings),
+        "variants": list(network.variants),
         "backbone": args.backbone,
         "size": list(args.size),
         "batch": args.batch,

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import no_autocast, softmax, widen
+from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
 
 Similarity = Literal["reversed", "direct"]
 
@@ -38,7 +38,7 @@ def channel_weights(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor
     Energies are sums over N products, so they are float32 for half-precision inputs.
     """
     with no_autocast(x):
-        wide = widen(x)
+        wide = upcast(x)
         energy = wide @ wide.transpose(1, 2)
         return softmax(-energy if similarity == "reversed" else energy)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from scenewise.attention.asymmetric import pixel_shares
-from scenewise.attention.kernels.precision import no_autocast, softmax, widen
+from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
 from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
@@ -111,7 +111,7 @@ class CompactChannel(nn.Module):
 
     def _weights(self, x: Tensor, centres: Tensor) -> Tensor:
         with no_autocast(x):
-            energy = widen(x).flatten(2) @ widen(centres).transpose(1, 2)
+            energy = upcast(x).flatten(2) @ upcast(centres).transpose(1, 2)
             return softmax(-energy)
 
 
@@ -121,7 +121,7 @@ class CrossLevelGate(nn.Module):
     .. math:: y = \operatorname{conv}(\operatorname{conv}([\gamma \, g \odot l, u])), \quad
               g = \sigma(\operatorname{conv}_{1 \times 1}[l, u])
 
-    l is the shallow map through a 3x3 convolution to 32 channels, u the deep map enlarged to its
+    l is the shallow map through a 3x3 convolution to 32 channels, u the deep map upsampled to its
     size (bilinear, align_corners=True). The 3x3 convolutions carry norm and ReLU. gamma starts
     at 1.
 

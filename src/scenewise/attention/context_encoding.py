@@ -6,7 +6,7 @@ Zhang et al., "Context Encoding for Semantic Segmentation", CVPR 2018.
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import pixels
 
@@ -30,7 +30,7 @@ def encode(x: Tensor, codewords: Tensor, smoothing: Tensor) -> Tensor:
     tensor([[[5., 5.]]])
     """
     with no_autocast(x):
-        x, codewords, smoothing = widen(x), widen(codewords), widen(smoothing)
+        x, codewords, smoothing = upcast(x), upcast(codewords), upcast(smoothing)
         lengths = x.square().sum(-1, keepdim=True) + codewords.square().sum(-1)  # (B, N, K)
         distances = lengths - 2 * x @ codewords.T
         shares = (smoothing * distances).softmax(-1)

@@ -9,7 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import FLOOR, no_autocast, widen
+from scenewise.attention.kernels.precision import FLOOR, no_autocast, upcast
 from scenewise.attention.kernels.tiled import parts
 from scenewise.attention.position import pixel
 
@@ -213,7 +213,7 @@ def _cross_weights(query: Tensor, key: Tensor) -> Tensor:
     """Weights of all crosses, (B, H, W, H + W): first the column, then the row."""
     with torch.no_grad(), no_autocast(query):
         whole, found = slice(0, query.shape[2]), []
-        for q, k in zip(_rows(widen(query)), _rows(widen(key)), strict=True):
+        for q, k in zip(_rows(upcast(query)), _rows(upcast(key)), strict=True):
             energies = _products(q, k, whole, _scratch(q, [whole]))
             _own(energies, whole).fill_(float("-inf"))
             found.append(energies.softmax(-1))
@@ -229,7 +229,7 @@ def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tupl
         gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross.
     """
     height = query.shape[2]
-    q, k = widen(query), widen(key)
+    q, k = upcast(query), upcast(key)
     down = torch.einsum("bdhw,bdkw->bhwk", q, k)
     own = torch.eye(height, dtype=torch.bool, device=query.device)[:, None]
     down = down.masked_fill(own, float("-inf"))
@@ -246,7 +246,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[T
     """gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross."""
     out = _like_rows(value)
     with no_autocast(query):
-        q, k, v = _rows(widen(query)), _rows(widen(key)), _rows(value)
+        q, k, v = _rows(upcast(query)), _rows(upcast(key)), _rows(value)
         o, log_sum = _rows(out), q.new_empty(*q.shape[:3], 1)
         row_parts = parts(query.shape[2], _ROWS)
         scratch = _scratch(q, row_parts)
@@ -263,7 +263,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[T
 @_attend.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     batch, _, height, width = query.shape
-    return _like_rows(value), widen(query.new_empty(batch, height, width, 1))
+    return _like_rows(value), upcast(query.new_empty(batch, height, width, 1))
 
 
 @torch.library.custom_op("scenewise::criss_cross_backward", mutates_args=())
@@ -274,14 +274,14 @@ def _attend_backward(
     d_query, d_key, d_value = _like_rows(query), _like_rows(key).zero_(), _like_rows(value).zero_()
     d_gamma = log_sum.new_zeros(1)
     with no_autocast(query):
-        q, k, v, g = _rows(widen(query)), _rows(widen(key)), _rows(value), _rows(grad)
+        q, k, v, g = _rows(upcast(query)), _rows(upcast(key)), _rows(value), _rows(grad)
         d_q, d_k, d_v = _rows(d_query), _rows(d_key), _rows(d_value)
         row_parts = parts(query.shape[2], _ROWS)
         scratch, second = _scratch(q, row_parts), _scratch(v, row_parts)
         for b, rows in product(range(len(q)), row_parts):
             energies = _products(q[b, rows], k[b], rows, scratch)
             weights = _exponentials(energies, log_sum[b, rows], rows)
-            d_weights = widen(_products(g[b, rows], v[b], rows, second)).mul_(weights)
+            d_weights = upcast(_products(g[b, rows], v[b], rows, second)).mul_(weights)
             row_sum = d_weights.sum(-1, keepdim=True)
             d_gamma += row_sum.sum()
             d_energies = d_weights.addcmul_(weights, row_sum, value=-1).mul_(gamma).to(query.dtype)

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 Variant = Literal["official", "mmseg"]
@@ -97,11 +97,11 @@ class DisentangledNonLocal(nn.Module):
         """The part that is the same for every pixel: (B, H, W), sum 1."""
         energy = self.mask(x)
         with no_autocast(x):
-            return torch.softmax(widen(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])
+            return torch.softmax(upcast(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])
 
 
 def _centred(x: Tensor) -> Tensor:
     """Without its mean over the positions, in float32 or wider."""
     with no_autocast(x):
-        wide = widen(x)
+        wide = upcast(x)
         return wide - wide.mean((2, 3), keepdim=True)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import normalize
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.position import pixel, pixels
 
 
@@ -102,5 +102,5 @@ class ExpectationMaximisation(nn.Module):
     def _fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inner = self.first(x)
         with no_autocast(x):
-            wide = widen(pixels(inner))
+            wide = upcast(pixels(inner))
             return expectation_maximisation(wide, self.bases.to(wide.dtype), self.stages)

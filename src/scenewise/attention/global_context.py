@@ -6,7 +6,7 @@ Cao et al., "GCNet: Non-local Networks Meet Squeeze-Excitation Networks and Beyo
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.position import pixels
 
 
@@ -56,4 +56,4 @@ class GlobalContext(nn.Module):
         """What every pixel gathers from: (B, H, W), sum 1. It does not depend on ``at``."""
         energy = self.mask(x)
         with no_autocast(x):
-            return torch.softmax(widen(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])
+            return torch.softmax(upcast(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])

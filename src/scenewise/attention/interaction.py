@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.position import pixel
 
 
@@ -36,7 +36,7 @@ def pca_loss(attention: Tensor, features: Tensor) -> Tensor:
     -0.25
     """
     with no_autocast(attention):
-        a, x = widen(attention), widen(features)
+        a, x = upcast(attention), upcast(features)
         energy = (a @ x).square().sum((1, 2)) / x.square().sum((1, 2)).clamp_min(1e-12)
         products = a @ a.transpose(1, 2)
         lengths = products.diagonal(dim1=1, dim2=2)
@@ -162,7 +162,7 @@ class InteractionAware(nn.Module):
         """A, and the softmax of each layer alone: (B, N, K N)."""
         with no_autocast(layers[0]):
             energies = [
-                widen(w) @ widen(layer).transpose(1, 2) + widen(b)
+                upcast(w) @ upcast(layer).transpose(1, 2) + upcast(b)
                 for w, b, layer in zip(self.maps, self.bias, layers, strict=True)
             ]
             fused = torch.stack(energies).mean(0).softmax(-1)

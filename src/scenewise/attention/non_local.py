@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.position import position_attention
 
 Kind = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -65,8 +65,8 @@ def rectified_sum_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
              [3.5000]]])
     """
     with no_autocast(value):
-        a, v = widen(query), widen(value)
-        b, order = widen(key).sort(dim=1, descending=True)
+        a, v = upcast(query), upcast(value)
+        b, order = upcast(key).sort(dim=1, descending=True)
         v = v.gather(1, order[..., None].expand_as(v)) / v.shape[1]
         sums = torch.cat([v, b[..., None] * v], dim=-1).cumsum(1)
         live = _count_above(b, -a)
@@ -102,7 +102,7 @@ class NonLocal(nn.Module):
     ===================== ========================================== ==============
 
     No kind ever holds an N x N map. The batch norm behind W_z starts with scale 0, so the block
-    starts as the identity. Two published wirings differ:
+    starts as the identity. Two published variants differ:
 
     - ``"fair"``, the authors' video code: ``subsample`` pools x first, for phi and g alike; W_z has
       a bias in front of its norm.
@@ -194,10 +194,10 @@ class NonLocal(nn.Module):
         key = _places(keys)
         with no_autocast(x):
             if self.kind == "concatenation":
-                a, b = self._scalars(widen(query), widen(key))
+                a, b = self._scalars(upcast(query), upcast(key))
                 weights = (a[:, :, None] + b[:, None]).relu() / key.shape[1]
             else:
-                weights = widen(query) @ widen(key).transpose(1, 2) * self.scale
+                weights = upcast(query) @ upcast(key).transpose(1, 2) * self.scale
                 dot = self.kind == "dot_product"
                 weights = weights / key.shape[1] if dot else weights.softmax(-1)
         return weights if at is None else weights.reshape(x.shape[0], *keys.shape[2:])

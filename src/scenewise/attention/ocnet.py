@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import pixel, pixels, position_attention
 
@@ -108,7 +108,7 @@ class ObjectAttention(nn.Module):
             own, queries = tile[row, column].view(1), pixel(x, (row, column))
         query, key = pixels(self.query(queries)), pixels((self.key or self.query)(x))
         with no_autocast(x):
-            energy = widen(query) @ widen(key).transpose(1, 2) * self.scale
+            energy = upcast(query) @ upcast(key).transpose(1, 2) * self.scale
             energy = energy.masked_fill(own[:, None] != tile.flatten(), float("-inf"))
             weights: Tensor = energy.softmax(-1)
         return weights if at is None else weights.view(-1, height, width)
@@ -188,13 +188,13 @@ class PyramidOC(nn.Module):
             for s in sizes
         )
         wide = len(sizes) * channels
-        self.widen = conv_norm(channels, wide, bias=True, slope=_SLOPE)
+        self.upcast = conv_norm(channels, wide, bias=True, slope=_SLOPE)
         self.mix = conv_norm(2 * wide, channels, bias=True, slope=_SLOPE)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        parts = [self.widen(x), *(attention(x) for attention in self.attentions)]
+        parts = [self.upcast(x), *(attention(x) for attention in self.attentions)]
         mixed: Tensor = self.dropout(self.mix(torch.cat(parts, dim=1)))
         return mixed
 

@@ -8,7 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
@@ -36,7 +36,7 @@ def region_features(x: Tensor, region_logits: Tensor) -> Tensor:
 def soft_regions(region_logits: Tensor) -> Tensor:
     """Where each class lies: (B, K, H, W) -> (B, K, N), rows sum to 1 over the pixels."""
     with no_autocast(region_logits):
-        return widen(region_logits).flatten(2).softmax(-1)
+        return upcast(region_logits).flatten(2).softmax(-1)
 
 
 class ObjectContextual(nn.Module):

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.layers import conv_norm
 from scenewise.attention.position import pixel
 
@@ -53,7 +53,7 @@ class PointwiseSpatial(nn.Module):
     (bilinear, align_corners=True), and two 1x1 convolutions to masks E, see
     :func:`offset_energies`. When collecting, the weights between two pixels come from the one that
     receives; when distributing, from the one that gives. Both softmaxes run over the givers.
-    The last 1x1 convolution leads back to C channels, and its output is enlarged. All but the masks
+    A last 1x1 convolution leads back to C channels; its output is upsampled. All but the masks
     carry norm and ReLU, no bias. The result is what was gathered: PSANet sets it beside x.
 
     The masks tie the block to a largest feature size; on larger maps, pairs out of reach get
@@ -136,8 +136,8 @@ class PointwiseSpatial(nn.Module):
         of_receivers = self.collect_masks(collect)
         of_givers = self.distribute_masks(distribute)
         with no_autocast(collect):
-            collecting = offset_energies(widen(of_receivers), self.mask_size).transpose(1, 2)
-            distributing = offset_energies(widen(of_givers), self.mask_size)
+            collecting = offset_energies(upcast(of_receivers), self.mask_size).transpose(1, 2)
+            distributing = offset_energies(upcast(of_givers), self.mask_size)
             return collecting.softmax(-1), distributing.softmax(-1)
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels import autotune, tiled
-from scenewise.attention.kernels.precision import no_autocast, widen
+from scenewise.attention.kernels.precision import no_autocast, upcast
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -114,7 +114,7 @@ def attention_map(
 ) -> Tensor:
     """softmax(scale * query key^T): one row as a picture (B, H, W), or the map (B, Nq, Nk)."""
     with no_autocast(x):
-        energy = widen(query) @ widen(key).transpose(1, 2) * scale
+        energy = upcast(query) @ upcast(key).transpose(1, 2) * scale
         weights = torch.softmax(energy, dim=-1)
     return weights if at is None else weights.reshape(x.shape[0], *x.shape[2:])
 
@@ -142,7 +142,7 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Te
 @_attend.register_fake
 def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     out = value.new_empty(*query.shape[:2], value.shape[2])
-    return out, widen(query.new_empty(query.shape[:2]))
+    return out, upcast(query.new_empty(query.shape[:2]))
 
 
 @torch.library.custom_op("scenewise::position_attention_backward", mutates_args=())

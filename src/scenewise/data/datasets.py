@@ -56,7 +56,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.transform = transform
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture (3, H, W), uint8, RGB, and mask (H, W), uint8, as they are stored."""
+        """Image (3, H, W), uint8, RGB, and mask (H, W), uint8, as they are stored."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -104,7 +104,7 @@ class PairedDataset(SegmentationDataset):
         return read_mask(path)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture and mask ``index``.
+        """Image and mask ``index``.
 
         Raises:
             UserError: a file is missing or unreadable, the sizes differ, or an id is no class.

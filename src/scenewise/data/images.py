@@ -21,7 +21,7 @@ except ImportError:
     pyspng = simplejpeg = None
 
 Path = str | os.PathLike[str]
-Picture = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 ORIENTATION = 0x0112  # the EXIF tag
 # What is opened, whatever a file is called. PIL knows kinds that start other programs (EPS).
@@ -44,7 +44,7 @@ def read_image(path: Path) -> Tensor:
     return decode_image(_content(path, "picture"), path)
 
 
-def as_floats(image: Picture) -> Tensor:
+def as_floats(image: ImageLike) -> Tensor:
     """A picture of any kind as (3, H, W), RGB, float32 (or wider) in 0..1.
 
     Raises:

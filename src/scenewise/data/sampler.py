@@ -19,7 +19,7 @@ from scenewise.data.datasets import Sample, SegmentationDataset
 
 @dataclass(frozen=True)
 class Draw:
-    """Picture ``index``, with the random changes of ``seed``."""
+    """Image ``index``, with the random changes of ``seed``."""
 
     index: int
     seed: int

@@ -11,7 +11,7 @@ from torch.export import ExportedProgram
 
 import scenewise.attention  # noqa: F401  (defines the operators)
 from scenewise.attention import criss_cross
-from scenewise.attention.kernels.precision import widen
+from scenewise.attention.kernels.precision import upcast
 
 Twins = dict[Any, Callable[..., Any]]
 
@@ -50,7 +50,7 @@ def padded_position(
 
 
 def _unused(query: Tensor) -> Tensor:
-    return widen(query.new_zeros(query.shape[:2]))
+    return upcast(query.new_zeros(query.shape[:2]))
 
 
 def adaptive_average(x: Tensor, size: list[int]) -> Tensor:

@@ -37,8 +37,8 @@ class EngineSegmenter(Segmenter):
         logits = self.engine(images.detach().float().cpu())
         return SegmenterOutput(logits.to(images.device), {}, {})
 
-    def small(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
-        """The same scores: an exported graph enlarges them itself."""
+    def low_res(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
+        """The same scores: an exported graph upsamples them itself."""
         return self(images), (images.shape[2], images.shape[3])
 
 

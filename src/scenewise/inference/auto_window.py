@@ -6,7 +6,7 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from scenewise.data.images import Picture, as_floats
+from scenewise.data.images import ImageLike, as_floats
 from scenewise.errors import UserError
 from scenewise.exports.runtime import EngineSegmenter
 from scenewise.inference.predictor import Prediction, Predictor
@@ -22,7 +22,7 @@ BESIDE = 40  # bytes a pixel: floats, normalised floats, how often windows hold 
 SAMPLE = 256  # side of the picture from which small needs are guessed
 
 
-class FittingPredictor:
+class AutoWindowPredictor:
     """A :class:`~scenewise.Predictor` that takes smaller windows where memory is short.
 
     Before a picture, the estimate for it is compared with the memory that is free; and where the
@@ -39,7 +39,8 @@ class FittingPredictor:
 
     >>> import torch
     >>> from scenewise import create_model
-    >>> fitting = FittingPredictor(Predictor(create_model("fcn", num_classes=2, backbone="tiny")))
+    >>> model = create_model("fcn", num_classes=2, backbone="tiny")
+    >>> fitting = AutoWindowPredictor(Predictor(model))
     >>> fitting(torch.rand(3, 41, 67)).labels.shape, fitting.side
     (torch.Size([41, 67]), None)
     """
@@ -57,15 +58,15 @@ class FittingPredictor:
         """The network."""
         return self.predictor.model
 
-    def __call__(self, image: Picture) -> Prediction:
+    def __call__(self, image: ImageLike) -> Prediction:
         """Label a picture; see :class:`~scenewise.inference.predictor.Predictor`."""
         return self._fitted(Predictor.__call__, image)
 
-    def scores(self, image: Picture) -> Tensor:
+    def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W); see :meth:`scenewise.inference.predictor.Predictor.scores`."""
         return self._fitted(Predictor.scores, image)
 
-    def _fitted(self, work: Callable[[Predictor, Picture], Result], image: Picture) -> Result:
+    def _fitted(self, work: Callable[[Predictor, ImageLike], Result], image: ImageLike) -> Result:
         picture = image if isinstance(image, Tensor) and image.ndim == 3 else as_floats(image)
         last = self.side if picture[0].numel() >= self._too_many else None
         sides = self.sides(size_of(picture), last)

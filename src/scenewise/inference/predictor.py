@@ -16,8 +16,8 @@ from typing import Literal, NamedTuple, TypeVar, get_args
 import torch
 from torch import Tensor
 
-from scenewise.attention.kernels.precision import widen
-from scenewise.data.images import Picture, as_floats
+from scenewise.attention.kernels.precision import upcast
+from scenewise.data.images import ImageLike, as_floats
 from scenewise.errors import UserError
 from scenewise.exports.runtime import Backend, with_backend
 from scenewise.inference.protocols import PROTOCOLS, plain
@@ -144,7 +144,7 @@ class Predictor:
         other.protocol = partial(self.protocol, window=other.window, stride=stride)
         return other
 
-    def __call__(self, image: Picture) -> Prediction:
+    def __call__(self, image: ImageLike) -> Prediction:
         """Label a picture.
 
         Args:
@@ -160,7 +160,7 @@ class Predictor:
             confidence, labels = self.scores(image).max(0)
         return Prediction(labels.cpu(), confidence.cpu())
 
-    def scores(self, image: Picture) -> Tensor:
+    def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W) on the model's device, positive, those of a pixel sum to 1.
 
         Probabilities for ``softmax`` and ``logits``; for ``danet`` the sums of exponentials,
@@ -168,7 +168,7 @@ class Predictor:
         """
         return self._run(self.protocol, image)
 
-    def _run(self, work: Callable[[Segmenter, Tensor], Result], image: Picture) -> Result:
+    def _run(self, work: Callable[[Segmenter, Tensor], Result], image: ImageLike) -> Result:
         if self.device is not None:
             self.model.to(self.device)
         weight = next(self.model.parameters())
@@ -181,9 +181,9 @@ class Predictor:
 def _label_whole(model: Segmenter, picture: Tensor) -> tuple[Tensor, Tensor]:
     """Labels and confidence of a picture (3, H, W); its logits are never held at its size."""
     dtype = next(model.parameters()).dtype
-    small, size = model.small(model.normalize(picture[None]).to(dtype))
+    small, size = model.low_res(model.normalize(picture[None]).to(dtype))
     cut = size_of(picture)
-    return label(widen(small.logits[0]), size, cut, align_corners=model.align_corners)
+    return label(upcast(small.logits[0]), size, cut, align_corners=model.align_corners)
 
 
 def usable_device(name: str | torch.device) -> torch.device:

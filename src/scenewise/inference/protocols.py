@@ -6,7 +6,7 @@ source takes the arg max of something else (sums of logits, of exponentials), th
 it, so the labels are the same. The defaults and the table hold the sizes used for Cityscapes.
 
 Two things differ from all sources. Logits leave a :class:`~scenewise.models.Segmenter` at the size
-of its input, so where a source enlarges the network's small map to the picture at once, it is done
+of its input, so where a source upsamples the network's small map to the picture at once, it is done
 in two steps here. Pictures are resized in floating point, where mmsegmentation resizes 8-bit ones.
 """
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from scenewise.attention.kernels.precision import widen
+from scenewise.attention.kernels.precision import upcast
 from scenewise.inference.row_blocks import View, add_view_
 from scenewise.inference.sliding_window import (
     Score,
@@ -290,8 +290,8 @@ def of_whole(
     total = image.new_zeros(len(model.classes), *size_of(image))
     dtype = next(model.parameters()).dtype
     for view, mirrored in both:
-        small, stands_for = model.small(view.to(dtype))
-        part = View(widen(small.logits[0]), stands_for, size_of(view), mirrored)
+        small, stands_for = model.low_res(view.to(dtype))
+        part = View(upcast(small.logits[0]), stands_for, size_of(view), mirrored)
         corners = model.align_corners
         add_view_(total, part, align_corners=corners, at_view=at_view, at_picture=at_picture)
     return total
@@ -300,7 +300,7 @@ def of_whole(
 def logits(model: "Segmenter", images: Tensor) -> Tensor:
     """Logits (K, H, W) of one normalised picture (1, 3, H, W), at least float32."""
     dtype = next(model.parameters()).dtype
-    return widen(model(images.to(dtype)).logits[0])
+    return upcast(model(images.to(dtype)).logits[0])
 
 
 def probabilities(model: "Segmenter", images: Tensor) -> Tensor:

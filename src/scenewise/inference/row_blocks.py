@@ -1,4 +1,4 @@
-"""Small scores enlarged, put to use and dropped in strips of a few rows.
+"""Small scores upsampled, put to use and dropped in strips of a few rows.
 
 Logits at the size of a picture are large: 160 MB for 19 classes and 1024 x 2048 pixels, five times
 that at scale 2.2. They are needed a few rows at a time, which fit into a processor's cache.

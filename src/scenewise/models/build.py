@@ -12,7 +12,7 @@ from scenewise.errors import UserError
 from scenewise.models.backbone import create_backbone, is_resnet
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
-from scenewise.models.variants import Wiring
+from scenewise.models.variants import Variant
 from scenewise.models.zoo import NETWORKS, Network
 
 # Options of a head that create_model settles for backbone and head together.
@@ -62,7 +62,7 @@ def create_model(
         ceil_pool: let the pooling of a ResNet's stem round up.
         auxiliary: a side FCN head on the third stage in training.
         auxiliary_weight: its weight in the loss.
-        align_corners: how scores are enlarged.
+        align_corners: how scores are upsampled.
         **head: options of the head, for example ``similarity="direct"`` for ``danet``.
 
     Raises:
@@ -74,28 +74,28 @@ def create_model(
     torch.Size([1, 5, 32, 48])
     """
     network = _network(name)
-    variant = next(iter(network.wirings)) if variant is None else variant
-    wiring = _wiring(name, network, variant)
+    variant = next(iter(network.variants)) if variant is None else variant
+    published = _variant(name, network, variant)
     classes = _classes(num_classes, classes)
     resnet = is_resnet(backbone)
     around = {
         "output_stride": output_stride,
         "multi_grid": None if multi_grid is None else list(multi_grid),
-        "contract_dilation": _or(contract_dilation, wiring.contract_dilation or not resnet),
-        "ceil_pool": _or(ceil_pool, wiring.ceil_pool and resnet),
+        "contract_dilation": _or(contract_dilation, published.contract_dilation or not resnet),
+        "ceil_pool": _or(ceil_pool, published.ceil_pool and resnet),
     }
     outside = {
         "variant": variant,
-        "auxiliary": _or(auxiliary, wiring.auxiliary),
-        "auxiliary_weight": _or(auxiliary_weight, wiring.auxiliary_weight),
-        "align_corners": _or(align_corners, wiring.align_corners),
+        "auxiliary": _or(auxiliary, published.auxiliary),
+        "auxiliary_weight": _or(auxiliary_weight, published.auxiliary_weight),
+        "align_corners": _or(align_corners, published.align_corners),
     }
     body = create_backbone(backbone, pretrained=pretrained, weights=backbone_weights, **around)
     decoder = _head(name, network, body.channels, len(classes), head, {**around, **outside})
-    side = wiring.side(body.channels, len(classes)) if outside["auxiliary"] else None
-    if wiring.initialise is not None:
+    side = published.side(body.channels, len(classes)) if outside["auxiliary"] else None
+    if published.initialise is not None:
         for part in filter(None, (decoder, side)):
-            wiring.initialise(part)
+            published.initialise(part)
     weights = dict(getattr(decoder, "loss_weights", {}))
     if side is not None:
         weights["auxiliary"] = outside["auxiliary_weight"]
@@ -117,11 +117,11 @@ def _network(name: str) -> Network:
     return NETWORKS[name]
 
 
-def _wiring(name: str, network: Network, variant: str) -> Wiring:
-    if variant not in network.wirings:
-        known = ", ".join(network.wirings)
+def _variant(name: str, network: Network, variant: str) -> Variant:
+    if variant not in network.variants:
+        known = ", ".join(network.variants)
         raise UserError(f"network '{name}' has no variant '{variant}'; it has {known}")
-    return network.wirings[variant]
+    return network.variants[variant]
 
 
 def _classes(count: int | None, classes: Classes | None) -> Classes:

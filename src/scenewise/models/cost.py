@@ -146,18 +146,18 @@ class _Step(nn.Module):
         if not self.model.training:
             self.model(images)
             return
-        out, size = self.model.small(images)
+        out, size = self.model.low_res(images)
         target = torch.zeros(images.shape[0], *size, dtype=torch.int64)
 
         def loss(scores: Tensor) -> Tensor:
-            return F.cross_entropy(self.model.enlarge(scores, size), target)
+            return F.cross_entropy(self.model.upsample(scores, size), target)
 
         total = torch.zeros(())
         for scores in (out.logits, *out.auxiliary.values()):
-            enlarged = scores.ndim == 4
+            upsampled = scores.ndim == 4
             total = total + (
                 checkpoint(loss, scores, use_reentrant=False, preserve_rng_state=False)
-                if enlarged
+                if upsampled
                 else scores.sum()
             )
         for penalty in out.penalties.values():

@@ -15,7 +15,7 @@ class PyramidPooling(nn.Module):
 
     .. math:: y = [x, \, u(f_1(p_1(x))), \, \dots, \, u(f_n(p_n(x)))]
 
-    p_s averages over s x s bins, f_s is a 1x1 convolution with batch norm and ReLU, u enlarges to
+    p_s averages over s x s bins, f_s is a 1x1 convolution with batch norm and ReLU, u upsamples to
     the size of x. Bin i of s along a side of H pixels runs from floor(i H / s) to
     ceil((i + 1) H / s), so neighbours overlap where s does not divide H.
 
@@ -23,7 +23,7 @@ class PyramidPooling(nn.Module):
         in_channels: C.
         width: channels of each bin size; default a quarter of C.
         bins: numbers of bins along a side.
-        align_corners: of the bilinear enlargement; True in the authors' code.
+        align_corners: of the bilinear upsampling; True in the authors' code.
 
     Attributes:
         out_channels: C + width * number of bin sizes.
@@ -54,8 +54,8 @@ class PyramidPooling(nn.Module):
         """(B, C, H, W) -> (B, out_channels, H, W), x first."""
         size, corners = x.shape[2:], self.align_corners
         pooled = (branch(x) for branch in self.branches)
-        enlarged = (F.interpolate(p, size, mode="bilinear", align_corners=corners) for p in pooled)
-        return torch.cat([x, *enlarged], dim=1)
+        upsampled = (F.interpolate(p, size, mode="bilinear", align_corners=corners) for p in pooled)
+        return torch.cat([x, *upsampled], dim=1)
 
 
 class ASPP(nn.Module):

@@ -47,7 +47,7 @@ class Segmenter(nn.Module):
         auxiliary_head: another head, used in training only, for side scores on an earlier stage.
         classes: names and colours.
         preprocessing: applied by :meth:`normalize`, nowhere else.
-        align_corners: how scores are enlarged to the size of the pictures.
+        align_corners: how scores are upsampled to the size of the pictures.
         loss_weights: weight of each side score and penalty in the loss.
         recipe: arguments of ``create_model`` that build this network again; None for a network
             of your own parts, which can then only be loaded into itself.
@@ -80,17 +80,17 @@ class Segmenter(nn.Module):
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised pictures (B, 3, H, W) -> scores at their size."""
-        out, size = self.small(images)
+        out, size = self.low_res(images)
         height, width = images.shape[2:]
 
         def full(scores: Tensor) -> Tensor:
-            return self.enlarge(scores, size)[..., :height, :width]
+            return self.upsample(scores, size)[..., :height, :width]
 
-        enlarged = {name: full(s) if s.ndim == 4 else s for name, s in out.auxiliary.items()}
-        return SegmenterOutput(full(out.logits), enlarged, out.penalties)
+        upsampled = {name: full(s) if s.ndim == 4 else s for name, s in out.auxiliary.items()}
+        return SegmenterOutput(full(out.logits), upsampled, out.penalties)
 
-    def small(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
-        """Scores as the heads give them, (B, K, h, w), and the size forward enlarges them to.
+    def low_res(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
+        """Scores as the heads give them, (B, K, h, w), and the size forward upsamples them to.
 
         That size is the pictures', or larger for backbones that need multiples of a number; what
         is beyond the pictures, right and below, is then cut off.
@@ -115,7 +115,7 @@ class Segmenter(nn.Module):
         """RGB pictures (B, 3, H, W), uint8 or float in 0..1, -> the network's input."""
         return self.preprocessing(images)
 
-    def enlarge(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def upsample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
         """Bilinear resize of (B, K, h, w) to ``size`` = (height, width)."""
         return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.align_corners)
 

@@ -1,4 +1,4 @@
-"""What a published code does around its head: side head, enlargement, backbone, first weights."""
+"""What a published code does around its head: side head, upsampling, backbone, first weights."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,11 @@ from scenewise.models.heads.fcn import FCNHead
 
 
 @dataclass(frozen=True)
-class Wiring:
+class Variant:
     """One published code, apart from the head.
 
     Attributes:
-        align_corners: how it enlarges scores.
+        align_corners: how it upsamples scores.
         side: (channels, classes) -> its side head on the third stage.
         auxiliary: whether it trains the side head.
         auxiliary_weight: of the side head in its loss.
@@ -69,12 +69,12 @@ def wide_side(
 _NUMBERS = partial(FCNHead, stage=-2)
 _MAPS = partial(FCNHead, stage=-2, drop_maps=True)
 
-ENCODING = Wiring(True, _NUMBERS, auxiliary=False)  # DANet's code, on PyTorch-Encoding
-MMSEG = Wiring(False, _MAPS, initialise=mmseg_initialise)
-TORCHVISION = Wiring(False, _NUMBERS, auxiliary_weight=0.5)
-SEMSEG = Wiring(True, _MAPS, contract_dilation=False)
-CCNET = Wiring(True, partial(wide_side, dropout=0.1), contract_dilation=False, ceil_pool=True)
-OCNET = Wiring(True, partial(wide_side, dropout=0.05), contract_dilation=False, ceil_pool=True)
-OPENSEG = Wiring(True, partial(wide_side, dropout=0.0), ceil_pool=True)
+ENCODING = Variant(True, _NUMBERS, auxiliary=False)  # DANet's code, on PyTorch-Encoding
+MMSEG = Variant(False, _MAPS, initialise=mmseg_initialise)
+TORCHVISION = Variant(False, _NUMBERS, auxiliary_weight=0.5)
+SEMSEG = Variant(True, _MAPS, contract_dilation=False)
+CCNET = Variant(True, partial(wide_side, dropout=0.1), contract_dilation=False, ceil_pool=True)
+OCNET = Variant(True, partial(wide_side, dropout=0.05), contract_dilation=False, ceil_pool=True)
+OPENSEG = Variant(True, partial(wide_side, dropout=0.0), ceil_pool=True)
 # TorchCV, on which the authors of ANN and DNL built
-TORCHCV = Wiring(True, partial(wide_side, dropout=0.05, slope=0.0), ceil_pool=True)
+TORCHCV = Variant(True, partial(wide_side, dropout=0.05, slope=0.0), ceil_pool=True)

@@ -39,7 +39,7 @@ from scenewise.models.variants import (
     SEMSEG,
     TORCHCV,
     TORCHVISION,
-    Wiring,
+    Variant,
     wide_side,
 )
 
@@ -54,14 +54,14 @@ class Network:
         paper: its short reference, without the year.
         year: of the paper; None without one.
         attention: what gathers from what, in a few words.
-        wirings: the published codes by name, the choices for ``variant``; the first is the default.
+        variants: the published codes by name, choices for ``variant``; the first is the default.
     """
 
     head: Callable[..., nn.Module]
     paper: str
     year: int | None
     attention: str
-    wirings: dict[str, Wiring]
+    variants: dict[str, Variant]
 
 
 # Blocks of papers without a segmentation network, in DANet's surroundings.

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from scenewise.attention.kernels.precision import widen
+from scenewise.attention.kernels.precision import upcast
 
 if TYPE_CHECKING:
     from scenewise.models.segmenter import SegmenterOutput
@@ -59,7 +59,7 @@ def cross_entropy(
     >>> round(cross_entropy(logits, target).item(), 4)  # log 4
     1.3863
     """
-    logits = widen(logits)
+    logits = upcast(logits)
     weights = None if class_weights is None else class_weights.to(logits)
     total = F.cross_entropy(
         logits, target, weight=weights, ignore_index=ignore_index, reduction="sum"
@@ -105,7 +105,7 @@ def ohem_cross_entropy(
     0.6931
     """
     with torch.no_grad():
-        loss = F.cross_entropy(widen(logits), target, ignore_index=ignore_index, reduction="none")
+        loss = F.cross_entropy(upcast(logits), target, ignore_index=ignore_index, reduction="none")
         probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)
         limit = probability.new_tensor(threshold)
         if min_kept > 0:
@@ -130,7 +130,7 @@ def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) ->
     >>> round(presence_loss(logits, torch.tensor([[[0, 255]]])).item(), 4)  # log 2 / 3
     0.2311
     """
-    logits = widen(logits)
+    logits = upcast(logits)
     ids = target.where(target != ignore_index, logits.shape[1]).flatten(1)
     shown = logits.new_zeros(logits.shape[0], logits.shape[1] + 1).scatter_(1, ids, 1.0)
     return F.binary_cross_entropy_with_logits(logits, shown[:, :-1])
@@ -144,7 +144,7 @@ def segmentation_loss(
     class_weights: Tensor | None = None,
     ohem: OHEM | None = None,
     ignore_index: int = 255,
-    enlarge: Callable[[Tensor], Tensor] | None = None,
+    upsample: Callable[[Tensor], Tensor] | None = None,
 ) -> Loss:
     """Main loss + sum of weight x cross-entropy of the side logits + sum of weight x penalties.
 
@@ -160,8 +160,8 @@ def segmentation_loss(
         class_weights: (K,), one factor for each class, in every cross-entropy.
         ohem: count only hard pixels in the main loss.
         ignore_index: pixels of this id do not count.
-        enlarge: brings scores of pixels to the size of ``target`` where they are smaller. One
-            enlarged score is alive at a time: it is made again in the backward pass.
+        upsample: brings scores of pixels to the size of ``target`` where they are smaller. One
+            upsampled score is alive at a time: it is made again in the backward pass.
 
     Raises:
         ValueError: a side logit or a penalty has no weight.
@@ -188,11 +188,11 @@ def segmentation_loss(
             ignore_index=ignore_index,
         )
     )
-    main = _of_enlarged(hard, enlarge, output.logits)
+    main = _of_upsampled(hard, upsample, output.logits)
     side = {
         name: presence_loss(logits, target, ignore_index=ignore_index)
         if logits.ndim == 2
-        else _of_enlarged(plain, enlarge, logits)
+        else _of_upsampled(plain, upsample, logits)
         for name, logits in output.auxiliary.items()
     } | dict(output.penalties)
     if missing := sorted(side.keys() - weights.keys()):
@@ -203,13 +203,13 @@ def segmentation_loss(
     return Loss(total, {"main": main, **side})
 
 
-def _of_enlarged(
-    loss: Callable[[Tensor], Tensor], enlarge: Callable[[Tensor], Tensor] | None, scores: Tensor
+def _of_upsampled(
+    loss: Callable[[Tensor], Tensor], upsample: Callable[[Tensor], Tensor] | None, scores: Tensor
 ) -> Tensor:
-    """``loss(enlarge(scores))``, of which only ``scores`` is kept for the backward pass."""
-    if enlarge is None:
+    """``loss(upsample(scores))``, of which only ``scores`` is kept for the backward pass."""
+    if upsample is None:
         return loss(scores)
     out: Tensor = checkpoint(
-        lambda small: loss(enlarge(small)), scores, use_reentrant=False, preserve_rng_state=False
+        lambda small: loss(upsample(small)), scores, use_reentrant=False, preserve_rng_state=False
     )
     return out

@@ -167,9 +167,9 @@ class SegmentationTask(LightningModule):
     def losses(self, images: Tensor, masks: Tensor) -> Loss:
         """The losses of pictures (B, 3, H, W), uint8, with masks (B, H, W).
 
-        Scores stay at the size of the heads, and one at a time is enlarged inside its loss.
+        Scores stay at the size of the heads, and one at a time is upsampled inside its loss.
         """
-        output, size = self.model.small(self._normalised(images))
+        output, size = self.model.low_res(self._normalised(images))
         height, width = images.shape[2:]
         return segmentation_loss(
             output,
@@ -178,7 +178,7 @@ class SegmentationTask(LightningModule):
             class_weights=self.class_weights,
             ohem=self.ohem,
             ignore_index=self.classes.ignore_index,
-            enlarge=lambda scores: self.model.enlarge(scores, size)[..., :height, :width],
+            upsample=lambda scores: self.model.upsample(scores, size)[..., :height, :width],
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:

@@ -10,7 +10,7 @@ from scenewise.visualize.attention_maps import (
 )
 from scenewise.visualize.clip import explain_clip, frame_rows
 from scenewise.visualize.figure import explain_figure
-from scenewise.visualize.overlay import colorize, overlay, save_labels, save_picture, shares
+from scenewise.visualize.overlay import colorize, overlay, save_image, save_labels, shares
 from scenewise.visualize.statistics import (
     Ablation,
     Spread,
@@ -38,8 +38,8 @@ __all__ = [
     "explain_figure",
     "frame_rows",
     "overlay",
+    "save_image",
     "save_labels",
-    "save_picture",
     "shares",
     "spread",
     "switched_off",

@@ -229,7 +229,7 @@ def cell(pixel: Place, picture: Place, cells: Place, *, align_corners: bool) -> 
         pixel: (row, column) in the picture.
         picture: its (height, width).
         cells: (height, width) of the feature map.
-        align_corners: whether the corners of both lie on each other, as the model enlarges maps.
+        align_corners: whether the corners of both lie on each other, as the model upsamples maps.
 
     >>> cell((0, 63), (48, 64), (6, 8), align_corners=True)
     (0, 7)

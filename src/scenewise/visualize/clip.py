@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scenewise.attention import InteractionAware, NonLocal
-from scenewise.data.images import Picture, as_floats
+from scenewise.data.images import ImageLike, as_floats
 from scenewise.errors import UserError
 from scenewise.visualize.attention_maps import Place
 from scenewise.visualize.figure import FORMATS, MARKS, _panel, _style, new_figure, save_figure
@@ -40,7 +40,7 @@ def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tens
 def explain_clip(
     block: NonLocal | InteractionAware,
     x: Tensor,
-    frames: Sequence[Picture],
+    frames: Sequence[ImageLike],
     at: Place,
     path: str | os.PathLike[str],
     *,

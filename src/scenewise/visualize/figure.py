@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.images import Picture, as_floats
+from scenewise.data.images import ImageLike, as_floats
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 from scenewise.inference.predictor import Predictor
@@ -42,7 +42,7 @@ MARKS = ("#ff3b30", "#ffd60a", "#32d74b", "#0a84ff", "#bf5af2", "#ff9f0a")
 
 def explain_figure(
     model: Segmenter,
-    image: Picture,
+    image: ImageLike,
     at: Sequence[Place],
     path: str | os.PathLike[str],
     *,

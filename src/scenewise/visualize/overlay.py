@@ -11,7 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from scenewise.classes import Classes, Color
-from scenewise.data.images import Picture, as_floats
+from scenewise.data.images import ImageLike, as_floats
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 from scenewise.inference.sliding_window import size_of
@@ -38,7 +38,9 @@ def colorize(labels: Labels, classes: Classes) -> Image.Image:
     return picture
 
 
-def overlay(image: Picture, labels: Labels, classes: Classes, opacity: float = 0.5) -> Image.Image:
+def overlay(
+    image: ImageLike, labels: Labels, classes: Classes, opacity: float = 0.5
+) -> Image.Image:
     """The picture under the colours of its labels.
 
     Pixels whose id has no class keep the picture's colour.
@@ -75,7 +77,7 @@ def overlay(image: Picture, labels: Labels, classes: Classes, opacity: float = 0
     return Image.fromarray(drawn)
 
 
-def _is_bytes(image: Picture) -> TypeGuard[Tensor]:
+def _is_bytes(image: ImageLike) -> TypeGuard[Tensor]:
     return isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3
 
 
@@ -95,10 +97,10 @@ def save_labels(
     if note is not None:
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_text(NOTE, note)
-    save_picture(path, colorize(labels, classes), **options)
+    save_image(path, colorize(labels, classes), **options)
 
 
-def save_picture(path: str | os.PathLike[str], picture: Image.Image, **options: Any) -> None:
+def save_image(path: str | os.PathLike[str], picture: Image.Image, **options: Any) -> None:
     """Write a picture, whole or not at all; the suffix chooses the format, Pillow's options more.
 
     Raises:

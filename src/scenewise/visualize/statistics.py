@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from scenewise.data.images import Picture
+from scenewise.data.images import ImageLike
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
 from scenewise.visualize.attention_maps import Place, PositionMaps, main_input
@@ -190,7 +190,7 @@ def switched_off(model: nn.Module, name: str) -> Iterator[None]:
         handle.remove()
 
 
-def ablate(predictor: Predictor, image: Picture, name: str) -> Ablation:
+def ablate(predictor: Predictor, image: ImageLike, name: str) -> Ablation:
     """Predict with and without the block ``name``; see :func:`switched_off`."""
     labels = predictor(image).labels
     with switched_off(predictor.model, name):

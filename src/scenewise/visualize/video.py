@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
-from scenewise.inference.auto_window import FittingPredictor
+from scenewise.inference.auto_window import AutoWindowPredictor
 from scenewise.inference.predictor import Predictor
 from scenewise.visualize.overlay import overlay
 
@@ -54,7 +54,7 @@ class Video(NamedTuple):
 
 
 def overlay_video(
-    predictor: Predictor | FittingPredictor,
+    predictor: Predictor | AutoWindowPredictor,
     source: Path,
     target: Path,
     *,

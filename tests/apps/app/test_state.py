@@ -108,7 +108,7 @@ class TestPrediction:
             scores = model.head.get_submodule(f"classify_{branch}")(
                 model.head.get_submodule(branch)(x)
             )
-            scores = model.enlarge(scores, (37, 53)).softmax(1)[0]
+            scores = model.upsample(scores, (37, 53)).softmax(1)[0]
         torch.testing.assert_close(found.predictions[branch].confidence, scores.amax(0))
         assert hooks(model) == 0
 

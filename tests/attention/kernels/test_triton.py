@@ -76,7 +76,7 @@ def test_programs_and_tiles_are_as_few_and_small_as_the_inputs_allow() -> None:
 
 
 def widen_interpreted_dots() -> None:
-    """Triton's interpreter multiplies bfloat16 as the integers that hold its bits; widen them.
+    """Triton's interpreter multiplies bfloat16 as the integers that hold its bits; upcast them.
 
     Products of two bfloat16 are exact in float32, so this is what a GPU computes.
     """

@@ -144,7 +144,7 @@ def _bottleneck(
     return (y + x).relu()
 
 
-def enlarge(x: Tensor, like: Tensor, corners: bool) -> Tensor:
+def upsample(x: Tensor, like: Tensor, corners: bool) -> Tensor:
     return F.interpolate(x, like.shape[2:], mode="bilinear", align_corners=corners)
 
 

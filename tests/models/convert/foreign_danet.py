@@ -11,9 +11,9 @@ from tests.models.convert.foreign import (
     as_map,
     attend,
     channel_attention,
-    enlarge,
     resnet,
     rows,
+    upsample,
 )
 
 
@@ -40,7 +40,7 @@ def danet(
     channel = block("conv52", w.gamma("head.sc.gamma") * channel_attention(c) + c)
     w.conv("head.conv6.1", position, classes, bias=True)
     w.conv("head.conv7.1", channel, classes, bias=True)
-    return enlarge(w.conv("head.conv8.1", position + channel, classes, bias=True), x, True)
+    return upsample(w.conv("head.conv8.1", position + channel, classes, bias=True), x, True)
 
 
 def dranet(w: Weights, x: Tensor, classes: int) -> Tensor:
@@ -68,17 +68,17 @@ def dranet(w: Weights, x: Tensor, classes: int) -> Tensor:
     p, c = block("head.conv_cpam_e", p, 512), block("head.conv_ccam_e", c, 512)
     high = block("head.conv_cat", torch.cat([p, c], 1), 256)
     low = block("head.clgd.conv_low", maps[0], 32)
-    high = enlarge(high, low, True)
+    high = upsample(high, low, True)
     gate = w.conv("head.clgd.conv_att.0", torch.cat([low, high], 1), 1, bias=True).sigmoid()
     low = w.gamma("head.clgd.gamma") * gate * low
     y = block("head.clgd.conv_cat", torch.cat([low, high], 1), 256)
     y = block("head.clgd.conv_out", y, 256)
     side = w.norm("cls_aux.1", w.conv("cls_aux.0", maps[2], 256, 3)).relu()
     w.conv("cls_aux.4", side, classes, bias=True)
-    return enlarge(w.conv("cls_seg.1", y, classes, bias=True), x, True)
+    return upsample(w.conv("cls_seg.1", y, classes, bias=True), x, True)
 
 
 def fcn(w: Weights, x: Tensor, classes: int) -> Tensor:
     deep = resnet(w, "pretrained.", x, stem="plain")[-1]
     y = w.norm("head.conv5.1", w.conv("head.conv5.0", deep, 512, 3)).relu()
-    return enlarge(w.conv("head.conv5.4", y, classes, bias=True), x, True)
+    return upsample(w.conv("head.conv5.4", y, classes, bias=True), x, True)

@@ -13,10 +13,10 @@ from tests.models.convert.foreign import (
     attend,
     channel_attention,
     criss_cross,
-    enlarge,
     interlaced,
     resnet,
     rows,
+    upsample,
 )
 
 D = "decode_head."
@@ -54,7 +54,7 @@ def network(
     if side:
         y = module(w, "auxiliary_head.convs.0", maps[2], 256, 3)
         w.conv("auxiliary_head.conv_seg", y, classes, bias=True)
-    return enlarge(head(w, maps, classes), x, corners)
+    return upsample(head(w, maps, classes), x, corners)
 
 
 def joined(
@@ -142,7 +142,7 @@ def pspnet(w: Weights, maps: list[Tensor], classes: int, corners: bool = False) 
     parts = [maps[-1]]
     for i, size in enumerate((1, 2, 3, 6)):
         pooled = F.adaptive_avg_pool2d(maps[-1], size)
-        parts.append(enlarge(module(w, f"{D}psp_modules.{i}.1", pooled, 512), maps[-1], corners))
+        parts.append(upsample(module(w, f"{D}psp_modules.{i}.1", pooled, 512), maps[-1], corners))
     y = module(w, f"{D}bottleneck", torch.cat(parts, 1), 512, 3)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 

@@ -12,10 +12,10 @@ from tests.models.convert.foreign import (
     as_map,
     attend,
     criss_cross,
-    enlarge,
     interlaced,
     resnet,
     rows,
+    upsample,
 )
 
 
@@ -52,7 +52,7 @@ def torchvision(
         for i, rate in enumerate((12, 24, 36), start=1):
             parts.append(pair(w, f"{name}.{i}.0", f"{name}.{i}.1", y, 256, 3, dilation=rate))
         mean = pair(w, f"{name}.4.1", f"{name}.4.2", y.mean((2, 3), keepdim=True), 256)
-        parts.append(enlarge(mean, y, False))
+        parts.append(upsample(mean, y, False))
         project = "classifier.0.project"
         y = pair(w, f"{project}.0", f"{project}.1", torch.cat(parts, 1), 256)
         y = pair(w, "classifier.1", "classifier.2", y, 256, 3)
@@ -61,7 +61,7 @@ def torchvision(
     if side:
         z = pair(w, "aux_classifier.0", "aux_classifier.1", maps[2], 256, 3)
         w.conv("aux_classifier.4", z, classes, bias=True)
-    return enlarge(w.conv("classifier.4", y, classes, bias=True), x, False)
+    return upsample(w.conv("classifier.4", y, classes, bias=True), x, False)
 
 
 def ccnet(w: Weights, x: Tensor, classes: int, *, recurrence: int = 2) -> Tensor:
@@ -78,7 +78,7 @@ def ccnet(w: Weights, x: Tensor, classes: int, *, recurrence: int = 2) -> Tensor
     y = block("head.bottleneck.0", "head.bottleneck.1", both, 512, 3)
     z = block("dsn.0", "dsn.1", maps[2], 512, 3, bias=True)
     w.conv("dsn.3", z, classes, bias=True)
-    return enlarge(w.conv("head.bottleneck.3", y, classes, bias=True), x, True)
+    return upsample(w.conv("head.bottleneck.3", y, classes, bias=True), x, True)
 
 
 def semseg(w: Weights, x: Tensor, classes: int, *, side: bool = True) -> Tensor:
@@ -87,12 +87,12 @@ def semseg(w: Weights, x: Tensor, classes: int, *, side: bool = True) -> Tensor:
     for i, size in enumerate((1, 2, 3, 6)):
         name = f"ppm.features.{i}"
         pooled = F.adaptive_avg_pool2d(maps[-1], size)
-        parts.append(enlarge(pair(w, f"{name}.1", f"{name}.2", pooled, 512), maps[-1], True))
+        parts.append(upsample(pair(w, f"{name}.1", f"{name}.2", pooled, 512), maps[-1], True))
     y = pair(w, "cls.0", "cls.1", torch.cat(parts, 1), 512, 3)
     if side:
         z = pair(w, "aux.0", "aux.1", maps[2], 256, 3)
         w.conv("aux.4", z, classes, bias=True)
-    return enlarge(w.conv("cls.4", y, classes, bias=True), x, True)
+    return upsample(w.conv("cls.4", y, classes, bias=True), x, True)
 
 
 Openseg = Callable[[Weights, list[Tensor], int], Tensor]
@@ -100,7 +100,7 @@ Openseg = Callable[[Weights, list[Tensor], int], Tensor]
 
 def openseg(w: Weights, x: Tensor, classes: int, *, head: Openseg) -> Tensor:
     maps = resnet(w, "backbone.", x, stem="openseg", ceil=True)
-    return enlarge(head(w, maps, classes), x, True)
+    return upsample(head(w, maps, classes), x, True)
 
 
 def abn(w: Weights, name: str, x: Tensor, width: int, kernel: int = 1, **options: object) -> Tensor:
@@ -121,7 +121,7 @@ def object_attention(w: Weights, name: str, x: Tensor, inner: int, pool: int = 1
     value = rows(w.conv(f"{name}.f_value", small, inner, bias=True))
     y = as_map(attend(query, key, value, inner**-0.5), small)
     y = w.conv(f"{name}.W", y, x.shape[1], bias=True)
-    return enlarge(y, x, True) if pool > 1 else y
+    return upsample(y, x, True) if pool > 1 else y
 
 
 def base_oc(w: Weights, maps: list[Tensor], classes: int) -> Tensor:

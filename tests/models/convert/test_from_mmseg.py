@@ -32,7 +32,7 @@ def test_every_head(tmp_path: Path, name: str) -> None:
 
 
 def test_the_file_name_tells_the_crop(tmp_path: Path) -> None:
-    """769: scores, and pyramid pooling, are enlarged with align_corners."""
+    """769: scores, and pyramid pooling, are upsampled with align_corners."""
     file = tmp_path / "pspnet_r50-d8_769x769_40k_cityscapes_20200606_112725-86638686.pth"
     head = partial(foreign.pspnet, corners=True)
     network = partial(foreign.network, head=head, classes=19, corners=True)

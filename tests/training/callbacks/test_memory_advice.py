@@ -34,15 +34,15 @@ def test_fit_names_the_batch_and_what_takes_less(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    small = Segmenter.small
+    low_res = Segmenter.low_res
 
     def short(self: Segmenter, images: torch.Tensor) -> object:
         if self.training and type(images) is torch.Tensor:  # no estimate's
             raise error
-        return small(self, images)
+        return low_res(self, images)
 
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    monkeypatch.setattr(Segmenter, "small", short)
+    monkeypatch.setattr(Segmenter, "low_res", short)
     words = [*FIT, "--data.crop_size", "64", "--trainer.default_root_dir", str(tmp_path)]
     assert main(words) == 2
     told = capsys.readouterr().err

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
-from scenewise.inference.auto_window import FittingPredictor, smaller_sides
+from scenewise.inference.auto_window import AutoWindowPredictor, smaller_sides
 from scenewise.inference.predictor import Prediction, Predictor
 from scenewise.inference.sliding_window import intervals, pair, two_thirds
 from scenewise.memory import ran_out
@@ -58,9 +58,9 @@ class Network:
         return (*whole, *(f"{WITHOUT}{name}" for name in self.maps.blocks()))
 
     @cached_property
-    def fitting(self) -> FittingPredictor:
+    def fitting(self) -> AutoWindowPredictor:
         """Knows what fits into the memory; to be asked under the lock."""
-        return FittingPredictor(Predictor(self.model))
+        return AutoWindowPredictor(Predictor(self.model))
 
     @cached_property
     def maps(self) -> AttentionMaps:

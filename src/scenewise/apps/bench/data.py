@@ -183,7 +183,7 @@ def v2_window(picture: Image.Image, mask: Image.Image, scale: float) -> Pair:
 
 
 def open_cv2(cv2: ModuleType, picture: Path, mask: Path) -> Pair:
-    """Picture (blue, green, red) and mask."""
+    """Image (blue, green, red) and mask."""
     return cv2.imread(str(picture), cv2.IMREAD_COLOR), cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
 
 

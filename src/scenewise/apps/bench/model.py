@@ -36,7 +36,7 @@ def rows(repeats: int = 5) -> list[Row]:
 
 @torch.no_grad()
 def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
-    """All three logits, from dense attention, enlarged to the picture; then the arg max."""
+    """All three logits, from dense attention, upsampled to the picture; then the arg max."""
     head = model.head
     assert isinstance(head, DANetHead)
     position, channel = dense_branches(head, model.backbone(model.normalize(picture[None]))[-1])

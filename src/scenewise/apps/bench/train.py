@@ -36,7 +36,7 @@ def rows(repeats: int = 5) -> list[Row]:
 
 
 def plain_step(model: Segmenter, images: Tensor, masks: Tensor) -> Run:
-    """Dense attention; three scores enlarged to the pictures, then their cross-entropies."""
+    """Dense attention; three scores upsampled to the pictures, then their cross-entropies."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
 
     def step() -> Tensor:

@@ -23,7 +23,7 @@ from scenewise.models.segmenter import Segmenter
 from scenewise.visualize import report
 from scenewise.visualize.attention_maps import attention_maps
 from scenewise.visualize.figure import explain_figure
-from scenewise.visualize.overlay import overlay, save_picture
+from scenewise.visualize.overlay import overlay, save_image
 
 ABLATION = ("fcn", "position", "channel", "danet")
 EXAMPLES = """\
@@ -130,7 +130,7 @@ def _scene(results: Sequence[Result], scenes: Scenes, index: int, out: Path) -> 
     """The scene, its truth, and what each network says."""
     image, mask = scenes.read(index)
     picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    save_picture(out / "pictures" / f"{scenes.names[index]}.png", picture)
+    save_image(out / "pictures" / f"{scenes.names[index]}.png", picture)
     figures = [
         report.figure(picture, "picture"),
         report.figure(overlay(image, mask, scenes.classes, opacity=0.8), "truth"),

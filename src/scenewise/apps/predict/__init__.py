@@ -20,14 +20,14 @@ from scenewise.data.images import read_image
 from scenewise.errors import UserError
 from scenewise.exports.runtime import Backend, is_exported, load_exported
 from scenewise.files import write_json
-from scenewise.inference.auto_window import FittingPredictor
+from scenewise.inference.auto_window import AutoWindowPredictor
 from scenewise.inference.predictor import Merge, Predictor, best_device
 from scenewise.inference.protocols import PROTOCOLS
 from scenewise.inference.sliding_window import Size
 from scenewise.models.checkpoints import load_model
 from scenewise.models.optimize.fuse import for_inference
 from scenewise.visualize import video
-from scenewise.visualize.overlay import overlay, save_labels, save_picture
+from scenewise.visualize.overlay import overlay, save_image, save_labels
 
 NAMED = 20  # failures that are told one by one
 # Options that change what is written; the record of a result has them.
@@ -137,8 +137,10 @@ def run(args: argparse.Namespace) -> None:
     processes, listing = Processes.from_environment(), Listing(args.images)
     decay = _decay(args, listing.first_video())
     console, tally = Console(stderr=True), Tally()
-    wanted_predictor, common = _predictor(args)
-    predictor = FittingPredictor(wanted_predictor, lambda told: console.print(told, soft_wrap=True))
+    plain, common = _predictor(args)
+    predictor = AutoWindowPredictor(
+        wanted_predictor, lambda told: console.print(told, soft_wrap=True)
+    )
     if args.submission:
         check_server(args.submission, predictor.model.classes)
     own = len(range(processes.rank, len(listing), processes.size))
@@ -203,14 +205,14 @@ def _write(
 ) -> None:
     if not args.no_overlay:
         drawn = overlay(image, labels, classes, args.opacity)
-        save_picture(args.out / "overlays" / f"{name}.jpg", drawn)
+        save_image(args.out / "overlays" / f"{name}.jpg", drawn)
     if args.submission:
         save_submission(args.submission, args.out / "submission", name, labels)
     save_labels(args.out / "labels" / f"{name}.png", labels, classes, note)
 
 
 def _video(
-    predictor: FittingPredictor,
+    predictor: AutoWindowPredictor,
     file: Path,
     name: str,
     decay: float,
@@ -260,7 +262,7 @@ def _predictor(args: argparse.Namespace) -> tuple[Predictor, Record]:
     if not elsewhere:
         model = for_inference(model.to(device))
     if args.compile:
-        setattr(model, "small", torch.compile(model.small, dynamic=True))  # noqa: B010
+        setattr(model, "low_res", torch.compile(model.low_res, dynamic=True))  # noqa: B010
     if args.protocol is None:
         predictor = Predictor(
             model,

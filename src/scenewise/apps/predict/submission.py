@@ -10,7 +10,7 @@ from torch import Tensor
 from scenewise.classes import Classes
 from scenewise.data.formats import cityscapes, voc
 from scenewise.errors import UserError
-from scenewise.visualize.overlay import save_labels, save_picture
+from scenewise.visualize.overlay import save_image, save_labels
 
 Server = Literal["cityscapes", "voc"]
 CLASSES: dict[str, Classes] = {"cityscapes": cityscapes.CLASSES, "voc": voc.CLASSES}
@@ -57,5 +57,5 @@ def save_submission(server: Server, folder: Path, name: str, labels: Tensor) -> 
         save_labels(file, labels, CLASSES[server])
         return file
     ids = np.array(cityscapes.SERVER_IDS, dtype=np.uint8)[labels.cpu().numpy()]
-    save_picture(file, Image.fromarray(ids))
+    save_image(file, Image.fromarray(ids))
     return file

@@ -6,7 +6,7 @@ from itertools import product
 import torch
 from torch import Tensor
 
-from scenewise.attention.kernels.precision import FLOOR, no_autocast, widen
+from scenewise.attention.kernels.precision import FLOOR, no_autocast, upcast
 
 # The map is walked in tiles of at most so many query rows and keys. One tile stays in the caches of
 # a few cores, and is large enough for matrix products to run at full speed.
@@ -20,7 +20,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
     """Output (B, Nq, C) of the dtype of ``value``, and row log-sum-exp (B, Nq)."""
     samples, rows, keys = _tiling(query, key)
     with no_autocast(query):
-        q, k = widen(query) if scale == 1 else widen(query) * scale, widen(key).transpose(1, 2)
+        q, k = upcast(query) if scale == 1 else upcast(query) * scale, upcast(key).transpose(1, 2)
         v = value if len(rows) == 1 else value.contiguous()
         out = q.new_empty(*query.shape[:2], value.shape[2])
         log_sum = q.new_empty(query.shape[:2])
@@ -41,12 +41,12 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value, tile by tile."""
     with no_autocast(query):
-        q, k, v, d_out = widen(query) * scale, widen(key), widen(value), widen(grad)
+        q, k, v, d_out = upcast(query) * scale, upcast(key), upcast(value), upcast(grad)
         d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
         samples, row_parts, key_parts = _tiling(query, key)
         scratch = [_scratch(q, samples, row_parts, key_parts) for _ in range(2)]
         whole = len(key_parts) == 1  # then a tile knows the sums of its rows
-        row_sum = None if whole else (d_out * widen(out)).sum(-1, keepdim=True)
+        row_sum = None if whole else (d_out * upcast(out)).sum(-1, keepdim=True)
         for b, keys, rows in product(samples, key_parts, row_parts):
             q_b, d_out_b, k_b, v_b = q[b, rows], d_out[b, rows], k[b, keys], v[b, keys]
             weights = torch.bmm(q_b, k_b.transpose(1, 2), out=_shaped(scratch[0], q_b, keys))

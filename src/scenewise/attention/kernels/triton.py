@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from scenewise.attention.kernels.precision import widen
+from scenewise.attention.kernels.precision import upcast
 
 ROWS, KEYS, CHUNK = 64, 64, 128  # of one program: query rows, keys at a time, value channels
 
@@ -39,7 +39,7 @@ def attend_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
     g, q, k, v = (x.contiguous() for x in (grad, query, key, value))
-    row_sum = (widen(g) * widen(out)).sum(-1)
+    row_sum = (upcast(g) * upcast(out)).sum(-1)
     d_q, d_k, d_v = (torch.empty_like(x) for x in (q, k, v))
     batch, queries, keys = q.shape[0], q.shape[1], k.shape[1]
     shared = (g, q, k, v, log_sum, row_sum, scale, queries, keys)

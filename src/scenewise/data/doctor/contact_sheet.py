@@ -57,7 +57,7 @@ def overlay(image: Image.Image, ids: Image.Image, classes: Classes) -> Image.Ima
 
 
 def _tile(dataset: SegmentationDataset, index: int, split: str) -> Image.Image:
-    """Picture above overlay, with the name below."""
+    """Image above overlay, with the name below."""
     pixels, mask = dataset.read(index)
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     ids = Image.fromarray(mask.numpy())

@@ -71,7 +71,7 @@ class HuggingFace(SegmentationDataset):
         super().__init__(names, classes, transform)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture and mask of row ``index``.
+        """Image and mask of row ``index``.
 
         Raises:
             UserError: a cell is unreadable or no such picture, the sizes differ, or an id is no

@@ -76,7 +76,7 @@ class ShardSet(SegmentationDataset):
         super().__init__([n for _, names in self.shards for n in names], classes, transform)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Picture and mask ``index``.
+        """Image and mask ``index``.
 
         Raises:
             UserError: the shard is missing or broken, the sizes differ, or an id is no class.
@@ -87,7 +87,7 @@ class ShardSet(SegmentationDataset):
         return self.decode(next(read_shard(url, len(names), within, within + 1)))
 
     def decode(self, sample: Encoded) -> tuple[Tensor, Tensor]:
-        """Picture and mask, both uint8, checked as those of every data set."""
+        """Image and mask, both uint8, checked as those of every data set."""
         image = decode_image(sample.image, sample.image_path)
         mask = decode_mask(sample.mask, sample.mask_path)
         check_pair(image, mask, self.classes, sample.image_path, sample.mask_path)

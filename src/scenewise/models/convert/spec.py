@@ -26,7 +26,7 @@ class Options:
         family: its name, instead of recognising it by the keys.
         multi_grid: dilations of the last stage's blocks; () for none.
         recurrence: of criss-cross attention.
-        align_corners: how scores are enlarged.
+        align_corners: how scores are upsampled.
         output_stride: 8 or 16.
     """
 

@@ -18,7 +18,7 @@ class InteractionHead(nn.Module):
 
     The paper is on the classes of videos; the surroundings here are ours. A 3x3 convolution leads
     to ``width`` channels. The attention's maps belong to fixed places, so it works on that map
-    averaged to ``size``; what it gives is enlarged again, stands beside the map, and goes through
+    averaged to ``size``; what it gives is upsampled again, stands beside the map, and goes through
     a second 3x3 convolution. In training the losses of the attention are penalties named ``pca``
     and ``diversity``; the paper does not tell their weights, here both are 0.1.
 
@@ -29,7 +29,7 @@ class InteractionHead(nn.Module):
         size: height and width at which the attention works.
         width: default a quarter of the last map's channels, at least 64.
         dropout: probability that a whole map is dropped before the classifier.
-        align_corners: of the enlargement.
+        align_corners: of the upsampling.
     """
 
     loss_weights: ClassVar[dict[str, float]] = {"pca": 0.1, "diversity": 0.1}

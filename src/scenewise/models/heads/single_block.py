@@ -1,6 +1,6 @@
 """Heads with one attention block between two convolutions.
 
-Two wirings serve them all. DANet's branch: 3x3 convolution to a quarter of the channels, block, 3x3
+Two layouts serve them all. DANet's branch: 3x3 convolution to a quarter of the channels, block, 3x3
 convolution, classifier. CCNet's, and mmsegmentation's for all its heads: the same, but the result
 stands beside the backbone's map and goes through a third 3x3 convolution.
 """

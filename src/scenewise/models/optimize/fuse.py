@@ -22,7 +22,7 @@ def for_inference(model: Segmenter) -> Segmenter:
     Batch norms are folded into the convolutions before them, side branches are left out, DANet's
     two 2048 -> 512 convolutions are one, memory is channels last, and on CPUs wide 3 x 3
     convolutions in float32 are done in Winograd's form. The copy is compared with the network on a
-    small picture; if its scores are others (a network of unusual wiring), only the layout changes.
+    small picture; if its scores are others (an unusual network), only the layout changes.
 
     The copy cannot be trained or saved, and its head has other names; look at attention in the
     network itself.

@@ -8,7 +8,7 @@ from lightning.pytorch.plugins.layer_sync import TorchSyncBatchNorm
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from scenewise.attention.kernels.precision import widen
+from scenewise.attention.kernels.precision import upcast
 
 
 class Synced(nn.modules.batchnorm._BatchNorm):
@@ -103,7 +103,7 @@ class _Normalise(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        wide = widen(x)
+        wide = upcast(x)
         totals = torch.cat([wide.sum(_rest(x)), wide.new_tensor([x.numel() / x.shape[1]])])
         dist.all_reduce(totals)
         mean, count = totals[:-1] / totals[-1], totals[-1]

@@ -41,7 +41,7 @@ def shard(model: nn.Module, mesh: DeviceMesh) -> None:
     for part in parts(model):
         fully_shard(part, mesh=mesh)
     fully_shard(model, mesh=mesh)
-    register_fsdp_forward_method(model, "small")  # what a training calls
+    register_fsdp_forward_method(model, "low_res")  # what a training calls
 
 
 def whole(tensor: Tensor) -> Tensor:
