@@ -138,9 +138,7 @@ def run(args: argparse.Namespace) -> None:
     decay = _decay(args, listing.first_video())
     console, tally = Console(stderr=True), Tally()
     plain, common = _predictor(args)
-    predictor = AutoWindowPredictor(
-        wanted_predictor, lambda told: console.print(told, soft_wrap=True)
-    )
+    predictor = AutoWindowPredictor(plain, lambda note: console.print(note, soft_wrap=True))
     if args.submission:
         check_server(args.submission, predictor.model.classes)
     own = len(range(processes.rank, len(listing), processes.size))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
-from scenewise.models.convert import danet, mmseg
+from scenewise.models.convert import from_danet, from_mmseg
 from scenewise.models.segmenter import Segmenter
 
 Layout = Literal["mmseg", "danet"]
@@ -40,7 +40,7 @@ def foreign_state(model: Segmenter, layout: Layout) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
         for theirs in _names(key, heads, stem, _BACKBONE[layout]):
-            found[theirs] = mmseg.to_theirs(theirs, tensor) if layout == "mmseg" else tensor
+            found[theirs] = from_mmseg.to_theirs(theirs, tensor) if layout == "mmseg" else tensor
     return {key: tensor.detach().cpu().contiguous().clone() for key, tensor in found.items()}
 
 
@@ -58,10 +58,10 @@ def _heads(layout: Layout, recipe: dict[str, Any]) -> dict[str, str]:
     """Foreign prefixes to ours."""
     name, variant = recipe.get("name"), recipe.get("variant")
     if layout == "danet":
-        networks = {"danet": danet.DANET, "dranet": danet.DRANET, "fcn": danet.FCN}
+        networks = {"danet": from_danet.DANET, "dranet": from_danet.DRANET, "fcn": from_danet.FCN}
         fits = name == "danet" or variant == "official"
     else:
-        networks = {n: mmseg.head_places(n) for n, _ in mmseg.HEADS.values()}
+        networks = {n: from_mmseg.head_places(n) for n, _ in from_mmseg.HEADS.values()}
         fits = name == "danet" or variant == "mmseg"
     if name not in networks or not fits or not str(recipe.get("backbone")).startswith("resnet"):
         raise UserError(
