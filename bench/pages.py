@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from bench.marked import replace_marked
+from scenewise import attention
 from scenewise.files import write_text
 from scenewise.models import Segmenter
 
@@ -58,11 +59,11 @@ IDEAS = (
     block("criss_cross", "ccnet"),
     block("non_local", "nonlocal"),
     block("sagan", "sagan"),
-    block("object_context", "ocnet_base"),
+    block("ocnet", "ocnet_base"),
     block("interaction", "interaction"),
     block("squeeze_excite", "se"),
     block("cbam", "cbam"),
-    block("object_contextual", "ocr"),
+    block("ocr", "ocr"),
     block("interlaced", "isa"),
     block("disentangled", "dnl"),
     block("global_context", "gcnet"),
@@ -117,7 +118,7 @@ def readme_table() -> str:
 
 
 def page(idea: Idea) -> str:
-    """Title, reference, picture, then every public name with its docstring."""
+    """Title, reference, image, then every class and every exported function with its docstring."""
     tree = ast.parse((SOURCE / idea.file).read_text(encoding="utf-8"))
     title, reference = heading(idea)
     parts = [f"# {title}", reference]
@@ -128,13 +129,20 @@ def page(idea: Idea) -> str:
             "that it never saw. Drawn by `python -m bench.pages --pictures`.*"
         )
     for node in tree.body:
-        if isinstance(node, ast.ClassDef | ast.FunctionDef) and not node.name.startswith("_"):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and is_public(node):
             text = ast.get_docstring(node)
             if text:
                 parts += [f"## `{node.name}`", markdown(text)]
     code, test = f"../../src/scenewise/{idea.file}", f"../../{idea.test}"
     parts.append(f"Code: [{idea.file}]({code}). Test: [{Path(idea.test).name}]({test}).")
     return "\n\n".join(parts) + "\n"
+
+
+def is_public(node: ast.ClassDef | ast.FunctionDef) -> bool:
+    """Whether a page shows it; a function that the package does not export is a helper."""
+    return node.name in attention.__all__ or (
+        isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    )
 
 
 def heading(idea: Idea) -> tuple[str, str]:

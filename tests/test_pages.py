@@ -17,6 +17,6 @@ def test_lists_are_up_to_date() -> None:
 
 
 def test_every_attention_file_has_a_page() -> None:
-    helpers = {"__init__", "convolution", "precision", "tiles", "on_gpu", "position_triton"}
+    helpers = {"__init__", "layers"}
     files = {file.stem for file in (SOURCE / "attention").glob("*.py")} - helpers
     assert files <= {idea.page.stem for idea in IDEAS}
