@@ -55,7 +55,7 @@ class TestPyramidOC(BlockLaw, WeighsPositions, NeverHoldsTheMap):
     def reference(self, block: PyramidOC, x: Tensor) -> Tensor:
         cuts = [[[0, 5], [0, 7]], [[0, 1, 2, 5], [0, 2, 4, 7]]]
         contexts = [in_tiles(a, x, c) for a, c in zip(block.attentions, cuts, strict=True)]
-        return block.mix(torch.cat([block.upcast(x), *contexts], dim=1))
+        return block.mix(torch.cat([block.widen(x), *contexts], dim=1))
 
     def test_weights_are_zero_outside_the_tile(self) -> None:
         block, (x,) = self.ready(), self.sample()

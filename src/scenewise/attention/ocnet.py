@@ -188,13 +188,13 @@ class PyramidOC(nn.Module):
             for s in sizes
         )
         wide = len(sizes) * channels
-        self.upcast = conv_norm(channels, wide, bias=True, slope=_SLOPE)
+        self.widen = conv_norm(channels, wide, bias=True, slope=_SLOPE)
         self.mix = conv_norm(2 * wide, channels, bias=True, slope=_SLOPE)
         self.dropout = nn.Dropout2d(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        parts = [self.upcast(x), *(attention(x) for attention in self.attentions)]
+        parts = [self.widen(x), *(attention(x) for attention in self.attentions)]
         mixed: Tensor = self.dropout(self.mix(torch.cat(parts, dim=1)))
         return mixed
 

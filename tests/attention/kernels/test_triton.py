@@ -47,7 +47,7 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
         "import json, torch; torch.manual_seed(0); torch.set_num_threads(1)\n"
-        "from tests.attention.test_position_triton import SHAPES, error\n"
+        "from tests.attention.kernels.test_triton import SHAPES, error\n"
         "print(json.dumps([error(d, s, c, 'cpu') for d, c in ((torch.float32, 1.0), "
         "(torch.float32, 0.3), (torch.float16, 0.3)) for s in SHAPES] + "
         "[error(torch.float32, SHAPES[1], 10.0, 'cpu')]))"
@@ -97,7 +97,7 @@ def test_interpreted_bfloat16_equals_the_dense_form() -> None:
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
         "import json, torch; torch.manual_seed(0); torch.set_num_threads(1)\n"
-        "from tests.attention.test_position_triton import SHAPES, error, widen_interpreted_dots\n"
+        "from tests.attention.kernels.test_triton import SHAPES, error, widen_interpreted_dots\n"
         "widen_interpreted_dots()\n"
         "print(json.dumps([error(torch.bfloat16, s, 0.3, 'cpu') for s in SHAPES]))"
     )
