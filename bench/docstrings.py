@@ -1,4 +1,4 @@
-"""Docstrings as the documentation's Markdown wants them: code and formulas marked as such."""
+"""Docstrings as the documentation's Markdown wants them: code, formulas and tables."""
 
 import re
 from typing import Any
@@ -7,7 +7,7 @@ import griffe
 
 
 class MarkedDocstrings(griffe.Extension):
-    """Put doctests into code blocks and formulas between dollars; one entry for each name."""
+    """Put doctests into code blocks and formulas between dollars; tables in Markdown."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         """Change the docstring of one module, class, function or attribute."""
@@ -16,7 +16,7 @@ class MarkedDocstrings(griffe.Extension):
 
 
 def marked(text: str) -> str:
-    """The docstring with each paragraph that is a doctest or a formula marked.
+    """The docstring with its doctests, formulas, tables and entries as Markdown.
 
     >>> marked("One.\\n\\n>>> 1 + 1\\n2")
     'One.\\n\\n```pycon\\n>>> 1 + 1\\n2\\n```'
@@ -29,6 +29,8 @@ def marked(text: str) -> str:
             paragraph = f"$$ {' '.join(paragraph.removeprefix('.. math::').split())} $$"
         elif re.match(r"(Args|Attributes):\n", paragraph):
             paragraph = one_name_each(paragraph)
+        elif re.match(r"=+ +=", paragraph):
+            paragraph = table(paragraph)
         paragraphs.append(re.sub(r":\w+:`~?\.?([\w.]+)`", r"`\1`", paragraph))
     return "\n\n".join(paragraphs)
 
@@ -48,3 +50,31 @@ def one_name_each(section: str) -> str:
         return "\n".join(f"    {name}: {match[2]}" for name in match[1].split(", "))
 
     return re.sub(r"^ {4}(\w+(?:, \w+)+): (.*(?:\n {5,}.*)*)", entries, section, flags=re.MULTILINE)
+
+
+def table(text: str) -> str:
+    """A table between rules of equals signs, as Markdown writes it.
+
+    >>> print(table("==== =====\\nkind says\\n==== =====\\na    one\\n     two\\n==== ====="))
+    | kind | says |
+    |---|---|
+    | a | one two |
+    """
+    lines = text.splitlines()
+    starts = [match.start() for match in re.finditer("=+", lines[0])]
+    stops = [*starts[1:], None]
+    rows: list[list[str]] = []
+    for line in lines[1:]:
+        cells = [line[start:stop].strip() for start, stop in zip(starts, stops, strict=True)]
+        if cells[0].startswith("=="):
+            continue
+        if cells[0]:
+            rows.append(cells)
+        else:  # the row continues
+            rows[-1] = [
+                f"{cell} {more}".strip() for cell, more in zip(rows[-1], cells, strict=True)
+            ]
+    if sum(line.startswith("==") for line in lines) == 2:  # no header
+        rows.insert(0, [""] * len(starts))
+    body = ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join([body[0], "|" + "---|" * len(starts), *body[1:]])

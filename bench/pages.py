@@ -18,6 +18,7 @@ from pathlib import Path
 from PIL import Image
 from torch import Tensor
 
+from bench.docstrings import table
 from bench.marked import replace_marked
 from scenewise import attention
 from scenewise.files import write_text
@@ -164,6 +165,8 @@ def markdown(text: str) -> str:
             blocks.append(f"$$ {' '.join(part.removeprefix('.. math::').split())} $$")
         elif part.startswith(">>>"):
             blocks.append(f"```pycon\n{part}\n```")
+        elif re.match(r"=+ +=", part):
+            blocks.append(_prose(table(part)))
         elif re.match(r"(Args|Returns|Raises|Attributes|Yields):", part):
             name, _, lines = part.partition("\n")
             blocks.append(f"**{name.rstrip(':')}**\n\n{_entries(lines)}")

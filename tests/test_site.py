@@ -107,6 +107,15 @@ def test_formulas_are_typeset(site: Path) -> None:
         assert "arithmatex" not in file.read_text("utf-8"), file
 
 
+def test_docstrings_leave_no_markup_behind(site: Path) -> None:
+    """Tables, formulas, doctests and code of docstrings are rendered, not shown as written."""
+    for page in [*(site / "api").rglob("*.html"), *(site / "attention").rglob("*.html")]:
+        article = page.read_text("utf-8").partition("<article")[2].partition("</article>")[0]
+        text = re.sub(r"<(pre|code|math)\b.*?</\1>|<[^>]*>", "", article, flags=re.DOTALL)
+        assert len(text) > 400, page
+        assert re.findall(r".*(?:====|\$\$|`|\.\. math|&gt;&gt;&gt;).*", text) == [], page
+
+
 def test_a_formula_that_is_wrong_stops_the_build() -> None:
     with pytest.raises(site_pages.LatexError):
         site_pages.typeset(r'<div class="arithmatex">\[ \frac{a} \]</div>')
