@@ -1,4 +1,4 @@
-"""Counting a confusion matrix, beside torchmetrics; and eight scales with mirror images."""
+"""Benchmark of evaluation: the confusion matrix, and prediction at several scales."""
 
 from collections.abc import Callable
 
@@ -19,25 +19,25 @@ SCALES = (0.5, 0.75, 1.0, 1.25, 1.5, 1.75, 2.0, 2.2)
 
 
 def rows(repeats: int = 5) -> list[Row]:
-    """The counting, then the evaluation of one picture, which takes minutes."""
+    """The confusion matrix, then the prediction of one image, which takes minutes."""
     return [*_counting(repeats), *_scales(max(1, repeats // 2))]
 
 
 def _counting(repeats: int) -> list[Row]:
-    """One update with a street picture's labels, a tenth of them ignored."""
+    """One update with the labels of a street image, a tenth of them ignored."""
     generator = torch.Generator().manual_seed(0)
     target = torch.randint(CLASSES, (1, *SIZE), generator=generator)
     labels = torch.randint(CLASSES, (1, *SIZE), generator=generator)
     target[torch.rand(target.shape, generator=generator) < 0.1] = IGNORED
-    theirs = MulticlassConfusionMatrix(CLASSES, ignore_index=IGNORED)
+    checked = MulticlassConfusionMatrix(CLASSES, ignore_index=IGNORED)
     unchecked = MulticlassConfusionMatrix(CLASSES, ignore_index=IGNORED, validate_args=False)
-    ours = ConfusionMatrix(CLASSES, IGNORED)
-    ways = {
-        "torchmetrics": lambda: theirs.update(labels, target),
+    matrix = ConfusionMatrix(CLASSES, IGNORED)
+    variants = {
+        "torchmetrics": lambda: checked.update(labels, target),
         "torchmetrics, unchecked": lambda: unchecked.update(labels, target),
-        "scenewise": lambda: ours.update(labels, target),
+        "scenewise": lambda: matrix.update(labels, target),
     }
-    return compare(f"{CLASSES} classes, {SIZE[0]} x {SIZE[1]} labels", ways, repeats)
+    return compare(f"{CLASSES} classes, {SIZE[0]} x {SIZE[1]} labels", variants, repeats)
 
 
 def _scales(turns: int) -> list[Row]:
@@ -46,34 +46,34 @@ def _scales(turns: int) -> list[Row]:
     model = create_model(
         "danet", num_classes=CLASSES, backbone="resnet18", pretrained=False, output_stride=16
     ).eval()
-    picture = torch.rand(3, *SIZE)
-    ours = Predictor(model, scales=SCALES, flip=True)
+    image = torch.rand(3, *SIZE)
+    trained = Predictor(model, scales=SCALES, flip=True)
     fast = Predictor(for_inference(model), scales=SCALES, flip=True)
     labels: dict[str, Tensor] = {}
-    ways: dict[str, Callable[[], Tensor]] = {
-        "keep all, then average": lambda: naive(model, picture),
-        "scenewise, as trained": lambda: ours(picture).labels,
-        "scenewise, for inference": lambda: fast(picture).labels,
+    variants: dict[str, Callable[[], Tensor]] = {
+        "keep all, then average": lambda: _naive(model, image),
+        "scenewise, as trained": lambda: trained(image).labels,
+        "scenewise, for inference": lambda: fast(image).labels,
     }
 
-    def kept(way: str) -> Run:
-        return lambda: labels.__setitem__(way, ways[way]())
+    def keep(name: str) -> Run:
+        return lambda: labels.__setitem__(name, variants[name]())
 
     work = f"DANet R18, {SIZE[0]} x {SIZE[1]}, {len(SCALES)} scales, mirrored"
-    found = in_turns(work, {way: kept(way) for way in ways}, turns)
+    table = in_turns(work, {name: keep(name) for name in variants}, turns)
     expected, *others = labels.values()
     if min((other == expected).double().mean() for other in others) < 0.999:
         raise AssertionError("less than 99.9 % of the labels agree")
-    return found
+    return table
 
 
 @torch.no_grad()
-def naive(model: Segmenter, picture: Tensor) -> Tensor:
-    """Labels from the probabilities of all scales and mirror images, kept until all are there."""
+def _naive(model: Segmenter, image: Tensor) -> Tensor:
+    """Labels from the probabilities of all scales and mirror images, kept in memory."""
     kept = []
     for scale in SCALES:
         size = [int(side * scale + 0.5) for side in SIZE]
-        x = model.normalize(picture[None])
+        x = model.normalize(image[None])
         x = F.interpolate(x, size, mode="bilinear", align_corners=False)
         for mirrored in (False, True):
             y = model(x.flip(-1) if mirrored else x).logits

@@ -1,4 +1,4 @@
-"""What attention costs as pictures, batches and processes grow: whole blocks, side by side."""
+"""Benchmark of scaling: attention blocks against image size, batch size and processes."""
 
 import multiprocessing
 import time
@@ -20,11 +20,11 @@ CHANNELS = 512
 SIZES = ((64, 64), (96, 96), (128, 128), (128, 256), (256, 256), (256, 512))
 DENSE_UP_TO, BACKWARD_UP_TO, ONCE_FROM = 16384, 32768, 40000
 BATCHES, BATCH_SIZE = (1, 2, 4, 8), (64, 64)
-PROCESSES, PICTURES = (1, 2), 8
+PROCESSES, IMAGES = (1, 2), 8
 
 
 class Dense(PositionAttention):
-    """Position attention with the whole map in memory."""
+    """Position attention with the whole attention map in memory."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -48,55 +48,55 @@ def rows(repeats: int = 5) -> list[Row]:
 
 
 def _pixels(repeats: int) -> list[Row]:
-    found = []
+    table = []
     for height, width in SIZES:
         count = height * width
-        x = _picture(1, height, width)
+        x = _image(1, height, width)
         blocks = {name: build(CHANNELS).eval() for name, build in BLOCKS.items()}
         if count > DENSE_UP_TO:
             del blocks["position, dense"]
         forward = {name: forward_only(block, [x]) for name, block in blocks.items()}
         work = f"N = {count}, forward"
         if count >= ONCE_FROM:
-            found += in_turns(work, forward, turns=1)
+            table += in_turns(work, forward, turns=1)
             continue
-        found += compare(work, forward, repeats)
+        table += compare(work, forward, repeats)
         if count <= BACKWARD_UP_TO:
             both = {name: _with_backward(block, x) for name, block in blocks.items()}
-            found += compare(f"N = {count}, + backward", both, repeats)
-    return found
+            table += compare(f"N = {count}, + backward", both, repeats)
+    return table
 
 
 def _batches(repeats: int) -> list[Row]:
-    """Seconds are of the whole batch."""
+    """Batch sizes; seconds are of the whole batch."""
     block = PositionAttention(CHANNELS).eval()
-    ways = {str(b): forward_only(block, [_picture(b, *BATCH_SIZE)]) for b in BATCHES}
-    return compare(f"position, N = {BATCH_SIZE[0] * BATCH_SIZE[1]}, batch of", ways, repeats)
+    variants = {str(b): forward_only(block, [_image(b, *BATCH_SIZE)]) for b in BATCHES}
+    return compare(f"position, N = {BATCH_SIZE[0] * BATCH_SIZE[1]}, batch of", variants, repeats)
 
 
 def _processes(repeats: int) -> list[Row]:
-    """``PICTURES`` pictures shared by processes of one thread each; memory is not counted."""
+    """``IMAGES`` images shared by processes of one thread each; memory is not counted."""
     seconds = {}
     for count in PROCESSES:
         with multiprocessing.get_context("spawn").Pool(count) as pool:
-            pool.map(_one_picture, range(count), chunksize=1)  # starts, and imports
+            pool.map(_one_image, range(count), chunksize=1)  # starts the processes; imports
             times = []
             for _ in range(repeats):
                 start = time.perf_counter()
-                pool.map(_one_picture, range(PICTURES), chunksize=1)
+                pool.map(_one_image, range(IMAGES), chunksize=1)
                 times.append(time.perf_counter() - start)
         seconds[str(count)] = sorted(times)[len(times) // 2]
-    work = f"position, N = {BATCH_SIZE[0] * BATCH_SIZE[1]}, {PICTURES} pictures, processes:"
-    first, nothing = next(iter(seconds.values())), float("nan")
-    return [Row(work, way, t, nothing, t / first, nothing) for way, t in seconds.items()]
+    work = f"position, N = {BATCH_SIZE[0] * BATCH_SIZE[1]}, {IMAGES} images, processes:"
+    first, unknown = next(iter(seconds.values())), float("nan")
+    return [Row(work, count, t, unknown, t / first, unknown) for count, t in seconds.items()]
 
 
-def _one_picture(_: int) -> None:
+def _one_image(_: int) -> None:
     torch.set_num_threads(1)
-    forward_only(PositionAttention(CHANNELS).eval(), [_picture(1, *BATCH_SIZE)])()
+    forward_only(PositionAttention(CHANNELS).eval(), [_image(1, *BATCH_SIZE)])()
 
 
-def _picture(batch: int, height: int, width: int) -> Tensor:
+def _image(batch: int, height: int, width: int) -> Tensor:
     x = torch.randn(batch, CHANNELS, height, width) * 0.1
     return x.contiguous(memory_format=torch.channels_last)
 

@@ -1,4 +1,4 @@
-"""The tiles of position attention, beside the best of all sizes at each number of pixels."""
+"""Benchmark of tile sizes: position attention with its own and with all other sizes."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,33 +13,33 @@ from scenewise.attention.kernels import tiled
 
 PIXELS = (100, 1000, 3000, 10_000, 100_000)
 ROWS, KEYS = (512, 1024, 2048), (1024, 2048, 4096)
-QUERIES = 2048  # more take longer, and nothing else but one copy of the value for all of them
+QUERIES = 2048  # more take longer but add only one copy of the value
 
 
 def rows(repeats: int = 5) -> list[Row]:
-    """Our tiles, then the best other size, for up to ``QUERIES`` queries over N keys."""
-    found = []
+    """The default tiles and the best other size, for up to ``QUERIES`` queries over N keys."""
+    table = []
     for pixels in PIXELS:
         query, key, value = draw(pixels)
-        inputs = [query[:, :QUERIES], key, value.contiguous()]  # so none has to make that copy
+        inputs = [query[:, :QUERIES], key, value.contiguous()]  # so that no variant makes that copy
         for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
             work = f"{inputs[0].shape[1]} queries, N = {pixels}, {name}"
-            found += _best_and_ours(work, runner, inputs, min(repeats, 3))
-    return found
+            table += _best_and_default(work, runner, inputs, min(repeats, 3))
+    return table
 
 
-def _best_and_ours(
+def _best_and_default(
     work: str, runner: Callable[..., Run], inputs: list[Tensor], repeats: int
 ) -> list[Row]:
     run = runner(position_attention, inputs)
     sizes = dict.fromkeys(
         (min(r, inputs[0].shape[1]), min(k, inputs[1].shape[1])) for r, k in product(ROWS, KEYS)
     )
-    ways = {f"{r} x {k}": _with(run, r, k) for r, k in sizes}
-    measured = compare(work, {"ours": run} | ways, repeats)
+    variants = {f"{r} x {k}": _with(run, r, k) for r, k in sizes}
+    measured = compare(work, {"scenewise": run} | variants, repeats)
     best = min(measured[1:], key=lambda row: row.seconds)
-    name, others = best.way, {best.way: ways[best.way]}
-    return compare(work, {f"best of {len(ways)}: {name}": others[name], "ours": run}, 2 * repeats)
+    label = f"best of {len(variants)}: {best.variant}"
+    return compare(work, {label: variants[best.variant], "scenewise": run}, 2 * repeats)
 
 
 def _with(run: Run, rows: int, keys: int) -> Run:
@@ -52,10 +52,10 @@ def _with(run: Run, rows: int, keys: int) -> Run:
 
 @contextmanager
 def tiles(rows: int, keys: int) -> Iterator[None]:
-    """Tiles of another size, inside."""
-    usual = tiled._TILE_ROWS, tiled._TILE_KEYS
+    """Set the tile size within the context."""
+    default = tiled._TILE_ROWS, tiled._TILE_KEYS
     tiled._TILE_ROWS, tiled._TILE_KEYS = rows, keys
     try:
         yield
     finally:
-        tiled._TILE_ROWS, tiled._TILE_KEYS = usual
+        tiled._TILE_ROWS, tiled._TILE_KEYS = default

@@ -8,7 +8,7 @@ from bench import __main__ as document
 from bench.scaling_figure import draw
 from scenewise.errors import UserError
 
-ROW = {"work": "N = 20, forward", "way": "dense", "seconds": 0.25, "megabytes": 3.0}
+ROW = {"work": "N = 20, forward", "variant": "dense", "seconds": 0.25, "megabytes": 3.0}
 
 
 def test_one_subject_is_measured_anew_and_the_others_stay(
@@ -19,7 +19,7 @@ def test_one_subject_is_measured_anew_and_the_others_stay(
     monkeypatch.setattr(document, "machine", lambda: {"threads": 2})
     for seconds, words in [(0.25, []), (0.5, ["b"])]:
         rows = [ROW | {"seconds": seconds}]
-        monkeypatch.setattr(document, "measure", lambda subject, repeats, rows=rows: rows)
+        monkeypatch.setattr(document, "measurements", lambda subject, repeats, rows=rows: rows)
         monkeypatch.setattr("sys.argv", ["bench", *words])
         document.main()
     text = (tmp_path / "bench.md").read_text()
@@ -30,14 +30,14 @@ def test_one_subject_is_measured_anew_and_the_others_stay(
 
 
 def test_a_subject_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
-    def measure(subject: str, repeats: int) -> list[dict[str, object]]:
+    def fail(subject: str, repeats: int) -> list[dict[str, object]]:
         raise UserError("no GPU here")
 
-    monkeypatch.setattr(document, "measure", measure)
+    monkeypatch.setattr(document, "measurements", fail)
     assert document.section("attention", 1).endswith("Not measured: no GPU here.\n")
 
 
 def test_the_figure_has_a_line_for_each_block(tmp_path: Path) -> None:
-    rows = [ROW, ROW | {"way": "tiles"}, ROW | {"work": "batch of", "way": "2"}]
+    rows = [ROW, ROW | {"variant": "tiles"}, ROW | {"work": "batch of", "variant": "2"}]
     draw(rows, tmp_path / "scaling.png")
     assert (tmp_path / "scaling.png").stat().st_size > 5000

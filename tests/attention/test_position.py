@@ -6,6 +6,7 @@ from torch.testing import assert_close
 
 from scenewise.attention import PositionAttention, position_attention
 from scenewise.attention.kernels import tiled
+from scenewise.attention.kernels.tiled import BackwardInputs
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -138,7 +139,7 @@ def test_results_of_the_tiles_are_of_the_dtypes_of_the_inputs(dtype: torch.dtype
     assert out.dtype == dtype
     assert log_sum.dtype == torch.float32
     assert_close(log_sum, (0.5 * q.float() @ k.float().mT).logsumexp(-1))
-    for x in tiled.attend_backward(grad, q, k, v, out, log_sum, 0.5):
+    for x in tiled.attend_backward(BackwardInputs(grad, q, k, v, out, log_sum, 0.5)):
         assert x.dtype == dtype
 
 

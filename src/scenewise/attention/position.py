@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from scenewise.attention.kernels import autotune, tiled
 from scenewise.attention.kernels.precision import no_autocast, upcast
+from scenewise.attention.kernels.tiled import BackwardInputs
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -134,9 +135,8 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
 @torch.library.custom_op("scenewise::position_attention", mutates_args=())
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     """Output (B, Nq, C) and row log-sum-exp (B, Nq)."""
-    if query.is_cuda:
-        return autotune.attend(query, key, value, scale)
-    return tiled.attend(query, key, value, scale)
+    attend = autotune.attend if query.is_cuda else tiled.attend
+    return attend(query, key, value, scale)
 
 
 @_attend.register_fake
@@ -155,20 +155,14 @@ def _attend_backward(
     log_sum: Tensor,
     scale: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value."""
-    inputs = (grad, query, key, value, out, log_sum, scale)
-    return autotune.attend_backward(*inputs) if query.is_cuda else tiled.attend_backward(*inputs)
+    """Gradients of query, key and value; operators take flat arguments, no named tuples."""
+    inputs = BackwardInputs(grad, query, key, value, out, log_sum, scale)
+    return autotune.attend_backward(inputs) if query.is_cuda else tiled.attend_backward(inputs)
 
 
 @_attend_backward.register_fake
 def _(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    log_sum: Tensor,
-    scale: float,
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 

@@ -5,6 +5,7 @@ would compute and hold, so counting takes a second or less for networks and pict
 """
 
 import gc
+import time
 import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -99,6 +100,17 @@ def estimate(
         activation_bytes=memory.peak,
         state_bytes=weights + momentum,
     )
+
+
+def product_rate(device: torch.device, size: int = 768, repeats: int = 4) -> float:
+    """Rate of float32 matrix products on ``device``, in operations a second: the best of a few."""
+    a = torch.ones(size, size, device=device)
+    best = float("inf")
+    for _ in range(repeats):
+        start = time.perf_counter()
+        (a @ a)[0, 0].item()  # waits for the device
+        best = min(best, time.perf_counter() - start)
+    return 2 * size**3 / best
 
 
 class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]

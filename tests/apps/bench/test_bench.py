@@ -9,28 +9,28 @@ from scenewise.apps.bench import attention, criss_cross, measure, train
 from scenewise.apps.bench.measure import compare, forward_and_backward, forward_only, peak_bytes
 from scenewise.apps.cli import main
 from scenewise.attention import PositionAttention
-from scenewise.attention.kernels import tiled as attention_tiles
+from scenewise.attention.kernels import tiled
 from scenewise.classes import Classes
 from scenewise.models import create_model
 from scenewise.training.task import SegmentationTask
 
 
-def test_peak_counts_what_is_alive_at_once() -> None:
+def test_peak_counts_memory_allocated_at_once() -> None:
     kilo = 250 * 4
 
     def both() -> object:
         a = torch.zeros(250)
         return a + 1
 
-    def one_after_the_other() -> None:
+    def in_sequence() -> None:
         for _ in range(5):
             torch.zeros(250)
 
     assert peak_bytes(both) == pytest.approx(2 * kilo, abs=200)
-    assert peak_bytes(one_after_the_other) == pytest.approx(kilo, abs=200)
+    assert peak_bytes(in_sequence) == pytest.approx(kilo, abs=200)
 
 
-def test_ratios_are_over_the_first_way() -> None:
+def test_ratios_are_over_the_first_variant() -> None:
     fast, slow = compare(
         "sleep", {"1": lambda: time.sleep(0.002), "4": lambda: time.sleep(0.01)}, 3
     )
@@ -46,12 +46,12 @@ def test_backward_gives_gradients_of_all_inputs() -> None:
     assert forward_only(torch.mul, [a, b])().tolist() == [3, 3]  # type: ignore[attr-defined]
 
 
-def test_ways_compute_the_same() -> None:
+def test_variants_compute_the_same() -> None:
     q, k, v = torch.randn(3, 2, 7, 4, dtype=torch.float64)
     torch.testing.assert_close(attention.dense(q, k, v), attention.position_attention(q, k, v))
     q, k, v = torch.randn(3, 2, 4, 5, 7, dtype=torch.float64)
     torch.testing.assert_close(
-        criss_cross.plain(q, k, v), criss_cross.criss_cross_attention(q, k, v)
+        criss_cross._plain(q, k, v), criss_cross.criss_cross_attention(q, k, v)
     )
 
 
@@ -64,7 +64,7 @@ def test_the_plain_training_step_has_the_losses_of_the_task() -> None:
     task.model = network
     images = torch.randint(256, (2, 3, 32, 48), dtype=torch.uint8)
     masks = torch.randint(4, (2, 32, 48))
-    expected = train.plain_loss(network, images, masks)
+    expected = train._plain_loss(network, images, masks)
     torch.testing.assert_close(task.losses(images, masks).total, expected)
 
 
@@ -74,9 +74,9 @@ def test_json_names_the_machine_and_every_row(
     for name, value in {"PIXELS": (64,), "SPREAD_PIXELS": 0, "FULL": 0}.items():
         monkeypatch.setattr(attention, name, value)
     assert main(["bench", "attention", "--repeats", "1", "--json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["machine"]["torch"] == torch.__version__
-    assert [(row["way"], row["work"][-8:]) for row in found["rows"]] == [
+    report = json.loads(capsys.readouterr().out)
+    assert report["machine"]["torch"] == torch.__version__
+    assert [(row["variant"], row["work"][-8:]) for row in report["rows"]] == [
         ("dense", " forward"),
         ("tiles", " forward"),
         ("dense", "backward"),
@@ -87,45 +87,45 @@ def test_json_names_the_machine_and_every_row(
 def test_tiles_are_compared_with_the_best_other_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in {"PIXELS": (50,), "ROWS": (8, 64), "KEYS": (16, 64)}.items():
         monkeypatch.setattr(tiles, name, value)
-    usual = attention_tiles._TILE_ROWS, attention_tiles._TILE_KEYS
-    best, ours, *_ = tiles.rows(1)
-    assert best.way.startswith("best of 4: ")
-    assert (ours.way, ours.work) == ("ours", "50 queries, N = 50, forward")
-    assert usual == (attention_tiles._TILE_ROWS, attention_tiles._TILE_KEYS)
+    usual = tiled._TILE_ROWS, tiled._TILE_KEYS
+    best, default, *_ = tiles.rows(1)
+    assert best.variant.startswith("best of 4: ")
+    assert (default.variant, default.work) == ("scenewise", "50 queries, N = 50, forward")
+    assert usual == (tiled._TILE_ROWS, tiled._TILE_KEYS)
 
 
 def test_scaling_has_every_block_size_batch_and_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    small = {"CHANNELS": 16, "SIZES": ((4, 5), (5, 7)), "ONCE_FROM": 35, "PICTURES": 2}
+    small = {"CHANNELS": 16, "SIZES": ((4, 5), (5, 7)), "ONCE_FROM": 35, "IMAGES": 2}
     for name, value in (small | {"BATCH_SIZE": (3, 4), "BATCHES": (1, 2)}).items():
         monkeypatch.setattr(scaling, name, value)
-    found = scaling.rows(1)
+    table = scaling.rows(1)
     works = ["N = 20, forward", "N = 20, + backward", "N = 35, forward"]
-    assert [(row.work, row.way) for row in found[:15]] == [
-        (work, way) for work in works for way in scaling.BLOCKS
+    assert [(row.work, row.variant) for row in table[:15]] == [
+        (work, variant) for work in works for variant in scaling.BLOCKS
     ]
-    assert [row.way for row in found[15:]] == ["1", "2", "1", "2"]
-    assert all(row.seconds > 0 for row in found)
+    assert [row.variant for row in table[15:]] == ["1", "2", "1", "2"]
+    assert all(row.seconds > 0 for row in table)
 
 
 def test_dense_block_of_the_scaling_bench_is_position_attention() -> None:
     dense, x = scaling.Dense(16), torch.randn(2, 16, 5, 7)
     torch.nn.init.ones_(dense.gamma)
-    ours = PositionAttention(16)
-    ours.load_state_dict(dense.state_dict())
-    torch.testing.assert_close(dense(x), ours(x))
+    tiled_block = PositionAttention(16)
+    tiled_block.load_state_dict(dense.state_dict())
+    torch.testing.assert_close(dense(x), tiled_block(x))
 
 
-def test_a_large_picture_is_beside_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention_tiles, "_TILE_ROWS", 8)
-    monkeypatch.setattr(attention_tiles, "_TILE_KEYS", 8)
-    found = attention._against_products(32, 1)
-    assert [row.way for row in found] == 2 * ["square products", "the tiles' products", "tiles"]
+def test_a_large_image_is_compared_with_its_limits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiled, "_TILE_ROWS", 8)
+    monkeypatch.setattr(tiled, "_TILE_KEYS", 8)
+    table = attention._against_products(32, 1)
+    assert [row.variant for row in table] == 2 * ["square products", "the tiles' products", "tiles"]
 
 
 def test_the_limit_is_as_many_operations() -> None:
     assert measure.products(3 * 2 * 8**3, size=8)().shape == (8, 8)  # type: ignore[attr-defined]
 
 
-def test_unknown_subject_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_subject_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "everything"]) == 2
     assert "invalid choice: 'everything'" in capsys.readouterr().err

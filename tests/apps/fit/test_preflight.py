@@ -7,9 +7,10 @@ from PIL import Image
 
 from scenewise import create_model
 from scenewise.apps.fit import preflight
-from scenewise.apps.fit.preflight import check_labels, forecast, free_bytes, product_rate
+from scenewise.apps.fit.preflight import check_labels, forecast, free_bytes
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
+from scenewise.models.cost import product_rate
 from tests.data.trees import write_tree
 
 CPU = torch.device("cpu")

@@ -1,4 +1,4 @@
-"""The choice among the forms of position attention on GPUs; the forms themselves where one is."""
+"""The choice among implementations of position attention on GPUs; the kernels where a GPU is."""
 
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -12,6 +12,7 @@ from torch.testing import assert_close
 
 from scenewise.attention import position_attention
 from scenewise.attention.kernels import autotune, tiled
+from scenewise.attention.kernels.tiled import BackwardInputs
 
 X = torch.ones(3)
 
@@ -38,52 +39,52 @@ def broken(x: Tensor) -> tuple[Tensor]:
 
 
 def timer(times: dict[object, float]) -> object:
-    return lambda way, inputs: times[way]
+    return lambda candidate, inputs: times[candidate]
 
 
 def test_the_fastest_that_agrees_is_chosen_once() -> None:
-    ways = {"a": double, "b": also_double, "c": wrong, "d": broken}
+    candidates = {"a": double, "b": also_double, "c": wrong, "d": broken}
     times = {double: 3.0, also_double: 2.0, wrong: 1.0, broken: 0.5}
-    assert autotune.choose(ways, (X,), ("kind",), timer(times)) == "b"
+    assert autotune._choose(candidates, (X,), ("key",), timer(times)) == "b"
     times[double] = 0.1
-    assert autotune.choose(ways, (X,), ("kind",), timer(times)) == "b"
-    assert autotune.choose(ways, (X,), ("other",), timer(times)) == "a"
+    assert autotune._choose(candidates, (X,), ("key",), timer(times)) == "b"
+    assert autotune._choose(candidates, (X,), ("other",), timer(times)) == "a"
 
 
 class TritonsOwnError(Exception):
-    """Like ``triton.runtime.errors.OutOfResources``, which is no RuntimeError."""
+    """Like ``triton.runtime.errors.OutOfResources``, which does not derive from RuntimeError."""
 
 
-def test_a_way_that_fails_in_any_manner_is_left_out() -> None:
+def test_a_candidate_that_raises_any_exception_is_dropped() -> None:
     def too_large(x: Tensor) -> tuple[Tensor]:
         raise TritonsOwnError("shared memory")
 
-    ways = {"a": double, "b": too_large}
-    assert autotune.choose(ways, (X,), ("kind",), timer({double: 1.0, too_large: 0.1})) == "a"
+    candidates = {"a": double, "b": too_large}
+    assert autotune._choose(candidates, (X,), ("key",), timer({double: 1.0, too_large: 0.1})) == "a"
 
 
 @pytest.mark.parametrize("value", [[], [float("nan")], [float("inf")]])
-def test_what_agrees_with_nothing_is_computed_and_not_remembered(value: list[float]) -> None:
-    ways, times = {"a": double, "b": also_double}, timer({double: 2.0, also_double: 1.0})
-    assert autotune.choose(ways, (torch.tensor(value),), ("kind",), times) == "a"
-    assert autotune.choose(ways, (X,), ("kind",), times) == "b"
+def test_results_that_cannot_be_compared_are_returned_and_not_cached(value: list[float]) -> None:
+    candidates, times = {"a": double, "b": also_double}, timer({double: 2.0, also_double: 1.0})
+    assert autotune._choose(candidates, (torch.tensor(value),), ("key",), times) == "a"
+    assert autotune._choose(candidates, (X,), ("key",), times) == "b"
 
 
-def test_one_way_needs_no_measuring() -> None:
-    assert autotune.choose({"a": broken}, (X,), ("kind",)) == "a"
+def test_a_single_candidate_is_not_measured() -> None:
+    assert autotune._choose({"a": broken}, (X,), ("key",)) == "a"
 
 
-def test_kinds_tell_what_a_choice_depends_on() -> None:
+def test_the_key_holds_what_a_choice_depends_on() -> None:
     q, k, v = torch.zeros(1, 100, 4), torch.zeros(1, 100, 4), torch.zeros(1, 100, 8)
-    kinds = {
-        autotune.kind_of("forward", q, k, v),
-        autotune.kind_of("backward", q, k, v),
-        autotune.kind_of("forward", q.half(), k, v),
-        autotune.kind_of("forward", q, k, torch.zeros(1, 100, 9)),
-        autotune.kind_of("forward", torch.zeros(1, 200, 4), k, v),
+    keys = {
+        autotune._tune_key("forward", q, k, v),
+        autotune._tune_key("backward", q, k, v),
+        autotune._tune_key("forward", q.half(), k, v),
+        autotune._tune_key("forward", q, k, torch.zeros(1, 100, 9)),
+        autotune._tune_key("forward", torch.zeros(1, 200, 4), k, v),
     }
-    assert len(kinds) == 5
-    assert autotune.kind_of("forward", torch.zeros(1, 120, 4), k, v) in kinds
+    assert len(keys) == 5
+    assert autotune._tune_key("forward", torch.zeros(1, 120, 4), k, v) in keys
 
 
 @pytest.mark.parametrize(
@@ -93,15 +94,15 @@ def test_agreement_is_an_error_within_the_bound_of_the_largest_number(
     dtype: torch.dtype, bound: float
 ) -> None:
     expected = torch.tensor([-4.0, 0.0, 1.0], dtype=dtype)
-    assert autotune.agree(expected.float() + torch.tensor([0, 3.9 * bound, 0]), expected)
-    assert not autotune.agree(expected.float() - torch.tensor([0, 4.1 * bound, 0]), expected)
-    assert autotune.agree(torch.zeros(2), torch.zeros(2, dtype=dtype))
+    assert autotune._agree(expected.float() + torch.tensor([0, 3.9 * bound, 0]), expected)
+    assert not autotune._agree(expected.float() - torch.tensor([0, 4.1 * bound, 0]), expected)
+    assert autotune._agree(torch.zeros(2), torch.zeros(2, dtype=dtype))
     if dtype != torch.float32:
-        assert autotune.agree(torch.tensor([1 + bound]), torch.ones(1, dtype=dtype))
-    assert not autotune.agree(torch.full((2,), 1e-20), torch.zeros(2, dtype=dtype))
+        assert autotune._agree(torch.tensor([1 + bound]), torch.ones(1, dtype=dtype))
+    assert not autotune._agree(torch.full((2,), 1e-20), torch.zeros(2, dtype=dtype))
 
 
-def test_a_time_is_the_median_of_three_with_nothing_left_to_do(
+def test_a_time_is_the_median_of_three_synchronised_runs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     events, clock = [], iter([0.0, 9.0, 20.0, 21.0, 30.0, 32.0])
@@ -112,30 +113,30 @@ def test_a_time_is_the_median_of_three_with_nothing_left_to_do(
 
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: events.append("wait"))
     monkeypatch.setattr("scenewise.attention.kernels.autotune.time.perf_counter", now)
-    assert autotune.measured(lambda a, b: events.append(a + b), ("ca", "ll")) == 2.0
+    assert autotune._median_seconds(lambda a, b: events.append(a + b), ("ca", "ll")) == 2.0
     assert events == ["wait", "clock", "call", "wait", "clock"] * 3
 
 
 class Chosen(Exception):
-    """Ends a call at its choice, with what there was to choose from."""
+    """Ends a call at its choice, with the candidates."""
 
 
 def offered(monkeypatch: pytest.MonkeyPatch, call: Callable[[], object]) -> tuple[str, list[str]]:
-    """The step and the names of the ways that ``call`` may choose from on a GPU with Triton."""
+    """The step and the candidates of ``call`` on a GPU with Triton."""
 
-    def choose(ways: dict[str, object], inputs: object, kind: tuple[str, ...]) -> str:
-        raise Chosen(kind[0], list(ways))
+    def choose(candidates: dict[str, object], inputs: object, key: tuple[str, ...]) -> str:
+        raise Chosen(key[0], list(candidates))
 
     with monkeypatch.context() as patched:
         patched.setattr(torch.cuda, "device", lambda _: nullcontext())
-        patched.setattr(autotune, "choose", choose)
-        with pytest.raises(Chosen) as told:
+        patched.setattr(autotune, "_choose", choose)
+        with pytest.raises(Chosen) as raised:
             call()
-    return told.value.args  # type: ignore[return-value]
+    return raised.value.args  # type: ignore[return-value]
 
 
 @pytest.mark.parametrize("deterministic", [False, True])
-def test_kernels_are_no_way_for_float64_and_some_not_for_equal_runs(
+def test_float64_and_deterministic_runs_leave_kernels_out(
     monkeypatch: pytest.MonkeyPatch, deterministic: bool
 ) -> None:
     inputs = [torch.randn(1, 3, c) for c in (2, 2, 4)]
@@ -144,36 +145,38 @@ def test_kernels_are_no_way_for_float64_and_some_not_for_equal_runs(
     torch.use_deterministic_algorithms(deterministic)
     try:
         forward = offered(monkeypatch, lambda: autotune.attend(*inputs, 1.0))
-        backward = offered(
-            monkeypatch, lambda: autotune.attend_backward(out, *inputs, out, log_sum, 1.0)
-        )
+        inputs_back = BackwardInputs(out, *inputs, out, log_sum, 1.0)
+        backward = offered(monkeypatch, lambda: autotune.attend_backward(inputs_back))
         assert forward == ("forward", ["tiles", "efficient", *triton])
         atomic = [] if deterministic else ["efficient"]
         assert backward == ("backward", ["tiles", *atomic, *triton])
         for wide in range(3):
             mixed = [x.double() if i == wide else x for i, x in enumerate(inputs)]
-            calls = (partial(autotune.attend, *mixed, 1.0),
-                     partial(autotune.attend_backward, out, *mixed, out, log_sum, 1.0))  # fmt: skip
+            mixed_back = BackwardInputs(out, *mixed, out, log_sum, 1.0)
+            calls = (
+                partial(autotune.attend, *mixed, 1.0),
+                partial(autotune.attend_backward, mixed_back),
+            )
             assert [offered(monkeypatch, call)[1] for call in calls] == [["tiles"]] * 2
     finally:
         torch.use_deterministic_algorithms(False)
 
 
 def test_what_was_chosen_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The tiled, chosen as on a GPU; inputs, results and their order are those of the tiled."""
+    """With the tiles chosen as on a GPU: same inputs, results and order as the tiles."""
     monkeypatch.setattr(torch.cuda, "device", lambda _: nullcontext())
-    monkeypatch.setattr(autotune, "choose", lambda ways, inputs, kind: "tiles")
+    monkeypatch.setattr(autotune, "_choose", lambda candidates, inputs, key: "tiles")
     q, k, v, grad = (torch.randn(1, n, c) for n, c in ((3, 2), (5, 2), (5, 4), (3, 4)))
     out, log_sum = autotune.attend(q, k, v, 0.5)
     assert_close((out, log_sum), tiled.attend(q, k, v, 0.5))
-    inputs = (grad, q, k, v, out, log_sum, 0.5)
-    assert_close(autotune.attend_backward(*inputs), tiled.attend_backward(*inputs))
+    inputs = BackwardInputs(grad, q, k, v, out, log_sum, 0.5)
+    assert_close(autotune.attend_backward(inputs), tiled.attend_backward(inputs))
 
 
-def test_each_step_and_each_number_of_a_kind() -> None:
+def test_each_step_and_each_number_of_a_key() -> None:
     q, k, v = torch.zeros(3, 100, 4), torch.zeros(3, 17, 4), torch.zeros(3, 17, 9)
     cpu = torch.device("cpu")
-    assert autotune.kind_of("f", q, k, v) == ("f", cpu, torch.float32, False, 4, 9, 2, 7, 5)
+    assert autotune._tune_key("f", q, k, v) == ("f", cpu, torch.float32, False, 4, 9, 2, 7, 5)
 
 
 def gpu_inputs(dtype: torch.dtype) -> list[Tensor]:
@@ -186,12 +189,12 @@ def test_gpu_equals_cpu_with_gradients(dtype: torch.dtype) -> None:
     inputs = [x.requires_grad_() for x in gpu_inputs(dtype)]
     exact = [x.detach().double().cpu().requires_grad_() for x in inputs]
     out, expected = (position_attention(*x, scale=0.125) for x in (inputs, exact))
-    assert autotune.agree(out.cpu(), expected.to(dtype))
+    assert autotune._agree(out.cpu(), expected.to(dtype))
     grad = torch.randn_like(out)
-    ours = torch.autograd.grad(out, inputs, grad)
-    theirs = torch.autograd.grad(expected, exact, grad.double().cpu())
-    for a, b in zip(ours, theirs, strict=True):
-        assert autotune.agree(a.cpu(), b.to(dtype))
+    gradients = torch.autograd.grad(out, inputs, grad)
+    exact_gradients = torch.autograd.grad(expected, exact, grad.double().cpu())
+    for a, b in zip(gradients, exact_gradients, strict=True):
+        assert autotune._agree(a.cpu(), b.to(dtype))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
@@ -209,6 +212,6 @@ def test_gpu_memory_is_linear() -> None:
     assert peak(16384) < 4 * 16384**2 / 2
 
 
-def test_tiles_are_what_a_cpu_computes() -> None:
+def test_a_cpu_computes_the_tiles() -> None:
     q, k, v = (torch.randn(2, 9, c) for c in (3, 3, 5))
     assert_close(position_attention(q, k, v), tiled.attend(q, k, v, 1.0)[0])

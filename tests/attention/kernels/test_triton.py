@@ -9,6 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from scenewise.attention.kernels.tiled import BackwardInputs
+
 pytestmark = pytest.mark.skipif(find_spec("triton") is None, reason="triton is not installed")
 
 SHAPES = [(2, 67, 83, 5, 7), (1, 130, 70, 64, 300), (3, 1, 65, 16, 128), (1, 64, 64, 8, 8)]
@@ -31,19 +33,19 @@ def error(
     out, log_sum = triton.attend(*inputs[:3], scale)
     expected = dense(*exact[:3], scale)
     energies = scale * exact[0] @ exact[1].transpose(1, 2)
-    ours = triton.attend_backward(inputs[3], *inputs[:3], out, log_sum, scale)
-    theirs = torch.autograd.grad(expected, exact[:3], exact[3])
+    gradients = triton.attend_backward(BackwardInputs(inputs[3], *inputs[:3], out, log_sum, scale))
+    exact_gradients = torch.autograd.grad(expected, exact[:3], exact[3])
     assert [x.dtype for x in (out, log_sum)] == [dtype, torch.float32]
-    assert [x.dtype for x in ours] == [dtype] * 3
+    assert [x.dtype for x in gradients] == [dtype] * 3
     pairs = {"out": (out, expected), "log_sum": (log_sum, energies.logsumexp(-1))}
-    pairs |= {f"d{i}": pair for i, pair in enumerate(zip(ours, theirs, strict=True))}
+    pairs |= {f"d{i}": pair for i, pair in enumerate(zip(gradients, exact_gradients, strict=True))}
     return {
         name: float((a.double() - b).abs().max() / b.abs().max()) for name, (a, b) in pairs.items()
     }
 
 
-def test_interpreted_kernels_equal_the_dense_form() -> None:
-    """In a process of its own: the interpreter is chosen when Triton is imported."""
+def test_interpreted_kernels_equal_the_dense_formula() -> None:
+    """In a subprocess: the interpreter is chosen when Triton is imported."""
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
         "import json, torch; torch.manual_seed(0); torch.set_num_threads(1)\n"
@@ -54,11 +56,11 @@ def test_interpreted_kernels_equal_the_dense_form() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    *found, far = json.loads(done.stdout.splitlines()[-1])
+    *near, far = json.loads(done.stdout.splitlines()[-1])
     # energies to 320: the largest of one row is e^100 times that of another
     assert all(value < 4 * 320 * 2**-24 for value in far.values()), far
-    assert len(found) == 3 * len(SHAPES)
-    for number, errors in enumerate(found):
+    assert len(near) == 3 * len(SHAPES)
+    for number, errors in enumerate(near):
         # float32: four roundings of an energy of 32; float16: two roundings of the result
         bound = 4 * 32 * 2**-24 if number < 2 * len(SHAPES) else 2**-9
         assert all(value < bound for value in errors.values()), errors
@@ -75,7 +77,7 @@ def test_programs_and_tiles_are_as_few_and_small_as_the_inputs_allow() -> None:
         assert (sizes["D"], sizes["C"], sizes["PADDED"]) == (inner, 300, padded)
 
 
-def widen_interpreted_dots() -> None:
+def upcast_interpreted_dots() -> None:
     """Triton's interpreter multiplies bfloat16 as the integers that hold its bits; upcast them.
 
     Products of two bfloat16 are exact in float32, so this is what a GPU computes.
@@ -93,12 +95,12 @@ def widen_interpreted_dots() -> None:
     builder.create_dot = create_dot
 
 
-def test_interpreted_bfloat16_equals_the_dense_form() -> None:
+def test_interpreted_bfloat16_equals_the_dense_formula() -> None:
     code = (
         "import os; os.environ['TRITON_INTERPRET'] = '1'\n"
         "import json, torch; torch.manual_seed(0); torch.set_num_threads(1)\n"
-        "from tests.attention.kernels.test_triton import SHAPES, error, widen_interpreted_dots\n"
-        "widen_interpreted_dots()\n"
+        "from tests.attention.kernels.test_triton import SHAPES, error, upcast_interpreted_dots\n"
+        "upcast_interpreted_dots()\n"
         "print(json.dumps([error(torch.bfloat16, s, 0.3, 'cpu') for s in SHAPES]))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -111,6 +113,8 @@ def test_interpreted_bfloat16_equals_the_dense_form() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA GPU")
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("shape", [*SHAPES, (1, 4099, 4097, 64, 512)])
-def test_compiled_kernels_equal_the_dense_form(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+def test_compiled_kernels_equal_the_dense_formula(
+    dtype: torch.dtype, shape: tuple[int, ...]
+) -> None:
     bound = {torch.float32: 1e-5, torch.float16: 2**-9, torch.bfloat16: 2**-6}[dtype]
     assert all(value < bound for value in error(dtype, shape, 0.3, "cuda").values())

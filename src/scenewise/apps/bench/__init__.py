@@ -1,4 +1,4 @@
-"""``scenewise bench``: how fast it is here, side by side with the alternative."""
+"""``scenewise bench``: speed and memory on this machine, compared with the usual implementation."""
 
 import argparse
 import json
@@ -11,25 +11,21 @@ from rich.console import Console
 from rich.table import Table
 
 from scenewise._version import __version__
-from scenewise.apps.bench.measure import product_rate
+from scenewise.models.cost import product_rate
 
-# Each module has ``rows(repeats)``, a list of objects with ``to_dict``.
-SUBJECTS: dict[str, tuple[str, str]] = {
-    "attention": ("scenewise.apps.bench.attention", "position attention against the dense form"),
-    "attention_cuda": (
-        "scenewise.apps.bench.attention_cuda",
-        "position attention's forms on a CUDA GPU",
-    ),
+SUBJECTS: dict[str, tuple[str, str]] = {  # each module has rows(repeats) -> [row.to_dict(), ...]
+    "attention": ("scenewise.apps.bench.attention", "position attention against the dense formula"),
+    "attention_cuda": ("scenewise.apps.bench.attention_cuda", "position attention on a CUDA GPU"),
     "criss_cross": ("scenewise.apps.bench.criss_cross", "criss-cross attention"),
-    "model": ("scenewise.apps.bench.model", "a whole DANet, from a picture to labels"),
+    "model": ("scenewise.apps.bench.model", "a whole DANet, from an image to labels"),
     "train": ("scenewise.apps.bench.train", "a training step of a whole DANet"),
-    "data": ("scenewise.apps.bench.data", "from a picture's file to a training window, one core"),
+    "data": ("scenewise.apps.bench.data", "from an image file to a training crop, one core"),
 }
 EXAMPLES = """\
 examples:
   scenewise bench attention
   scenewise bench criss_cross --repeats 9 --json
-Measure on an idle machine, and compare ratios of one run only.
+Run it on an idle machine, and compare ratios within one run only.
 """
 
 
@@ -38,8 +34,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     subjects = "\n".join(f"  {name:14} {text}" for name, (_, text) in SUBJECTS.items())
     parser.epilog = f"subjects:\n{subjects}\n\n{EXAMPLES}"
     parser.add_argument("subject", choices=list(SUBJECTS), metavar="SUBJECT", help="see below")
-    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median counts")
-    parser.add_argument("--threads", type=int, help="of PyTorch; default: all cores")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds; the median is reported")
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; default: all cores")
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -47,20 +43,20 @@ def run(args: argparse.Namespace) -> None:
     """Measure one subject and print it."""
     if args.threads:
         torch.set_num_threads(args.threads)
-    rows = measure(SUBJECTS[args.subject][0], args.repeats)
+    rows = measurements(SUBJECTS[args.subject][0], args.repeats)
     if args.json:
         print(json.dumps({"machine": machine(), "rows": rows}, indent=2))
     else:
         Console().print(_table(args.subject, rows))
 
 
-def measure(module: str, repeats: int) -> list[dict[str, Any]]:
-    """The measurements of a subject's module, JSON-able."""
+def measurements(module: str, repeats: int) -> list[dict[str, Any]]:
+    """The rows of a subject's module, as dicts that can be written as JSON."""
     return [row.to_dict() for row in import_module(module).rows(repeats)]
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on."""
+    """Software and hardware that the numbers depend on."""
     gpu = {"gpu": torch.cuda.get_device_name()} if torch.cuda.is_available() else {}
     return gpu | {
         "scenewise": __version__,
@@ -69,7 +65,7 @@ def machine() -> dict[str, Any]:
         "system": f"{platform.system()} {platform.machine()}",
         "processor": torch.backends.cpu.get_cpu_capability(),
         "threads": torch.get_num_threads(),
-        "matrix product GFLOP/s": round(product_rate() / 1e9),
+        "matrix product GFLOP/s": round(product_rate(torch.device("cpu"), 2048, 9) / 1e9),
     }
 
 

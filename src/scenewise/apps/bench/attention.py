@@ -1,4 +1,4 @@
-"""Position attention against the dense formula, and against the machine's limit."""
+"""Benchmark of position attention: against the dense formula and the machine's limit."""
 
 import torch
 from torch import Tensor
@@ -16,25 +16,25 @@ from scenewise.attention.kernels import tiled
 
 CHANNELS, INNER = 512, 64
 PIXELS = (1024, 4096, 9216, 16384)
-FULL = 32768  # 1024 x 2048 at stride 8; the dense form would need 13 GB
+FULL = 32768  # 1024 x 2048 at stride 8; the dense formula would need 13 GB
 SPREAD_PIXELS, SPREAD = 4096, 20.0  # energies far apart
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(QK^T)V with the whole map in memory, as every port of DANet computes it."""
+    """softmax(QK^T)V with the attention map in memory, as every port of DANet computes it."""
     return torch.softmax(query @ key.transpose(1, 2), dim=-1) @ value
 
 
 def rows(repeats: int = 5) -> list[Row]:
     """Forward, and forward + backward, at several numbers of pixels."""
-    found = []
+    table = []
     for pixels in PIXELS:
-        found += _against_dense(pixels, 1.0, repeats)
+        table += _against_dense(pixels, 1.0, repeats)
     if SPREAD_PIXELS:
-        found += _against_dense(SPREAD_PIXELS, SPREAD, 1)
+        table += _against_dense(SPREAD_PIXELS, SPREAD, 1)
     if FULL:
-        found += _against_products(FULL, min(repeats, 2))
-    return found
+        table += _against_products(FULL, min(repeats, 2))
+    return table
 
 
 def draw(pixels: int, spread: float = 1.0) -> list[Tensor]:
@@ -45,34 +45,34 @@ def draw(pixels: int, spread: float = 1.0) -> list[Tensor]:
 
 
 def _against_dense(pixels: int, spread: float, repeats: int) -> list[Row]:
-    inputs, found = draw(pixels, spread), []
-    told = "" if spread == 1 else f", energies spread by {spread:g}"
+    inputs, table = draw(pixels, spread), []
+    suffix = "" if spread == 1 else f", energies spread by {spread:g}"
     for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
-        work = f"N = {pixels}, D {INNER}, C {CHANNELS}{told}, {name}"
-        ways = {"dense": runner(dense, inputs), "tiles": runner(position_attention, inputs)}
-        found += compare(work, ways, repeats)
-    return found
+        work = f"N = {pixels}, D {INNER}, C {CHANNELS}{suffix}, {name}"
+        variants = {"dense": runner(dense, inputs), "tiles": runner(position_attention, inputs)}
+        table += compare(work, variants, repeats)
+    return table
 
 
 def _against_products(pixels: int, repeats: int) -> list[Row]:
-    """Beside square matrix products of as many operations, and beside those of our shapes alone."""
-    inputs, found = draw(pixels), []
-    backward = 3 * INNER + 2 * CHANNELS
+    """Against square matrix products of as many operations, and those of the tiles alone."""
+    inputs, table = draw(pixels), []
+    backward = 3 * INNER + 2 * CHANNELS  # energies again, d_query, d_key; d_weights, d_value
     for name, runner, each in (
         ("forward", forward_only, INNER + CHANNELS),
         ("+ backward", forward_and_backward, INNER + CHANNELS + backward),
     ):
-        ways = {
+        variants = {
             "square products": products(2 * pixels**2 * each),
-            "the tiles' products": tile_products(pixels, backward=each > INNER + CHANNELS),
+            "the tiles' products": _tile_products(pixels, backward=each > INNER + CHANNELS),
             "tiles": runner(position_attention, inputs),
         }
-        found += compare(f"N = {pixels}, D {INNER}, C {CHANNELS}, {name}", ways, repeats)
-    return found
+        table += compare(f"N = {pixels}, D {INNER}, C {CHANNELS}, {name}", variants, repeats)
+    return table
 
 
-def tile_products(pixels: int, *, backward: bool) -> Run:
-    """The matrix products of the tiles alone, without what softmax takes."""
+def _tile_products(pixels: int, *, backward: bool) -> Run:
+    """The matrix products of the tiles alone, without the softmax."""
     rows, keys = tiled._TILE_ROWS, tiled._TILE_KEYS
     query, out = torch.randn(rows, INNER), torch.randn(rows, CHANNELS)
     key, value = torch.randn(keys, INNER), torch.randn(keys, CHANNELS)
@@ -89,7 +89,7 @@ def tile_products(pixels: int, *, backward: bool) -> Run:
                 torch.mm(weights, key, out=query)
                 torch.mm(weights.T, query, out=key)
             for x in (query, out, key, value):
-                x.fill_(0.5)  # so that numbers stay numbers
+                x.fill_(0.5)  # else the products overflow
         return out
 
     return run

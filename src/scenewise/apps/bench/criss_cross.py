@@ -1,4 +1,4 @@
-"""Criss-cross attention against its straightforward form."""
+"""Benchmark of criss-cross attention: against the usual implementation."""
 
 from collections.abc import Callable
 
@@ -12,12 +12,12 @@ CHANNELS, INNER, RECURRENCE = 512, 64, 2
 SIZES = ((97, 97), (128, 256))
 
 
-def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """Two energy tensors, concatenated, one softmax, two products: the usual port."""
+def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """Two energy tensors, concatenated, one softmax, two products: as most ports do."""
     height = query.shape[2]
-    hidden = torch.zeros(height, height).fill_diagonal_(-torch.inf)
-    vertical = torch.einsum("bchw,bciw->bhwi", query, key) + hidden[:, None]
-    horizontal = torch.einsum("bchw,bchj->bhwj", query, key)
+    hidden = torch.zeros(height, height).fill_diagonal_(-torch.inf)  # the pixel itself, once
+    vertical = torch.einsum("bchw,bciw->bhwi", query, key) + hidden[:, None]  # (B, H, W, H)
+    horizontal = torch.einsum("bchw,bchj->bhwj", query, key)  # (B, H, W, W)
     weights = torch.softmax(torch.cat([vertical, horizontal], dim=3), dim=3)
     column, row = weights[..., :height], weights[..., height:]
     return torch.einsum("bhwi,bciw->bchw", column, value) + torch.einsum(
@@ -28,21 +28,21 @@ def plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def rows(repeats: int = 5) -> list[Row]:
     """Two recurrences on the same queries and keys, forward and with backward.
 
-    Ours gets its inputs channels last, as its convolutions give them; the plain form the layout
-    that suits it.
+    Our implementation gets channels-last inputs, as its convolutions return them; the plain one the
+    layout that suits it.
     """
-    found = []
+    table = []
     for height, width in SIZES:
         inputs = [torch.randn(1, c, height, width) for c in (INNER, INNER, CHANNELS)]
         inputs[0] *= INNER**-0.5
         last = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
         for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
-            ways = {
-                "plain": runner(_twice(plain), inputs),
+            variants = {
+                "plain": runner(_twice(_plain), inputs),
                 "scenewise": runner(_twice(criss_cross_attention), last),
             }
-            found += compare(f"{height} x {width}, C {CHANNELS}, R 2, {name}", ways, repeats)
-    return found
+            table += compare(f"{height} x {width}, C {CHANNELS}, R 2, {name}", variants, repeats)
+    return table
 
 
 def _twice(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:

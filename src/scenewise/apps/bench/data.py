@@ -1,7 +1,7 @@
-"""From a picture's file to a training window, on one core, against PIL and OpenCV.
+"""Benchmark of data loading: from an image file to a training crop, against PIL and OpenCV.
 
-The pictures are 1024 x 2048 and look like photographs to a compressor; the windows are 768 x 768 at
-eight scales from 0.75 to 2, as DANet was trained on Cityscapes.
+The images are 1024 x 2048 and compress like photographs; the crops are 768 x 768 at eight scales
+from 0.75 to 2, as in DANet's training on Cityscapes. One thread, as in a data loader's worker.
 """
 
 import statistics
@@ -13,7 +13,6 @@ from dataclasses import asdict, dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -34,190 +33,187 @@ cv2: Any = None
 with suppress(ImportError):  # pip install 'scenewise[bench]'
     cv2 = import_module("cv2")
 
-SIZE, WINDOW, CLASSES = (1024, 2048), 768, 19
-SCALES = tuple(0.75 + 1.25 * k / 7 for k in range(8))
+SIZE, CROP, CLASSES = (1024, 2048), 768, 19
+SCALES = tuple(0.75 + 1.25 * k / 7 for k in range(8))  # 0.75 to 2
 Pair = tuple[Any, Any]
 Step = Callable[[float], object]
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One way of one piece of work: its time, and over that of the first way."""
+    """One variant of one piece of work: its time, and the ratio to that of the first variant."""
 
     work: str
-    way: str
-    pictures_per_second: float
+    variant: str
+    images_per_second: float
     milliseconds: float
     time_ratio: float
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form."""
+        """A dict that can be written as JSON."""
         return asdict(self)
 
 
 def rows(repeats: int = 5) -> list[Rate]:
-    """The whole way for PNG and JPEG pictures, then each step alone."""
-    found: list[Rate] = []
-    with one_thread(), tempfile.TemporaryDirectory() as folder:
-        mask, pictures = write_pictures(Path(folder))
-        for kind, picture in pictures.items():
-            work = f"{kind} of {picture.stat().st_size / 1e6:.1f} MB to window"
-            found += compare(work, whole_ways(picture, mask), repeats)
-        for kind, picture in pictures.items():
-            found += compare(f"step: decode {kind}", decoders(picture), repeats)
-        found += compare("step: decode mask", mask_decoders(mask), repeats)
-        image, ids = images.read_image(pictures["PNG"]), images.read_mask(mask)
-        found += compare("step: scale, window, flip", croppers(image, ids), repeats)
-        found += compare("step: all colour changes", colorists(image), repeats)
-    return found
+    """The whole pipeline for PNG and JPEG images, then each step alone."""
+    table: list[Rate] = []
+    with _one_thread(), tempfile.TemporaryDirectory() as folder:
+        mask, files = _write_images(Path(folder))
+        for kind, file in files.items():
+            work = f"{kind} of {file.stat().st_size / 1e6:.1f} MB to crop"
+            table += _compare(work, _pipelines(file, mask), repeats)
+        for kind, file in files.items():
+            table += _compare(f"step: decode {kind}", _decoders(file), repeats)
+        table += _compare("step: decode mask", _mask_decoders(mask), repeats)
+        image, ids = images.read_image(files["PNG"]), images.read_mask(mask)
+        table += _compare("step: scale, crop, flip", _croppers(image, ids), repeats)
+        table += _compare("step: all colour changes", _color_changes(image), repeats)
+    return table
 
 
-def compare(work: str, ways: dict[str, Step], repeats: int) -> list[Rate]:
-    """Each way at all scales, in turns, ``repeats`` rounds after one that does not count."""
-    times: dict[str, list[float]] = {way: [] for way in ways}
+def _compare(work: str, variants: dict[str, Step], repeats: int) -> list[Rate]:
+    """Each variant at all scales, in turns, ``repeats`` rounds after a warm-up round."""
+    times: dict[str, list[float]] = {variant: [] for variant in variants}
     for counts in [False] + [True] * repeats:
-        for way, step in ways.items():
+        for variant, step in variants.items():
             start = time.perf_counter()
             for scale in SCALES:
                 step(scale)
             if counts:
-                times[way].append((time.perf_counter() - start) / len(SCALES))
-    seconds = {way: statistics.median(values) for way, values in times.items()}
+                times[variant].append((time.perf_counter() - start) / len(SCALES))
+    seconds = {variant: statistics.median(values) for variant, values in times.items()}
     first = next(iter(seconds.values()))
-    return [Rate(work, way, 1 / s, 1000 * s, s / first) for way, s in seconds.items()]
+    return [Rate(work, variant, 1 / s, 1000 * s, s / first) for variant, s in seconds.items()]
 
 
-def whole_ways(picture: Path, mask: Path) -> dict[str, Step]:
-    """From the files to a window: the ways of :func:`decoders` with those of :func:`croppers`."""
-    ways: dict[str, Step] = {
-        "PIL + torchvision v2": lambda s: v2_window(open_pil(picture), open_pil(mask), s)
+def _pipelines(file: Path, mask: Path) -> dict[str, Step]:
+    """From the files to a crop: the variants of :func:`_decoders` and :func:`_croppers`."""
+    variants: dict[str, Step] = {
+        "PIL + torchvision v2": lambda s: _v2_crop(_open_pil(file), _open_pil(mask), s)
     }
     if cv2 is not None:
-        ways["OpenCV"] = lambda s: cv2_whole(*open_cv2(cv2, picture, mask), s)
-        ways["OpenCV, window first"] = lambda s: cv2_window(*open_cv2(cv2, picture, mask), s)
-    dataset = PairedDataset([picture], [mask], Classes.numbered(CLASSES))
+        variants["OpenCV"] = lambda s: _cv2_resize_first(*_open_cv2(file, mask), s)
+        variants["OpenCV, crop first"] = lambda s: _cv2_crop_first(*_open_cv2(file, mask), s)
+    dataset = PairedDataset([file], [mask], Classes.numbered(CLASSES))
 
-    def ours(scale: float) -> object:
-        dataset.transform = our_transform(scale)
+    def scenewise(scale: float) -> object:
+        dataset.transform = _training_transform(scale)
         return dataset[0]
 
-    return ways | {"scenewise, PIL alone": slowly(ours), "scenewise": ours}
+    return variants | {"scenewise, PIL alone": _without_fast(scenewise), "scenewise": scenewise}
 
 
-def decoders(picture: Path) -> dict[str, Step]:
+def _decoders(file: Path) -> dict[str, Step]:
     """To an array of red, green, blue."""
-    ways: dict[str, Step] = {"PIL": lambda s: np.array(open_pil(picture))}
+    variants: dict[str, Step] = {"PIL": lambda s: np.array(_open_pil(file))}
     if cv2 is not None:
-        read = partial(cv2.imread, str(picture), cv2.IMREAD_COLOR)
-        ways["OpenCV"] = lambda s: read()
-    ours: Step = lambda s: images.read_image(picture)  # noqa: E731
-    return ways | {"scenewise, PIL alone": slowly(ours), "scenewise": ours}
+        read = partial(cv2.imread, str(file), cv2.IMREAD_COLOR)
+        variants["OpenCV"] = lambda s: read()
+    scenewise: Step = lambda s: images.read_image(file)  # noqa: E731
+    return variants | {"scenewise, PIL alone": _without_fast(scenewise), "scenewise": scenewise}
 
 
-def mask_decoders(mask: Path) -> dict[str, Step]:
-    """To an array of ids; ours also looks for ids that are no class."""
-    ways: dict[str, Step] = {"PIL": lambda s: np.array(open_pil(mask))}
+def _mask_decoders(mask: Path) -> dict[str, Step]:
+    """To an array of class ids; scenewise also rejects invalid ids."""
+    variants: dict[str, Step] = {"PIL": lambda s: np.array(_open_pil(mask))}
     if cv2 is not None:
         read = partial(cv2.imread, str(mask), cv2.IMREAD_UNCHANGED)
-        ways["OpenCV"] = lambda s: read()
-    return ways | {"scenewise": lambda s: images.read_mask(mask)}
+        variants["OpenCV"] = lambda s: read()
+    return variants | {"scenewise": lambda s: images.read_mask(mask)}
 
 
-def croppers(image: Tensor, ids: Tensor) -> dict[str, Step]:
-    """From a decoded picture to a window."""
-    array, mask = image.permute(1, 2, 0).contiguous().numpy(), ids.numpy()
-    pictures = Image.fromarray(array), Image.fromarray(mask)
-    ways: dict[str, Step] = {"PIL + torchvision v2": lambda s: v2_window(*pictures, s)}
+def _croppers(image: Tensor, ids: Tensor) -> dict[str, Step]:
+    """From a decoded image to a crop."""
+    array, mask = image.permute(1, 2, 0).contiguous().numpy(), ids.numpy()  # (H, W, 3), (H, W)
+    both = Image.fromarray(array), Image.fromarray(mask)
+    variants: dict[str, Step] = {"PIL + torchvision v2": lambda s: _v2_crop(*both, s)}
     if cv2 is not None:
-        ways["OpenCV"] = lambda s: cv2_whole(array, mask, s)
-        ways["OpenCV, window first"] = lambda s: cv2_window(array, mask, s)
+        variants["OpenCV"] = lambda s: _cv2_resize_first(array, mask, s)
+        variants["OpenCV, crop first"] = lambda s: _cv2_crop_first(array, mask, s)
     pair = tv_tensors.Image(image), tv_tensors.Mask(ids)
-    return ways | {"scenewise": lambda s: finished(*our_transform(s)(*pair))}
+    return variants | {"scenewise": lambda s: _contiguous(*_training_transform(s)(*pair))}
 
 
-def colorists(image: Tensor) -> dict[str, Step]:
-    """Brightness, contrast, saturation and hue of a window, all four of them."""
-    window = tv_tensors.Image(image[:, :WINDOW, :WINDOW].contiguous())
+def _color_changes(image: Tensor) -> dict[str, Step]:
+    """Brightness, contrast, saturation and hue of a crop, all four of them."""
+    crop = tv_tensors.Image(image[:, :CROP, :CROP].contiguous())
     standard = v2.RandomPhotometricDistort(p=1.0)
-    ways: dict[str, Step] = {"torchvision v2": lambda s: standard(window)}
+    variants: dict[str, Step] = {"torchvision v2": lambda s: standard(crop)}
     if cv2 is not None:
-        array = window.permute(1, 2, 0).contiguous().numpy()
-        ways["OpenCV"] = lambda s: cv2_colors(cv2, array)
-    ours = PhotometricDistortion()
-    return ways | {"scenewise": lambda s: ours.change(window.as_subclass(Tensor), (True,) * 5)}
+        array = crop.permute(1, 2, 0).contiguous().numpy()  # (H, W, 3)
+        variants["OpenCV"] = lambda s: _cv2_colors(array)
+    distort = PhotometricDistortion()
+    return variants | {"scenewise": lambda s: distort.change(crop.as_subclass(Tensor), (True,) * 5)}
 
 
-def our_transform(scale: float) -> v2.Compose:
-    """Scale, window and flip, the transforms of training at one scale."""
-    crop = RandomScaleCrop((WINDOW, WINDOW), (scale, scale))
+def _training_transform(scale: float) -> v2.Compose:
+    """Scale, crop and flip, the transforms of training at one scale."""
+    crop = RandomScaleCrop((CROP, CROP), (scale, scale))
     steps: list[nn.Module] = [crop, v2.RandomHorizontalFlip()]
     return v2.Compose(steps)
 
 
-def finished(image: Tensor, mask: Tensor) -> Pair:
-    """Contiguous, as a batch needs them."""
+def _contiguous(image: Tensor, mask: Tensor) -> Pair:
+    """Plain contiguous tensors, as a batch needs them."""
     return image.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor).contiguous()
 
 
-def open_pil(file: Path) -> Image.Image:
-    """The picture, decoded."""
-    picture = Image.open(file)
-    picture.load()
-    return picture
+def _open_pil(file: Path) -> Image.Image:
+    image = Image.open(file)
+    image.load()  # decodes
+    return image
 
 
-def v2_window(picture: Image.Image, mask: Image.Image, scale: float) -> Pair:
-    """The usual way with torchvision: resize all, cut a window, mirror, make tensors."""
+def _v2_crop(image: Image.Image, mask: Image.Image, scale: float) -> Pair:
+    """The usual torchvision pipeline: resize the whole image, crop, flip, make tensors."""
     size = [round(side * scale) for side in SIZE]
-    both = v2.functional.resize(picture, size), tv_tensors.Mask(np.array(mask)[None])
+    both = v2.functional.resize(image, size), tv_tensors.Mask(np.array(mask)[None])
     fill: dict[Any, Any] = {Image.Image: MEAN_COLOR, tv_tensors.Mask: 255}
     steps = v2.Compose(
         [
-            v2.RandomCrop(WINDOW, pad_if_needed=True, fill=fill),
+            v2.RandomCrop(CROP, pad_if_needed=True, fill=fill),
             v2.RandomHorizontalFlip(),
             v2.ToImage(),
         ]
     )
     ids = v2.functional.resize(both[1], size, v2.InterpolationMode.NEAREST)
-    return finished(*steps(both[0], tv_tensors.Mask(ids)))
+    return _contiguous(*steps(both[0], tv_tensors.Mask(ids)))
 
 
-def open_cv2(cv2: ModuleType, picture: Path, mask: Path) -> Pair:
+def _open_cv2(file: Path, mask: Path) -> Pair:
     """Image (blue, green, red) and mask."""
-    return cv2.imread(str(picture), cv2.IMREAD_COLOR), cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
+    return cv2.imread(str(file), cv2.IMREAD_COLOR), cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
 
 
-def cv2_whole(image: Any, mask: Any, scale: float) -> Pair:
-    """The usual way with OpenCV: resize all, cut a window, mirror, make tensors."""
-    assert cv2 is not None
-    size = (round(SIZE[1] * scale), round(SIZE[0] * scale))
+def _cv2_resize_first(image: Any, mask: Any, scale: float) -> Pair:
+    """The usual OpenCV pipeline: resize the whole image, crop, flip, make tensors."""
+    size = (round(SIZE[1] * scale), round(SIZE[0] * scale))  # OpenCV wants (width, height)
     image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-    top, left = (int(torch.randint(max(1, n - WINDOW), ())) for n in mask.shape)
-    cut = slice(top, top + WINDOW), slice(left, left + WINDOW)
-    return cv2_finished(image[cut], mask[cut])
+    top, left = (int(torch.randint(max(1, n - CROP), ())) for n in mask.shape)
+    cut = slice(top, top + CROP), slice(left, left + CROP)
+    return _cv2_tensors(image[cut], mask[cut])
 
 
-def cv2_window(image: Any, mask: Any, scale: float) -> Pair:
-    """The window cut before it is scaled, as ours."""
-    assert cv2 is not None
-    side = min(SIZE[0], round(WINDOW / scale))
+def _cv2_crop_first(image: Any, mask: Any, scale: float) -> Pair:
+    """Crop before resizing, as scenewise does."""
+    side = min(SIZE[0], round(CROP / scale))
     top, left = (int(torch.randint(n - side + 1, ())) for n in SIZE)
     cut = slice(top, top + side), slice(left, left + side)
-    image = cv2.resize(image[cut], (WINDOW, WINDOW), interpolation=cv2.INTER_LINEAR)
-    return cv2_finished(image, cv2.resize(mask[cut], (WINDOW, WINDOW), interpolation=0))
+    image = cv2.resize(image[cut], (CROP, CROP), interpolation=cv2.INTER_LINEAR)
+    return _cv2_tensors(image, cv2.resize(mask[cut], (CROP, CROP), interpolation=0))
 
 
-def cv2_finished(image: Any, mask: Any) -> Pair:
-    """Mirrored half of the time; red, green, blue; tensors."""
+def _cv2_tensors(image: Any, mask: Any) -> Pair:
+    """Flipped with probability 1/2, in the order red, green, blue, as tensors."""
     if torch.rand(()) < 0.5:
         image, mask = image[:, ::-1], mask[:, ::-1]
-    planes = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))
+    planes = np.ascontiguousarray(image[..., ::-1].transpose(2, 0, 1))  # (3, H, W)
     return torch.from_numpy(planes), torch.from_numpy(np.ascontiguousarray(mask))
 
 
-def cv2_colors(cv2: ModuleType, image: Any) -> Any:
-    """Brightness, contrast, saturation and hue as mmsegmentation changes them."""
+def _cv2_colors(image: Any) -> Any:
+    """Brightness, contrast, saturation and hue as in mmsegmentation."""
 
     def convert(values: Any, factor: float, added: float) -> Any:
         floats = values.astype(np.float32) * factor + added
@@ -226,31 +222,31 @@ def cv2_colors(cv2: ModuleType, image: Any) -> Any:
     image = convert(convert(image, 1, 20), 1.2, 0)
     hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)
     hsv[..., 1] = convert(hsv[..., 1], 1.2, 0)
-    hsv[..., 0] = (hsv[..., 0].astype(int) + 9) % 180
+    hsv[..., 0] = (hsv[..., 0].astype(int) + 9) % 180  # OpenCV stores half of the degrees
     return cv2.cvtColor(hsv, cv2.COLOR_HSV2RGB)
 
 
-def write_pictures(folder: Path) -> tuple[Path, dict[str, Path]]:
-    """A mask of large regions, and one picture as PNG and as JPEG."""
+def _write_images(folder: Path) -> tuple[Path, dict[str, Path]]:
+    """Write a mask of large regions, and one image as PNG and as JPEG."""
     generator = torch.Generator().manual_seed(0)
 
     def noise(channels: int, rows: int) -> Tensor:
-        small = torch.randn(1, channels, rows, 2 * rows, generator=generator)
-        return nn.functional.interpolate(small, SIZE, mode="bicubic")[0]
+        low_res = torch.randn(1, channels, rows, 2 * rows, generator=generator)
+        return nn.functional.interpolate(low_res, SIZE, mode="bicubic")[0]
 
-    layers = [noise(3, rows) * (8 / rows) ** 0.7 for rows in (8, 32, 128, 512)]
+    layers = [noise(3, rows) * (8 / rows) ** 0.7 for rows in (8, 32, 128, 512)]  # a 1/f spectrum
     total = torch.stack(layers).sum(0)
     pixels = (110 + 45 * (total - total.mean()) / total.std()).clamp(0, 255).byte()
-    picture = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
+    image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
     ids = (noise(1, 32)[0] * 4 + CLASSES / 2).clamp(0, CLASSES - 1).byte()
     paths = {"PNG": folder / "a.png", "JPEG": folder / "a.jpg"}
-    picture.save(paths["PNG"])
-    picture.save(paths["JPEG"], quality=90)
+    image.save(paths["PNG"])
+    image.save(paths["JPEG"], quality=90)
     Image.fromarray(ids.numpy()).save(folder / "mask.png")
     return folder / "mask.png", paths
 
 
-def slowly(step: Step) -> Step:
+def _without_fast(step: Step) -> Step:
     """The step without the decoders of the extra ``fast``."""
 
     def run(scale: float) -> object:
@@ -261,8 +257,7 @@ def slowly(step: Step) -> Step:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
-    """As in a worker of a data loader."""
+def _one_thread() -> Iterator[None]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     if cv2 is not None:

@@ -1,4 +1,4 @@
-"""Time and memory of alternatives, side by side in one run."""
+"""Time and memory of alternatives, measured in turns within one run."""
 
 import os
 import statistics
@@ -10,8 +10,7 @@ from typing import Any
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-# PyTorch's profiler writes each start and stop, and that there is no GPU, to stderr otherwise.
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else PyTorch's profiler logs to stderr
 Run = Callable[[], object]
 
 
@@ -20,76 +19,76 @@ class Row:
     """One alternative of one piece of work.
 
     Attributes:
-        work: what is done, with its sizes.
-        way: how; the first way of a piece of work is what the others are compared with.
+        work: what is computed, with its sizes.
+        variant: how; the first variant of a piece of work is the baseline of the others.
         seconds: median of the runs.
-        megabytes: most memory held at once beyond what was there before.
-        time_ratio, memory_ratio: over those of the first way.
+        megabytes: peak memory beyond what was allocated before.
+        time_ratio, memory_ratio: over those of the baseline.
     """
 
     work: str
-    way: str
+    variant: str
     seconds: float
     megabytes: float
     time_ratio: float
     memory_ratio: float
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form."""
+        """A dict that can be written as JSON."""
         return asdict(self)
 
 
-def compare(work: str, ways: Mapping[str, Run], repeats: int = 5) -> list[Row]:
-    """Run the ways in turn, ``repeats`` rounds, after one round that does not count.
+def compare(work: str, variants: Mapping[str, Run], repeats: int = 5) -> list[Row]:
+    """Run the variants in turns, ``repeats`` rounds, after one warm-up round.
 
-    Turns, so that a machine that slows down slows all ways alike; medians, so that one bad round
+    Turns, so that a machine that slows down slows all variants alike; medians, so that one outlier
     does not count.
     """
-    times: dict[str, list[float]] = {way: [] for way in ways}
-    for counts in [False] + [True] * repeats:
-        for way, run in ways.items():
+    times: dict[str, list[float]] = {variant: [] for variant in variants}
+    for counts in [False] + [True] * repeats:  # the first round warms up
+        for variant, run in variants.items():
             start = time.perf_counter()
             run()
             if counts:
-                times[way].append(time.perf_counter() - start)
-    return _rows(work, times, {way: peak_bytes(run) / 1e6 for way, run in ways.items()})
+                times[variant].append(time.perf_counter() - start)
+    return _rows(work, times, {variant: peak_bytes(run) / 1e6 for variant, run in variants.items()})
 
 
-def in_turns(work: str, ways: Mapping[str, Run], turns: int) -> list[Row]:
-    """Like :func:`compare`, for what takes minutes: time and memory of the same runs."""
-    times: dict[str, list[float]] = {way: [] for way in ways}
+def in_turns(work: str, variants: Mapping[str, Run], turns: int) -> list[Row]:
+    """Like :func:`compare`, for runs of minutes: time and memory of the same runs, no warm-up."""
+    times: dict[str, list[float]] = {variant: [] for variant in variants}
     peaks: dict[str, float] = {}
     for _ in range(turns):
-        for way, run in ways.items():
+        for variant, run in variants.items():
             start = time.perf_counter()
-            peaks[way] = peak_bytes(run) / 1e6
-            times[way].append(time.perf_counter() - start)
+            peaks[variant] = peak_bytes(run) / 1e6
+            times[variant].append(time.perf_counter() - start)
     return _rows(work, times, peaks)
 
 
 def _rows(
     work: str, times: Mapping[str, Sequence[float]], megabytes: Mapping[str, float]
 ) -> list[Row]:
-    """A row for each way, compared with the first."""
-    seconds = {way: statistics.median(values) for way, values in times.items()}
+    """A row for each variant, compared with the first."""
+    seconds = {variant: statistics.median(values) for variant, values in times.items()}
     first = next(iter(times))
     return [
         Row(
             work,
-            way,
-            seconds[way],
-            megabytes[way],
-            seconds[way] / seconds[first],
-            megabytes[way] / megabytes[first] if megabytes[first] else float("nan"),
+            variant,
+            seconds[variant],
+            megabytes[variant],
+            seconds[variant] / seconds[first],
+            megabytes[variant] / megabytes[first] if megabytes[first] else float("nan"),
         )
-        for way in times
+        for variant in times
     ]
 
 
 def peak_bytes(run: Run) -> int:
-    """The most memory that ``run`` held at once on the CPU beyond what was there before it.
+    """Peak CPU memory of ``run`` beyond what was allocated before it.
 
-    Counted from PyTorch's own allocations, so exact and free of noise.
+    Counted from PyTorch's allocations, so exact and free of noise.
 
     >>> peak_bytes(lambda: torch.zeros(1000).sum()) >= 4000
     True
@@ -101,24 +100,13 @@ def peak_bytes(run: Run) -> int:
     events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
+        held += event.nbytes()  # negative when memory is freed
         peak = max(peak, held)
     return peak
 
 
-def product_rate(size: int = 2048, repeats: int = 9) -> float:
-    """The machine's rate of float32 matrix products, in operations a second."""
-    a, b = torch.randn(size, size), torch.randn(size, size)
-    times = []
-    for _ in range(repeats + 2):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        times.append(time.perf_counter() - start)
-    return 2 * size**3 / statistics.median(times[2:])
-
-
 def products(operations: float, size: int = 2048) -> Run:
-    """Square float32 matrix products that are about so many operations: the limit of a machine."""
+    """Square float32 matrix products of about ``operations``: the limit of a machine."""
     a, b, out = torch.randn(size, size), torch.randn(size, size), torch.empty(size, size)
 
     def run() -> object:
@@ -132,7 +120,7 @@ def products(operations: float, size: int = 2048) -> Run:
 def forward_and_backward(run: Callable[..., torch.Tensor], inputs: Sequence[torch.Tensor]) -> Run:
     """``run`` on ``inputs``, then all gradients of the sum of its output."""
     with torch.no_grad():
-        grad = torch.ones_like(run(*inputs))  # a tensor of its own, as in a network
+        grad = torch.ones_like(run(*inputs))  # full memory, not the expanded 1 of sum()
 
     def both() -> object:
         leaves = [x.detach().requires_grad_() for x in inputs]

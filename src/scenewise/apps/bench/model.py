@@ -1,4 +1,4 @@
-"""A whole DANet from a picture to labels, beside the form in which it is usually written."""
+"""Benchmark of prediction: a whole DANet from an image to labels, against the usual code."""
 
 import torch
 import torch.nn.functional as F
@@ -16,30 +16,30 @@ CLASSES, SIZE = 19, (512, 1024)
 
 
 def rows(repeats: int = 5) -> list[Row]:
-    """DANet with ResNet-50 at stride 8, one picture of 512 x 1024, 19 classes."""
+    """DANet with ResNet-50 at stride 8, one image of 512 x 1024, 19 classes."""
     torch.manual_seed(0)
     model = create_model("danet", num_classes=CLASSES, backbone="resnet50", pretrained=False).eval()
     fast = for_inference(model)
-    picture = torch.rand(3, *SIZE)
-    plain, ours, folded = plain_labels(model, picture), Predictor(model), Predictor(fast)
-    for name, predictor in {"eager": ours, "for inference": folded}.items():
-        share = (predictor(picture).labels == plain).double().mean().item()
+    image = torch.rand(3, *SIZE)
+    plain, trained, folded = _plain_labels(model, image), Predictor(model), Predictor(fast)
+    for name, predictor in {"as trained": trained, "for inference": folded}.items():
+        share = (predictor(image).labels == plain).double().mean().item()
         if share < 0.9999:
             raise AssertionError(f"{name}: only {share:.4%} of the labels agree")
-    ways = {
-        "plain": lambda: plain_labels(model, picture),
-        "scenewise, as trained": lambda: ours(picture),
-        "scenewise, for inference": lambda: folded(picture),
+    variants = {
+        "plain": lambda: _plain_labels(model, image),
+        "scenewise, as trained": lambda: trained(image),
+        "scenewise, for inference": lambda: folded(image),
     }
-    return compare(f"DANet R50, {SIZE[0]} x {SIZE[1]}, one picture to labels", ways, repeats)
+    return compare(f"DANet R50, {SIZE[0]} x {SIZE[1]}, one image to labels", variants, repeats)
 
 
 @torch.no_grad()
-def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
-    """All three logits, from dense attention, upsampled to the picture; then the arg max."""
+def _plain_labels(model: Segmenter, image: Tensor) -> Tensor:
+    """All three logits, from dense attention, upsampled to the image size; then the arg max."""
     head = model.head
     assert isinstance(head, DANetHead)
-    position, channel = dense_branches(head, model.backbone(model.normalize(picture[None]))[-1])
+    position, channel = dense_branches(head, model.backbone(model.normalize(image[None]))[-1])
     both = head.classify(position + channel)
     logits = [both, head.classify_position(position), head.classify_channel(channel)]
     full = [F.interpolate(y, SIZE, mode="bilinear", align_corners=True) for y in logits]
@@ -47,7 +47,7 @@ def plain_labels(model: Segmenter, picture: Tensor) -> Tensor:
 
 
 def dense_branches(head: DANetHead, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The branches of DANet's head on the last map, attention as ports of DANet write it."""
+    """The branches of DANet's head, with attention as most ports of DANet compute it."""
     block, other = head.position[1], head.channel[1]
     assert isinstance(block, PositionAttention)
     assert isinstance(other, ChannelAttention)
@@ -56,16 +56,16 @@ def dense_branches(head: DANetHead, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _plain_channel(block: ChannelAttention, x: Tensor) -> Tensor:
-    """Channel attention with PyTorch's softmax, whose weights may be subnormal numbers."""
-    rows = x.flatten(2)
-    energy = rows @ rows.transpose(1, 2)
+    """Channel attention with PyTorch's softmax, whose weights may be subnormal."""
+    rows = x.flatten(2)  # (B, C, N)
+    energy = rows @ rows.transpose(1, 2)  # (B, C, C)
     weights = torch.softmax(energy.amax(-1, keepdim=True) - energy, dim=-1)
     out: Tensor = block.gamma * (weights @ rows).view_as(x) + x
     return out
 
 
 def _dense_position(block: PositionAttention, x: Tensor) -> Tensor:
-    """Position attention as the paper draws it, with the map of all pairs."""
+    """Position attention as the paper draws it, with the (B, N, N) attention map."""
     query, key, value = (part(x).flatten(2) for part in (block.query, block.key, block.value))
     weights = torch.softmax(query.transpose(1, 2) @ key, dim=-1)
     out: Tensor = block.gamma * (value @ weights.transpose(1, 2)).view_as(x) + x

@@ -1,4 +1,4 @@
-"""A training step of a whole DANet, beside the form in which it is usually written."""
+"""Benchmark of training: one step of a whole DANet, against the usual code."""
 
 from copy import deepcopy
 
@@ -26,21 +26,21 @@ def rows(repeats: int = 5) -> list[Row]:
     masks = torch.randint(CLASSES, (BATCH, *SIZE))
     saving = _task(model)
     recompute_backbone(saving.model.backbone)
-    ways = {
-        "plain": plain_step(deepcopy(model).train(), images, masks),
-        "scenewise": our_step(_task(model), images, masks),
-        "scenewise, checkpoint_activations": our_step(saving, images, masks),
+    variants = {
+        "plain": _plain_step(deepcopy(model).train(), images, masks),
+        "scenewise": _scenewise_step(_task(model), images, masks),
+        "scenewise, checkpoint_activations": _scenewise_step(saving, images, masks),
     }
     work = f"DANet on {BACKBONE}, {SIZE[0]} x {SIZE[1]}, batch {BATCH}, one training step"
-    return compare(work, ways, min(repeats, 3))
+    return compare(work, variants, min(repeats, 3))
 
 
-def plain_step(model: Segmenter, images: Tensor, masks: Tensor) -> Run:
-    """Dense attention; three scores upsampled to the pictures, then their cross-entropies."""
+def _plain_step(model: Segmenter, images: Tensor, masks: Tensor) -> Run:
+    """Dense attention; three logits upsampled to the image size, then their cross-entropies."""
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9, weight_decay=1e-4)
 
     def step() -> Tensor:
-        loss = plain_loss(model, images, masks)
+        loss = _plain_loss(model, images, masks)
         optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
@@ -49,23 +49,23 @@ def plain_step(model: Segmenter, images: Tensor, masks: Tensor) -> Run:
     return step
 
 
-def plain_loss(model: Segmenter, images: Tensor, masks: Tensor) -> Tensor:
+def _plain_loss(model: Segmenter, images: Tensor, masks: Tensor) -> Tensor:
     """The sum of DANet's three losses."""
     head = model.head
     assert isinstance(head, DANetHead)
     position, channel = dense_branches(head, model.backbone(model.normalize(images))[-1])
-    small = [
+    low_res = [
         head.classify(position + channel),
         head.classify_position(position),
         head.classify_channel(channel),
     ]
     size = masks.shape[1:]
-    full = [F.interpolate(y, size, mode="bilinear", align_corners=True) for y in small]
+    full = [F.interpolate(y, size, mode="bilinear", align_corners=True) for y in low_res]
     return torch.stack([F.cross_entropy(y, masks) for y in full]).sum()
 
 
-def our_step(task: SegmentationTask, images: Tensor, masks: Tensor) -> Run:
-    """What ``scenewise fit`` does in a step, without Lightning around it."""
+def _scenewise_step(task: SegmentationTask, images: Tensor, masks: Tensor) -> Run:
+    """What ``scenewise fit`` does in a step, without Lightning."""
     groups = task.model.parameter_groups(1e-3)
     optimizer = torch.optim.SGD(groups, lr=1e-3, momentum=0.9, weight_decay=1e-4, fused=True)
 

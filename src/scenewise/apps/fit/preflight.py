@@ -1,13 +1,11 @@
 """What ``fit`` looks at before it trains: labels, memory, time."""
 
-import time
-
 import torch
 
 from scenewise.data.doctor import quick_check
 from scenewise.data.module import SegmentationData
 from scenewise.memory import free_bytes
-from scenewise.models.cost import estimate
+from scenewise.models.cost import estimate, product_rate
 from scenewise.models.segmenter import Segmenter
 
 
@@ -56,17 +54,6 @@ def forecast(
             "--model.checkpoint_activations true, or --trainer.precision bf16-mixed"
         )
     return told
-
-
-def product_rate(device: torch.device, size: int = 768) -> float:
-    """Operations a second of float32 matrix products on ``device``, from a moment's try."""
-    a = torch.ones(size, size, device=device)
-    best = float("inf")
-    for _ in range(4):
-        start = time.perf_counter()
-        (a @ a)[0, 0].item()  # waits for the device
-        best = min(best, time.perf_counter() - start)
-    return 2 * size**3 / best
 
 
 def minutes(seconds: float) -> str:

@@ -1,1 +1,1 @@
-"""How position attention is computed: tiles on CPUs, Triton and PyTorch kernels on GPUs."""
+"""Implementations of position attention: tiles on CPUs, Triton and PyTorch kernels on GPUs."""

@@ -1,10 +1,13 @@
-"""Position attention as Triton kernels, for CUDA GPUs: one pass over the keys, no map in memory.
+"""Position attention as Triton kernels for CUDA GPUs: one pass over the keys, linear memory.
 
-After Dao et al., "FlashAttention", NeurIPS 2022, for values with more channels than the keys, 512
-and 64 in DANet. A program holds some rows of the output and a chunk of its channels; each chunk
-computes the energies again, which is a third more arithmetic for 64 and 512 channels, and lets any
-number of channels fit. The backward pass has a kernel each for the gradients of query, key and
-value, so nothing is added up by several programs: results are the same in every run.
+After Dao et al., "FlashAttention", NeurIPS 2022, for values with more channels than the keys: 512
+and 64 in DANet. A program computes some rows of the output and a chunk of its channels; each chunk
+recomputes the energies, which is a third more arithmetic for 64 and 512 channels, and lets any
+number of channels fit. The backward pass has one kernel each for the gradients of query, key and
+value, so no two programs add to the same memory: results are the same in every run.
+
+Shapes: queries (ROWS, PADDED), keys (KEYS, PADDED), values (KEYS, CHUNK), energies (ROWS, KEYS);
+NQ and NK are the numbers of queries and keys, D and C the channels of keys and values.
 """
 
 import torch
@@ -13,8 +16,9 @@ import triton.language as tl
 from torch import Tensor
 
 from scenewise.attention.kernels.precision import upcast
+from scenewise.attention.kernels.tiled import BackwardInputs
 
-ROWS, KEYS, CHUNK = 64, 64, 128  # of one program: query rows, keys at a time, value channels
+_ROWS, _KEYS, _CHUNK = 64, 64, 128  # of one program: query rows, keys at a time, value channels
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
@@ -23,30 +27,23 @@ def attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Ten
     batch, queries = q.shape[:2]
     out = torch.empty(batch, queries, v.shape[2], dtype=v.dtype, device=v.device)
     log_sum = torch.empty(batch, queries, dtype=torch.float32, device=v.device)
-    grid = (_blocks(queries, ROWS), _blocks(v.shape[2], CHUNK), batch)
+    grid = (_blocks(queries, _ROWS), _blocks(v.shape[2], _CHUNK), batch)
     _forward[grid](q, k, v, out, log_sum, scale, queries, k.shape[1], **_sizes(q, v))
     return out, log_sum
 
 
-def attend_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    log_sum: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
+def attend_backward(inputs: BackwardInputs) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of query, key and value."""
-    g, q, k, v = (x.contiguous() for x in (grad, query, key, value))
-    row_sum = (upcast(g) * upcast(out)).sum(-1)
+    g, q, k, v = (x.contiguous() for x in inputs[:4])
+    log_sum, scale = inputs.log_sum, inputs.scale
+    row_sum = (upcast(g) * upcast(inputs.out)).sum(-1)  # (B, Nq)
     d_q, d_k, d_v = (torch.empty_like(x) for x in (q, k, v))
     batch, queries, keys = q.shape[0], q.shape[1], k.shape[1]
     shared = (g, q, k, v, log_sum, row_sum, scale, queries, keys)
     sizes = _sizes(q, v)
-    _backward_query[(_blocks(queries, ROWS), batch)](d_q, *shared, **sizes)
-    _backward_key[(_blocks(keys, KEYS), batch)](d_k, *shared, **sizes)
-    grid = (_blocks(keys, KEYS), _blocks(v.shape[2], CHUNK), batch)
+    _backward_query[(_blocks(queries, _ROWS), batch)](d_q, *shared, **sizes)
+    _backward_key[(_blocks(keys, _KEYS), batch)](d_k, *shared, **sizes)
+    grid = (_blocks(keys, _KEYS), _blocks(v.shape[2], _CHUNK), batch)
     _backward_value[grid](d_v, g, q, k, log_sum, scale, queries, keys, **sizes)
     return d_q, d_k, d_v
 
@@ -56,36 +53,27 @@ def _blocks(length: int, size: int) -> int:
 
 
 def _sizes(query: Tensor, value: Tensor) -> dict[str, int]:
-    """What the kernels are compiled for."""
-    inner = query.shape[2]
-    padded = max(16, 1 << (inner - 1).bit_length())
-    return {
-        "D": inner,
-        "C": value.shape[2],
-        "PADDED": padded,
-        "ROWS": ROWS,
-        "KEYS": KEYS,
-        "CHUNK": CHUNK,
-        "num_warps": 8,
-        "num_stages": 2,
-    }
+    """The constants that the kernels are compiled for."""
+    inner, channels = query.shape[2], value.shape[2]
+    padded = max(16, 1 << (inner - 1).bit_length())  # tl.dot takes powers of two from 16
+    tile = {"ROWS": _ROWS, "KEYS": _KEYS, "CHUNK": _CHUNK}
+    return {"D": inner, "C": channels, "PADDED": padded, **tile, "num_warps": 8, "num_stages": 2}
 
 
 @triton.jit
 def _tile(base, rows, columns, height, width):  # type: ignore[no-untyped-def]
-    """Rows x columns of a contiguous (height, width) array; zeros outside."""
-    where = rows.to(tl.int64)[:, None] * width + columns[None, :]
-    return tl.load(
-        base + where, mask=(rows < height)[:, None] & (columns < width)[None, :], other=0.0
-    )
+    """Load rows x columns of a contiguous (height, width) array; zeros outside."""
+    offsets = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    inside = (rows < height)[:, None] & (columns < width)[None, :]
+    return tl.load(base + offsets, mask=inside, other=0.0)
 
 
 @triton.jit
 def _put(base, tile, rows, columns, height, width):  # type: ignore[no-untyped-def]
-    """Write what :func:`_tile` reads."""
-    where = rows.to(tl.int64)[:, None] * width + columns[None, :]
+    """Store what :func:`_tile` loads."""
+    offsets = rows.to(tl.int64)[:, None] * width + columns[None, :]
     inside = (rows < height)[:, None] & (columns < width)[None, :]
-    tl.store(base + where, tile.to(base.dtype.element_ty), mask=inside)
+    tl.store(base + offsets, tile.to(base.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -105,8 +93,8 @@ def _forward(  # type: ignore[no-untyped-def]
     rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     channels = tl.program_id(1) * CHUNK + tl.arange(0, CHUNK)
     queries = _tile(q + batch * NQ * D, rows, inner, NQ, D)
-    peak = tl.full([ROWS], float("-inf"), tl.float32)
-    total = tl.zeros([ROWS], tl.float32)
+    peak = tl.full([ROWS], float("-inf"), tl.float32)  # largest energy so far, of each row
+    total = tl.zeros([ROWS], tl.float32)  # sum of exp(energy - peak)
     acc = tl.zeros([ROWS, CHUNK], tl.float32)
     for start in range(0, NK, KEYS):
         keys = start + tl.arange(0, KEYS)
@@ -120,7 +108,7 @@ def _forward(  # type: ignore[no-untyped-def]
         acc = acc * factor[:, None] + gathered
         peak = higher
     _put(out + batch * NQ * C, acc / total[:, None], rows, channels, NQ, C)
-    if tl.program_id(1) == 0:
+    if tl.program_id(1) == 0:  # the sums are the same for every chunk of channels
         tl.store(log_sum + batch * NQ + rows, peak + tl.log(total), mask=rows < NQ)
 
 
@@ -153,7 +141,7 @@ def _backward_query(  # type: ignore[no-untyped-def]
     for start in range(0, NK, KEYS):
         keys = start + tl.arange(0, KEYS)
         k_tile = _tile(k + batch * NK * D, keys, inner, NK, D)
-        weights = tl.exp(_energies(queries, k_tile, keys, NK, scale) - sums[:, None])
+        weights = tl.exp(_energies(queries, k_tile, keys, NK, scale) - sums[:, None])  # recomputed
         d_e = _d_energies(
             g + batch * NQ * C, v + batch * NK * C, weights, means, rows, keys, NQ, NK,
             C, ROWS, KEYS, CHUNK,
@@ -175,9 +163,9 @@ def _backward_key(  # type: ignore[no-untyped-def]
     for start in range(0, NQ, ROWS):
         rows = start + tl.arange(0, ROWS)
         queries = _tile(q + batch * NQ * D, rows, inner, NQ, D)
-        sums = tl.load(log_sum + batch * NQ + rows, mask=rows < NQ, other=float("inf"))
+        sums = tl.load(log_sum + batch * NQ + rows, mask=rows < NQ, other=float("inf"))  # weight 0
         means = tl.load(row_sum + batch * NQ + rows, mask=rows < NQ, other=0.0)
-        weights = tl.exp(_energies(queries, k_tile, keys, NK, scale) - sums[:, None])
+        weights = tl.exp(_energies(queries, k_tile, keys, NK, scale) - sums[:, None])  # recomputed
         d_e = _d_energies(
             g + batch * NQ * C, v + batch * NK * C, weights, means, rows, keys, NQ, NK,
             C, ROWS, KEYS, CHUNK,
@@ -200,7 +188,7 @@ def _backward_value(  # type: ignore[no-untyped-def]
     for start in range(0, NQ, ROWS):
         rows = start + tl.arange(0, ROWS)
         queries = _tile(q + batch * NQ * D, rows, inner, NQ, D)
-        sums = tl.load(log_sum + batch * NQ + rows, mask=rows < NQ, other=float("inf"))
+        sums = tl.load(log_sum + batch * NQ + rows, mask=rows < NQ, other=float("inf"))  # weight 0
         weights = tl.exp(_energies(queries, k_tile, keys, NK, scale) - sums[:, None])
         g_tile = _tile(g + batch * NQ * C, rows, channels, NQ, C)
         acc += tl.dot(tl.trans(weights.to(g_tile.dtype)), g_tile, input_precision="ieee")
