@@ -1,6 +1,17 @@
-"""The law that every attention block obeys.
+"""The contract that every attention block obeys, as test classes to inherit.
 
-A block's test says what the block is in a few lines and inherits the rest::
+Every block (:class:`BlockLaw`):
+
+- maps (B, C, H, W) to the same shape and dtype, in training and evaluation;
+- equals an independent reference, dense or in plain loops, written in its test;
+- has correct, finite gradients, from the first step on;
+- treats samples independently of each other, and any memory format alike;
+- is close to float32 under autocast and in half precision;
+- runs on the device of its inputs, compiles as one graph, and exports.
+
+Where they apply, a block also: starts as the identity, commutes with a permutation of positions, of
+rows and columns, or of channels, returns attention weights, and never allocates an N x N map. A
+block's test names these properties by inheritance::
 
     class TestPositionAttention(BlockLaw, StartsAsIdentity, PermutesPositions, WeighsPositions,
                                 NeverHoldsTheMap):
@@ -10,9 +21,8 @@ A block's test says what the block is in a few lines and inherits the rest::
         def reference(self, block, x):
             ...  # the same mathematics, dense or in plain loops
 
-Numbers are compared in float64, in evaluation mode and with every parameter and buffer drawn at
-random: a residual scale that starts at 0 hides no error there. Sizes are 5 x 7, so that two axes
-cannot be swapped unnoticed.
+Results are compared in float64, in evaluation mode, with random parameters and buffers: a residual
+scale of 0 would hide errors. Sizes are 5 x 7, so that swapped axes are noticed.
 """
 
 from collections.abc import Callable
@@ -31,7 +41,7 @@ EXACT = {"rtol": 1e-9, "atol": 1e-10}
 
 
 def randomise(block: nn.Module, seed: int = 1) -> nn.Module:
-    """Draw all parameters and buffers of ``block`` so that no part of it is switched off."""
+    """Set all parameters and buffers of ``block`` at random, so that none is 0."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in [*block.named_parameters(), *block.named_buffers()]:
         if not value.is_floating_point():
@@ -48,7 +58,7 @@ def randomise(block: nn.Module, seed: int = 1) -> nn.Module:
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """The most memory that ``run`` held at once on the CPU beyond what was there before it."""
+    """Peak CPU memory of ``run`` beyond what was allocated before it."""
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
         run()
     events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
@@ -61,27 +71,26 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 
 def slopes(block: nn.Module) -> list[float]:
-    """Slope for negative numbers of each (leaky) ReLU of a block, in order."""
+    """Negative slope of each (leaky) ReLU of a block, in order."""
     layers = [m for m in block.modules() if isinstance(m, nn.ReLU | nn.LeakyReLU)]
-    assert all(layer.inplace for layer in layers)  # no second map in training
+    assert all(layer.inplace for layer in layers)  # one feature map less in training
     return [getattr(layer, "negative_slope", 0.0) for layer in layers]
 
 
 def dropouts(block: nn.Module) -> list[float]:
-    """Probability of each dropout of whole maps; a block has no other."""
+    """Probability of each dropout of whole channels; a block has no other dropout."""
     assert not any(isinstance(m, nn.Dropout) for m in block.modules())
     return [m.p for m in block.modules() if isinstance(m, nn.Dropout2d)]
 
 
 class BlockLaw:
-    """What holds for all blocks. A subclass gives ``build`` and ``reference``."""
+    """The laws of all blocks. A subclass defines ``build`` and ``reference``."""
 
     channels = 16
     size: tuple[int, ...] = (5, 7)
     tiny: tuple[int, ...] = (2, 3)
     autocast_tolerance = 0.05
-    # "aot_eager" also traces the backward pass: for blocks with an operator of their own.
-    compiler = "eager"
+    compiler = "eager"  # "aot_eager", for custom operators, also traces the backward pass
 
     def build(self, channels: int) -> nn.Module:
         raise NotImplementedError
@@ -90,7 +99,7 @@ class BlockLaw:
         raise NotImplementedError
 
     def inputs(self, batch: int, channels: int, size: tuple[int, ...]) -> tuple[Tensor, ...]:
-        """What the block takes, in float64; the first tensor is the one whose shape it returns."""
+        """The inputs of the block, in float64; the output has the shape of the first."""
         return (torch.randn(batch, channels, *size, dtype=torch.float64),)
 
     def ready(self) -> nn.Module:
@@ -164,21 +173,21 @@ class BlockLaw:
         out.float().sum().backward()
         assert all(x.grad is not None and x.grad.dtype == dtype for x in narrow)
 
-    def test_works_on_the_device_of_its_inputs(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A device without numbers, which refuses tensors of another, also backward."""
-        monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it has none
+    def test_runs_on_the_device_of_its_inputs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The meta device refuses tensors of another device, forward and backward."""
+        monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
         block, inputs = self.ready().to("meta"), self.sample()
-        far = [x.to("meta").requires_grad_() for x in inputs]
-        out = block(*far)
+        meta = [x.to("meta").requires_grad_() for x in inputs]
+        out = block(*meta)
         assert out.is_meta
         assert out.dtype == inputs[0].dtype
         assert out.shape == inputs[0].shape
         out.sum().backward()
-        assert all(x.grad is not None and x.grad.shape == x.shape for x in far)
+        assert all(x.grad is not None and x.grad.shape == x.shape for x in meta)
         for at in ({}, {"at": (2, 3)}):
             if hasattr(block, "weights") and len(self.size) == 2:
                 with suppress(TypeError):
-                    assert block.weights(*far, **at).is_meta
+                    assert block.weights(*meta, **at).is_meta
 
     def test_compiles_as_one_graph(self) -> None:
         block, inputs = self.ready(), self.sample()
@@ -202,7 +211,7 @@ class BlockLaw:
 
 
 class StartsAsIdentity:
-    """The residual scale starts at 0: a new block gives back its first input, bit for bit."""
+    """The residual scale starts at 0: a new block returns its first input, bit for bit."""
 
     def test_starts_as_identity(self: Any) -> None:
         block = self.build(self.channels)
@@ -222,20 +231,20 @@ def _permute(x: Tensor, dim: int) -> Tensor:
 
 
 def assert_commutes(block: nn.Module, move: Callable[[Tensor], Tensor], *inputs: Tensor) -> None:
-    """``block(move(x))`` is ``move(block(x))``, and the move does move."""
+    """``block(move(x))`` equals ``move(block(x))``, and ``move`` changes x."""
     assert not torch.equal(move(inputs[0]), inputs[0])
     assert_close(block(*map(move, inputs)), move(block(*inputs)), **EXACT)
 
 
 class PermutesPositions:
-    """The block knows no places: positions shuffled in, positions shuffled out."""
+    """The block is equivariant to permutations of the positions."""
 
     def test_permutes_with_the_positions(self: Any) -> None:
         assert_commutes(self.ready(), _permute_positions, *self.sample())
 
 
 class PermutesRowsAndColumns:
-    """Whole rows and whole columns may be shuffled, single positions may not."""
+    """The block is equivariant to permutations of rows and of columns, not of positions."""
 
     def test_permutes_with_the_rows_and_columns(self: Any) -> None:
         block, inputs = self.ready(), self.sample()
@@ -248,14 +257,14 @@ class PermutesRowsAndColumns:
 
 
 class PermutesChannels:
-    """The block knows no channel by name: channels shuffled in, channels shuffled out."""
+    """The block is equivariant to permutations of the channels."""
 
     def test_permutes_with_the_channels(self: Any) -> None:
         assert_commutes(self.ready(), lambda x: _permute(x, 1), *self.sample())
 
 
 class WeighsPositions:
-    """``weights(x)`` is (B, N, N) with rows that sum to 1; ``at`` gives one row of it alone."""
+    """``weights(x)`` is (B, N, N) with rows that sum to 1; ``at`` selects one row."""
 
     def test_rows_of_weights_sum_to_1(self: Any) -> None:
         block, inputs = self.ready(), self.sample()
@@ -275,7 +284,7 @@ class WeighsPositions:
 
 
 class NeverHoldsTheMap:
-    """Forward and backward together hold less than one N x N map, at any time."""
+    """Peak memory of forward and backward is less than one N x N map."""
 
     large: tuple[int, ...] = (60, 70)
     large_channels = 16
@@ -286,4 +295,4 @@ class NeverHoldsTheMap:
         inputs = [x.float().requires_grad_() for x in sample]
         positions = torch.Size(self.large).numel()
         peak = peak_bytes(lambda: block(*inputs).square().sum().backward())
-        assert peak < 4 * positions**2
+        assert peak < 4 * positions**2  # bytes of float32

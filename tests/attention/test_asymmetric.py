@@ -56,7 +56,7 @@ class TestAsymmetricPyramid(BlockLaw, NeverHoldsTheMap):
     def reference(self, block: AsymmetricPyramid, x: Tensor) -> Tensor:
         return block.mix(torch.cat([context(block.attention, x, x), x], dim=1))
 
-    def test_weights_go_through_the_averages_to_pixels(self) -> None:
+    def test_weights_are_distributed_through_the_averages_to_pixels(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, AsymmetricPyramid)
         whole = bin_weights(block.attention, x, x) @ pooling(5, 7)
@@ -78,7 +78,7 @@ class TestAsymmetricFusion(BlockLaw):
         x, low = inputs
         return block.mix(torch.cat([context(block.attention, x, low), x], dim=1))
 
-    def test_weights_lie_on_the_shallow_map(self) -> None:
+    def test_weights_have_the_size_of_the_shallow_map(self) -> None:
         block, (x, low) = self.ready(), self.sample()
         assert isinstance(block, AsymmetricFusion)
         one = block.weights(x, low, at=(4, 6))
@@ -95,11 +95,11 @@ def test_mmseg_variant_equals_its_reference_and_its_published_size() -> None:
     # ANNHead: project channels 256; fusion of 1024 and 2048 channels, context of 512.
     fusion = 1024 * 256 + 2048 * 256 + 4 * 256 + 1024 * 256 + 256 + 256 * 2048 + 2048
     fusion += 4096 * 2048 + 2 * 2048
-    ours = AsymmetricFusion(2048, 1024, variant="mmseg")
-    assert sum(p.numel() for p in ours.parameters()) == fusion
+    fusion_block = AsymmetricFusion(2048, 1024, variant="mmseg")
+    assert sum(p.numel() for p in fusion_block.parameters()) == fusion
     pyramid = 512 * 256 + 2 * 256 + 512 * 256 + 256 + 256 * 512 + 512 + 1024 * 512 + 2 * 512
-    ours_too = AsymmetricPyramid(512, variant="mmseg")
-    assert sum(p.numel() for p in ours_too.parameters()) == pyramid
+    pyramid_block = AsymmetricPyramid(512, variant="mmseg")
+    assert sum(p.numel() for p in pyramid_block.parameters()) == pyramid
 
 
 def test_a_new_block_has_no_context() -> None:
@@ -126,7 +126,7 @@ def test_published_activations_and_dropouts() -> None:
         assert dropouts(build(16, variant="mmseg")) == []
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match="mmseg"):
         AsymmetricPyramid(16, variant="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="outside"):

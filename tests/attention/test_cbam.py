@@ -50,7 +50,7 @@ class TestCBAM(BlockLaw):
         channel, spatial = block.gates(x)
         assert_close(block(x), channel[:, :, None, None] * spatial[:, None] * x, **EXACT)
 
-    def test_the_channel_gate_knows_no_places(self) -> None:
+    def test_the_channel_gate_ignores_positions(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, CBAM)
         moved = x.flip(3)
@@ -85,7 +85,7 @@ def test_settings_of_the_published_code() -> None:
     assert large.std().item() == pytest.approx((2 / 45**2) ** 0.5, rel=0.05)
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match="odd"):
         CBAM(16, kernel_size=4)
     with pytest.raises(ValueError, match="paper"):

@@ -21,7 +21,7 @@ class TestReversed(BlockLaw, StartsAsIdentity, PermutesChannels, PermutesPositio
         return ChannelAttention(channels, similarity=self.similarity)  # type: ignore[arg-type]
 
     def reference(self, block: ChannelAttention, x: Tensor) -> Tensor:
-        """The released code's form, rowmax - E, sample by sample."""
+        """The released code's formula, rowmax - E, sample by sample."""
         out = []
         for sample in x:
             flat = sample.flatten(1)
@@ -56,21 +56,21 @@ def test_hand_computed() -> None:
 
 
 def test_half_precision_energies_do_not_overflow() -> None:
-    """1e5 products of 2 x 2 leave float16, whose largest number is 65504."""
+    """1e5 products of 2 x 2 exceed float16, whose largest number is 65504."""
     x = torch.full((1, 2, 100_000), 2.0, dtype=torch.float16)
     mixed = channel_attention(x)
     assert mixed.dtype == torch.float16
     assert_close(mixed, x)
 
 
-def test_unknown_similarity_is_told() -> None:
-    with pytest.raises(ValueError, match="'reversed' or 'direct', not 'cosine'"):
+def test_unknown_similarity_raises() -> None:
+    with pytest.raises(ValueError, match="'reversed' or 'direct', got 'cosine'"):
         ChannelAttention(similarity="cosine")  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("similarity", ["reversed", "direct"])
 def test_no_weight_is_subnormal(similarity: Similarity) -> None:
-    """Subnormal numbers would slow the product behind the weights down; they change no sum."""
+    """Subnormal weights would slow down the next product, and change no sum."""
     x = torch.randn(1, 64, 500) * torch.linspace(0.2, 2, 64)[:, None]
     weights = channel_weights(x, similarity=similarity)
     assert weights.min() > torch.finfo(torch.float32).tiny

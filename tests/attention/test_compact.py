@@ -46,7 +46,7 @@ class TestCompactPosition(BlockLaw, StartsAsIdentity, NeverHoldsTheMap):
         assert_close(weights.sum(-1), torch.ones(2, 35, dtype=torch.float64), **EXACT)
         assert_close(block.centre_weights(x, at=(3, 1)), weights[:, 22], **EXACT)
 
-    def test_a_pixel_gathers_from_the_pixels_of_the_bins(self) -> None:
+    def test_weights_of_the_bins_are_distributed_to_their_pixels(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, CompactPosition)
         shares = block.centre_weights(x, at=(3, 1))
@@ -95,7 +95,7 @@ class TestCrossLevelGate(BlockLaw):
         refined = block.gamma * gate[:, None] * low
         return block.out(block.fuse(torch.cat([refined, high], dim=1)))
 
-    def test_the_deep_map_is_enlarged_to_the_shallow_one(self) -> None:
+    def test_the_deep_map_is_upsampled_to_the_shallow_one(self) -> None:
         block, x = self.ready(), torch.randn(2, 16, 3, 4).double()
         low = torch.randn(2, 3, 5, 7).double()
         assert isinstance(block, CrossLevelGate)
@@ -131,19 +131,19 @@ def test_outputs_of_the_gate_may_differ() -> None:
     assert gate(torch.randn(2, 16, 3, 4), torch.randn(2, 8, 5, 7)).shape == (2, 5, 5, 7)
 
 
-def test_few_channels_keep_one_centre() -> None:
+def test_at_least_one_centre_remains() -> None:
     assert CompactChannel(8).encode[0].out_channels == 1
     assert CompactChannel(33).encode[0].out_channels == 2
 
 
-def test_new_gates_are_open_and_new_attentions_closed() -> None:
+def test_initial_values_of_gamma() -> None:
     assert CompactPosition(16).gamma.item() == CompactChannel(16).gamma.item() == 0
     gate = CrossLevelGate(16, 8)
     assert gate.gamma.item() == 1
     assert gate.low[0].out_channels == 32
 
 
-def test_too_few_channels_are_named() -> None:
+def test_too_few_channels_raise() -> None:
     assert CompactPosition(4).query.out_channels == 1
     with pytest.raises(ValueError, match="3 channels cannot be reduced by 4"):
         CompactPosition(3)

@@ -57,7 +57,7 @@ def test_encode_equals_the_sum_over_pixels() -> None:
     assert_close(encode(x, codewords, smoothing), expected, **EXACT)
 
 
-def test_a_new_layer_smooths_by_at_most_1_and_draws_by_the_number_of_codewords() -> None:
+def test_initial_smoothing_and_codewords_are_those_of_the_authors() -> None:
     # The authors draw both uniformly: smoothing in -1..0, codewords within 1 / sqrt(K D).
     block = ContextEncoding(64, codewords=400)
     assert -1 <= block.smoothing.min() < -0.98

@@ -56,7 +56,7 @@ class TestCrissCrossAttention(
         second = dense_weights(block.query(y), block.key(y))
         assert_close(block.weights(x), second @ first, **EXACT)
 
-    def test_crosses_handed_in_take_the_place_of_those_of_the_picture(self) -> None:
+    def test_given_crosses_are_used_instead_of_those_of_the_input(self) -> None:
         block, (x,) = self.ready(), self.sample()
         crosses = block.crosses(self.sample()[0])
         expected = block.weights(torch.zeros_like(x), at=(1, 2), crosses=crosses)
@@ -94,16 +94,16 @@ class TestCrissCrossAttention(
 def test_function_equals_the_dense_mask(
     monkeypatch: pytest.MonkeyPatch, size: tuple[int, int], rows: int, spread: float
 ) -> None:
-    """However many rows are walked at once, and where most weights vanish; gradients too."""
+    """For any number of rows at once, and where most weights vanish; gradients too."""
     monkeypatch.setattr(criss_cross, "_ROWS", rows)
     inputs = [torch.randn(2, c, *size, dtype=torch.float64) for c in (3, 3, 4)]
     inputs = [x.mul_(s).requires_grad_() for x, s in zip(inputs, (spread, 1, 1), strict=True)]
     weight = torch.randn(2, 4, *size, dtype=torch.float64)
-    ours, theirs = criss_cross_attention(*inputs), dense_attention(*inputs)
-    assert_close(ours, theirs, **EXACT)
+    result, expected = criss_cross_attention(*inputs), dense_attention(*inputs)
+    assert_close(result, expected, **EXACT)
     assert_close(
-        torch.autograd.grad((ours * weight).sum(), inputs),
-        torch.autograd.grad((theirs * weight).sum(), inputs),
+        torch.autograd.grad((result * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
         **EXACT,
     )
 
@@ -118,7 +118,7 @@ def test_decomposes_into_operators_of_pytorch() -> None:
     assert_close(program.module()(other), block(other), **EXACT)
 
 
-def test_both_results_of_the_decomposed_operator_are_its_own() -> None:
+def test_both_results_of_the_decomposed_operator_are_those_of_the_operator() -> None:
     inputs = [torch.randn(2, c, 5, 7, dtype=torch.float64) for c in (3, 3, 4)]
     inputs.append(torch.tensor([0.7], dtype=torch.float64))
     assert_close(decomposed(*inputs), torch.ops.scenewise.criss_cross(*inputs), **EXACT)
@@ -126,10 +126,10 @@ def test_both_results_of_the_decomposed_operator_are_its_own() -> None:
 
 def test_the_decomposed_operator_keeps_half_precision() -> None:
     inputs = [torch.randn(2, c, 5, 7).bfloat16() for c in (3, 3, 4)]
-    ours = decomposed(*inputs, torch.tensor([0.7]))
-    theirs = torch.ops.scenewise.criss_cross(*inputs, torch.tensor([0.7]))
-    assert_close(ours[0], theirs[0], rtol=0.05, atol=0.02)  # checks the dtypes too
-    assert_close(ours[1], theirs[1])
+    result = decomposed(*inputs, torch.tensor([0.7]))
+    expected = torch.ops.scenewise.criss_cross(*inputs, torch.tensor([0.7]))
+    assert_close(result[0], expected[0], rtol=0.05, atol=0.02)  # checks the dtypes too
+    assert_close(result[1], expected[1])
 
 
 def test_the_decomposed_operator_works_on_the_device_of_its_inputs() -> None:
@@ -156,10 +156,10 @@ def test_large_energies_stay_finite() -> None:
     assert query.grad.isfinite().all()
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     x = torch.zeros(1, 2, 3, 4)
-    told = r"\(2, 3, 4\), key \(1, 2, 3, 4\), value \(5, 2, 3, 4\)$"
-    with pytest.raises(ValueError, match="expected.*got query " + told):
+    shapes = r"\(2, 3, 4\), key \(1, 2, 3, 4\), value \(5, 2, 3, 4\)$"
+    with pytest.raises(ValueError, match="expected.*got query " + shapes):
         criss_cross_attention(x[0], x, x.expand(5, -1, -1, -1))
     with pytest.raises(ValueError, match="query and key differ"):
         criss_cross_attention(x, x[:, :1], x)

@@ -24,7 +24,7 @@ def conv1(layer: Any, x: Tensor) -> Tensor:
 
 
 def terms(block: DisentangledNonLocal, x: Tensor) -> tuple[Tensor, Tensor]:
-    """The pairwise and the unary term, (B, d, N) and (B, d, 1), on a whole map."""
+    """The pairwise and the unary term, (B, d, N) and (B, d, 1), from the dense attention map."""
     q, k, v = (conv1(part, x.flatten(2)) for part in (block.query, block.key, block.value))
     q, k = q - q.mean(2, keepdim=True), k - k.mean(2, keepdim=True)
     energy = torch.einsum("bdi,bdj->bij", q, k) / (q.shape[1] ** 0.5 * 0.05)
@@ -91,7 +91,7 @@ def test_published_size() -> None:
     assert sum(p.numel() for p in DisentangledNonLocal(512, variant="mmseg").parameters()) == count
 
 
-def test_a_new_block_draws_small_weights_and_no_biases() -> None:
+def test_initial_weights_are_small_and_biases_zero() -> None:
     block = DisentangledNonLocal(64)
     for layer in (block.query, block.key, block.value, block.mask, block.out):
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3)
@@ -99,6 +99,6 @@ def test_a_new_block_draws_small_weights_and_no_biases() -> None:
     assert DisentangledNonLocal(1).query.out_channels == 1
 
 
-def test_another_variant_is_named() -> None:
+def test_unknown_variant_raises() -> None:
     with pytest.raises(ValueError, match="official"):
         DisentangledNonLocal(16, variant="x")  # type: ignore[arg-type]

@@ -45,19 +45,19 @@ class TestExpectationMaximisation(BlockLaw, PermutesPositions, WeighsPositions):
                 assert value.grad.isfinite().all(), name
 
     def test_gradients_are_those_of_the_function(self) -> None:
-        """Of the function with the rebuilt pixels held fixed."""
+        """Of the function with the reconstructed pixels held constant."""
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, ExpectationMaximisation)
         x.requires_grad_()
         fixed = rebuilt(block, x).detach().relu()
         y = block.norm(torch.einsum("oc,bcn->bon", block.last.weight.flatten(1), fixed)[..., None])
         expected = (y[..., 0].view_as(x) + x).relu()
-        wanted = [x, block.last.weight, block.norm.weight]
+        inputs = [x, block.last.weight, block.norm.weight]
         weight = torch.randn_like(x)
-        ours = torch.autograd.grad((block(x) * weight).sum(), wanted)
-        assert_close(ours, torch.autograd.grad((expected * weight).sum(), wanted), **EXACT)
+        gradients = torch.autograd.grad((block(x) * weight).sum(), inputs)
+        assert_close(gradients, torch.autograd.grad((expected * weight).sum(), inputs), **EXACT)
 
-    def test_training_moves_the_bases_and_testing_does_not(self) -> None:
+    def test_training_updates_the_bases_and_evaluation_does_not(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, ExpectationMaximisation)
         before = block.bases.clone()
@@ -77,16 +77,16 @@ def test_bases_find_two_clusters() -> None:
     assert_close(shares[0], torch.tensor([[1.0, 0], [1, 0], [0, 1]]), rtol=0, atol=2e-3)
 
 
-def test_three_rounds_are_usual() -> None:
+def test_three_iterations_are_the_default() -> None:
     x, bases = torch.randn(2, 9, 4).double(), F.normalize(torch.randn(3, 4).double(), dim=-1)
-    usual = expectation_maximisation(x, bases)
-    assert_close(usual, expectation_maximisation(x, bases, stages=3))
-    assert not torch.allclose(usual[1], expectation_maximisation(x, bases, stages=4)[1])
+    default = expectation_maximisation(x, bases)
+    assert_close(default, expectation_maximisation(x, bases, stages=3))
+    assert not torch.allclose(default[1], expectation_maximisation(x, bases, stages=4)[1])
     assert ExpectationMaximisation(16).stages == 3
     assert ExpectationMaximisation(16).bases.shape == (64, 16)
 
 
-def test_a_new_unit_is_drawn_as_the_authors_draw_it() -> None:
+def test_initialisation_is_that_of_the_authors() -> None:
     block = ExpectationMaximisation(128)
     for layer in (block.first, block.last):
         assert layer.weight.std().item() == pytest.approx((2 / 128) ** 0.5, rel=0.05)
@@ -94,7 +94,7 @@ def test_a_new_unit_is_drawn_as_the_authors_draw_it() -> None:
     assert_close(block.bases.norm(dim=1), torch.ones(64))
 
 
-def test_the_bases_follow_by_a_tenth() -> None:
+def test_the_bases_move_by_a_tenth() -> None:
     block = ExpectationMaximisation(8, bases=3).double().train()
     x, before = torch.randn(2, 8, 5, 7).double(), block.bases.clone()
     pixels = block.first(x).flatten(2).transpose(1, 2)
@@ -103,7 +103,7 @@ def test_the_bases_follow_by_a_tenth() -> None:
     assert_close(block.bases, F.normalize(0.9 * before + 0.1 * fitted, dim=1), **EXACT)
 
 
-def test_bases_of_half_precision_stay_so_in_training() -> None:
+def test_half_precision_bases_keep_their_dtype_in_training() -> None:
     block = ExpectationMaximisation(8, bases=3).bfloat16().train()
     assert not block.first.weight.requires_grad
     assert not block.first.bias.requires_grad  # type: ignore[union-attr]
@@ -112,7 +112,7 @@ def test_bases_of_half_precision_stay_so_in_training() -> None:
     assert block.bases.isfinite().all()
 
 
-def test_no_rounds_are_named() -> None:
+def test_zero_stages_raise() -> None:
     with pytest.raises(ValueError, match="stages"):
         ExpectationMaximisation(16, stages=0)
     assert ExpectationMaximisation(16, stages=1).stages == 1

@@ -43,11 +43,11 @@ def test_published_size() -> None:
     assert sum(p.numel() for p in GlobalContext(512).parameters()) == count
 
 
-def test_the_mask_is_drawn_by_the_channels_it_sees() -> None:
+def test_the_mask_is_initialised_by_its_input_channels() -> None:
     assert GlobalContext(4096).mask.weight.std().item() == pytest.approx((2 / 4096) ** 0.5, rel=0.1)
     assert GlobalContext(4).squeeze.out_channels == 1
 
 
-def test_too_few_channels_are_named() -> None:
+def test_too_few_channels_raise() -> None:
     with pytest.raises(ValueError, match="reduced"):
         GlobalContext(3)

@@ -40,7 +40,7 @@ class TestInteractionAware(BlockLaw):
     def reference(self, block: InteractionAware, x: Tensor) -> Tensor:
         return row_by_row(block, [x.flatten(2)])[1].view_as(x)
 
-    def test_where_the_features_lay_does_not_matter(self) -> None:
+    def test_the_order_of_the_positions_does_not_matter(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert_close(block(_permute_positions(x)), block(x), **EXACT)
 
@@ -70,7 +70,7 @@ def test_a_pyramid_fuses_the_mean_of_its_layers() -> None:
 
 
 @pytest.mark.parametrize("count", [1, 3])
-def test_a_row_of_a_pyramid_lies_on_its_last_layer(count: int) -> None:
+def test_a_row_of_a_pyramid_has_the_size_of_its_last_layer(count: int) -> None:
     block = ready((4,) * count, (2, 3))
     layers = [torch.randn(2, 4, 4, 6).double() for _ in range(count - 1)]
     layers.append(torch.randn(2, 4, 2, 3).double())
@@ -92,7 +92,7 @@ def test_a_clip_stacks_the_positions_of_its_frames() -> None:
     assert_close(block(clip[:, :1]), block(clip[:, 0]), **EXACT)
 
 
-def test_a_pyramid_of_clips_has_both() -> None:
+def test_a_pyramid_of_clips_is_fused_and_stacked() -> None:
     block = ready((3, 4), (2, 3))
     early, late = torch.randn(2, 3, 3, 4, 6).double(), torch.randn(2, 3, 4, 2, 3).double()
     out, penalties = block.with_penalties([early, late])
@@ -122,7 +122,7 @@ def test_penalties_are_those_of_the_maps_and_the_last_layer(count: int) -> None:
     assert_close(penalties["diversity"], diversity_loss(attention, alone), **EXACT)
 
 
-def test_the_loss_knows_no_size_of_features_and_divides_by_the_pairs_of_maps() -> None:
+def test_the_loss_does_not_depend_on_the_scale_of_features_and_is_a_mean_over_pairs() -> None:
     x = torch.randn(1, 3, 8).double()
     for factor in (1e-3, 1.0, 1e3):
         loss = pca_loss(torch.eye(3, dtype=torch.float64)[None], factor * x)
@@ -152,7 +152,7 @@ def test_the_best_orthonormal_maps_are_the_principal_directions() -> None:
         assert pca_loss(other, x) > best
 
 
-def test_descent_makes_maps_orthogonal_and_rich() -> None:
+def test_minimising_the_loss_makes_maps_orthogonal_and_raises_their_energy() -> None:
     x = torch.randn(1, 7, 4)
     raw = torch.randn(1, 3, 7, requires_grad=True)
     optimiser = torch.optim.Adam([raw], lr=0.05)
@@ -182,7 +182,7 @@ def test_diversity_loss_by_hand() -> None:
     assert one.grad.isfinite().all()
 
 
-def test_sizes_that_do_not_fit_are_named() -> None:
+def test_sizes_that_do_not_match_raise() -> None:
     block = InteractionAware((3, 4), (5, 7))
     with pytest.raises(ValueError, match=r"\[3, 4\] channels"):
         block(torch.zeros(1, 4, 5, 7))

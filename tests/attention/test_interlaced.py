@@ -46,7 +46,7 @@ class TestInterlacedSparse(BlockLaw, NeverHoldsTheMap):
         y = masked(block.near, masked(block.far, padded, far), near)[:, :, :5, 1:8]
         return block.mix(torch.cat([x, y], dim=1))
 
-    def test_whole_tiles_may_change_places(self) -> None:
+    def test_commutes_with_a_shift_by_whole_tiles(self) -> None:
         block, x = self.ready(), torch.randn(2, 16, 6, 9).double()
         assert_commutes(block, lambda t: t.roll((2, 3), (2, 3)), x)
 
@@ -62,7 +62,7 @@ class TestInterlacedSparse(BlockLaw, NeverHoldsTheMap):
             assert (one > 0).all()
             assert_close(one.sum((1, 2)), torch.ones(2, dtype=torch.float64), **EXACT)
 
-    def test_padding_takes_its_share(self) -> None:
+    def test_padding_receives_weight(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, InterlacedSparse)
         one = block.weights(x, at=(4, 6))
@@ -104,7 +104,7 @@ def test_published_slopes_dropouts_and_tiles() -> None:
         assert mmseg.get_submodule(part).value.bias is not None
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match="mmseg"):
         InterlacedSparse(16, variant="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="outside"):

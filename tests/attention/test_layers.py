@@ -12,7 +12,7 @@ from tests.attention.contract import EXACT, randomise
 
 @pytest.mark.parametrize(("kernel", "dilation"), [(1, 1), (3, 1), (3, 4), (5, 2)])
 @pytest.mark.parametrize("bias", [False, True])
-def test_it_is_a_convolution_that_keeps_the_size_then_norm_then_activation(
+def test_convolution_of_the_same_size_then_norm_then_activation(
     kernel: int, dilation: int, bias: bool
 ) -> None:
     layers: Any = conv_norm(4, 6, kernel, dilation=dilation, bias=bias, slope=0.2).double()
@@ -27,7 +27,7 @@ def test_it_is_a_convolution_that_keeps_the_size_then_norm_then_activation(
     assert_close(layers(x), torch.where(out > 0, out, 0.2 * out), **EXACT)
 
 
-def test_alone_it_is_1x1_without_bias_and_with_relu() -> None:
+def test_defaults_are_1x1_without_bias_with_relu() -> None:
     layers: Any = conv_norm(4, 6)
     assert layers[0].kernel_size == (1, 1)
     assert layers[0].bias is None
@@ -36,8 +36,8 @@ def test_alone_it_is_1x1_without_bias_and_with_relu() -> None:
 
 
 @pytest.mark.parametrize("slope", [0.0, 0.01])
-def test_the_activation_makes_no_second_map(slope: float) -> None:
-    """Training keeps the output of the norm once, as the activation's."""
+def test_the_activation_is_in_place(slope: float) -> None:
+    """Training stores one feature map for norm and activation together."""
     layers = conv_norm(4, 6, slope=slope)
     seen: list[torch.Tensor] = []
     layers[1].register_forward_hook(lambda module, inputs, out: seen.append(out))

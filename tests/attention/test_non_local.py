@@ -38,7 +38,7 @@ def pairwise(block: NonLocal, query: Tensor, key: Tensor) -> Tensor:
 
 
 def dense(block: NonLocal, x: Tensor, pooled_first: Tensor, pool: Any = None) -> Tensor:
-    """The block with a whole map; ``pooled_first`` is what keys and values are made of."""
+    """The block with the dense attention map; keys and values come from ``pooled_first``."""
     flat, source = x.flatten(2), pooled_first.flatten(2)
     gaussian = block.kind == "gaussian"
     query = flat if gaussian else conv1(block.theta, flat)
@@ -103,7 +103,7 @@ class TestClipPooledFirst(BlockLaw, StartsAsIdentity):
     def reference(self, block: NonLocal, x: Tensor) -> Tensor:
         return dense(block, x, F.max_pool3d(x, (1, 2, 2)))
 
-    def test_one_place_of_a_clip_weighs_the_pooled_clip(self) -> None:
+    def test_one_position_of_a_clip_attends_to_the_pooled_clip(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, NonLocal)
         one = block.weights(x, at=(2, 4, 1))
@@ -111,15 +111,15 @@ class TestClipPooledFirst(BlockLaw, StartsAsIdentity):
         assert_close(one.flatten(1), block.weights(x)[:, (2 * 5 + 4) * 7 + 1], **EXACT)
         assert_close(one.sum((1, 2, 3)), torch.ones(2, dtype=torch.float64), **EXACT)
 
-    def test_a_place_gathers_from_other_frames(self) -> None:
+    def test_a_position_attends_to_other_frames(self) -> None:
         block, (x,) = self.ready(), self.sample()
         changed = x.clone()
         changed[:, :, 2] += 1
         assert (block(changed) - block(x))[:, :, 0].abs().max() > 1e-4
 
 
-class TestLinePooledLast(BlockLaw, StartsAsIdentity):
-    """mmcv's variant on a line: keys and values are pooled behind their convolutions."""
+class TestSequencePooledLast(BlockLaw, StartsAsIdentity):
+    """mmcv's variant on a sequence: keys and values are pooled after their convolutions."""
 
     size = (7,)
     tiny = (5,)
@@ -131,7 +131,7 @@ class TestLinePooledLast(BlockLaw, StartsAsIdentity):
         return dense(block, x, x, lambda part: F.max_pool1d(part, 2))
 
 
-def test_pictures_are_pooled_by_2_along_both_axes() -> None:
+def test_images_are_pooled_by_2_along_both_axes() -> None:
     block = randomise(NonLocal(16, subsample=True).double()).eval()
     x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
     assert isinstance(block, NonLocal)
@@ -145,13 +145,13 @@ def test_rectified_sum_equals_all_pairs() -> None:
     assert_close(rectified_sum_mix(a, b, v), pairs @ v, **EXACT)
 
 
-def test_rectified_sum_of_all_dead_and_all_live_pairs() -> None:
+def test_rectified_sum_of_all_negative_and_all_positive_pairs() -> None:
     b, v = torch.tensor([[1.0, 2.0, 3.0]]), torch.tensor([[[1.0], [1.0], [4.0]]])
     out = rectified_sum_mix(torch.tensor([[-3.0, 0.0, -2.5]]), b, v)
     assert_close(out, torch.tensor([[[0.0], [15 / 3], [0.5 * 4 / 3]]]))
 
 
-def test_dot_product_sums_do_not_leave_half_precision() -> None:
+def test_dot_product_sums_do_not_overflow_half_precision() -> None:
     ones = torch.full((1, 4096, 4), 8.0, dtype=torch.float16)
     assert_close(dot_product_mix(ones[:, :1], ones, ones), torch.full_like(ones[:, :1], 2048.0))
 
@@ -163,12 +163,12 @@ def test_one_number_for_each_pair() -> None:
     assert pair.bias is None
 
 
-def test_few_channels_leave_one_inner_channel() -> None:
+def test_at_least_one_inner_channel_remains() -> None:
     assert NonLocal(1).g.out_channels == NonLocal(3, reduction=8).g.out_channels == 1
     assert NonLocal(6, reduction=3).g.out_channels == 2
 
 
-def test_a_new_block_draws_small_weights_and_no_biases() -> None:
+def test_initial_weights_are_small_and_biases_zero() -> None:
     block = NonLocal(64)
     for layer in (block.theta, block.phi, block.g, block.out):
         assert layer.weight.std().item() == pytest.approx(0.01, rel=0.1)
@@ -184,15 +184,15 @@ def test_published_parameter_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "named"),
+    ("arguments", "message"),
     [({"dims": 4}, "dims"), ({"kind": "x"}, "kind"), ({"variant": "x"}, "fair")],
 )
-def test_bad_arguments_are_named(arguments: dict[str, Any], named: str) -> None:
-    with pytest.raises(ValueError, match=named):
+def test_invalid_arguments_raise(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         NonLocal(8, **arguments)
 
 
-def test_a_place_outside_is_named() -> None:
+def test_a_position_outside_raises() -> None:
     block = randomise(NonLocal(8, dims=1))
     with pytest.raises(ValueError, match="outside"):
         block.weights(torch.zeros(1, 8, 5), at=(5,))

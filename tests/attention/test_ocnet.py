@@ -75,13 +75,13 @@ class TestASPOC(BlockLaw, NeverHoldsTheMap):
     def reference(self, block: ASPOC, x: Tensor) -> Tensor:
         part, reduced = block.attention, F.max_pool2d(block.reduce(x), 2)
         key = part.query if part.key is None else part.key
-        small = part.out(dense(part.query(reduced), key(reduced), part.value(reduced)))
+        low_res = part.out(dense(part.query(reduced), key(reduced), part.value(reduced)))
         context = block.refine(
-            F.interpolate(small, x.shape[2:], mode="bilinear", align_corners=True)
+            F.interpolate(low_res, x.shape[2:], mode="bilinear", align_corners=True)
         )
         return block.mix(torch.cat([context, *(branch(x) for branch in block.branches)], dim=1))
 
-    def test_weights_lie_on_the_pooled_map(self) -> None:
+    def test_weights_have_the_pooled_size(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, ASPOC)
         one = block.weights(x, at=(4, 6))  # the last row and column are not pooled
@@ -119,14 +119,14 @@ def test_weights_of_the_pyramid_are_the_mean_of_its_attentions() -> None:
         assert_close(block.weights(x, at), (first + second) / 2, **EXACT)
 
 
-def test_as_many_tiles_as_rows_are_rows_alone() -> None:
+def test_as_many_tiles_as_rows_split_into_single_rows() -> None:
     block = randomise(ObjectAttention(16, 8, 8, tiles=5).double()).eval()
     x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
     expected = in_tiles(block, x, [[0, 1, 2, 3, 4, 5], [0, 1, 2, 3, 4, 7]])
     assert_close(block(x), expected, **EXACT)
 
 
-def test_more_tiles_than_rows_leave_the_rows_whole() -> None:
+def test_more_tiles_than_rows_do_not_split_the_rows() -> None:
     block = randomise(ObjectAttention(16, 8, 8, tiles=6).double()).eval()
     x = torch.randn(2, 16, 5, 7, dtype=torch.float64)
     expected = in_tiles(block, x, [[0, 5], [0, 1, 2, 3, 4, 5, 7]])
@@ -145,8 +145,9 @@ def test_a_new_block_has_no_context(block: Any) -> None:
     ("block", "count"), [(BaseOC, 920_576), (PyramidOC, 5_782_016), (ASPOC, 5_739_904)]
 )
 def test_parameters_are_those_of_the_published_networks(block: Any, count: int) -> None:
-    # Differences between the authors' ResNet-101 networks with and without the block and the side
-    # head of 4,729,875: base 57,722,854, pyramid 62,584,294, asp 62,542,182, plain 52,072,403.
+    # Differences between the authors' ResNet-101 networks with and without the block and the
+    # auxiliary head of 4,729,875: base 57,722,854, pyramid 62,584,294, asp 62,542,182, plain
+    # 52,072,403.
     assert sum(p.numel() for p in block(512).parameters()) == count
 
 
@@ -181,14 +182,14 @@ def test_published_slopes_dropouts_and_dilations(variant: Any) -> None:
         assert dropouts(block(16, dropout=0.3, variant=variant)) == [0.3]
 
 
-def test_pooling_by_2_sees_half_the_map() -> None:
+def test_pooling_by_2_halves_the_resolution() -> None:
     block = randomise(BaseOC(16, pool=2)).eval()
     x = torch.randn(1, 16, 97, 5)
     assert block.weights(x, at=(96, 4)).shape == (1, 48, 2)
     assert block(x).shape == x.shape
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match="openseg"):
         BaseOC(16, variant="x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="outside"):

@@ -44,7 +44,7 @@ class TestObjectContextual(BlockLaw, PermutesPositions, WeighsPositions):
     def reference(self, block: Any, *inputs: Tensor) -> Tensor:
         return plain(block, *inputs)
 
-    def test_shares_of_the_regions_sum_to_1(self) -> None:
+    def test_weights_of_the_regions_sum_to_1(self) -> None:
         block, inputs = self.ready(), self.sample()
         assert isinstance(block, ObjectContextual)
         shares = block.region_weights(*inputs)
@@ -69,9 +69,9 @@ def test_mmseg_variant_and_its_published_size() -> None:
     # key and query 2 x (512 x 256 + 256 x 256), value, out, bottleneck, and their norms.
     weights = 2 * (512 * 256 + 256 * 256) + 2 * 512 * 256 + 512 * 1024
     assert sum(p.numel() for p in block.parameters()) == weights + 2 * (5 * 256 + 2 * 512)
-    small = randomise(ObjectContextual(16, variant="mmseg").double()).eval()
+    block = randomise(ObjectContextual(16, variant="mmseg").double()).eval()
     x, logits = torch.randn(2, 16, 5, 7).double(), torch.randn(2, 3, 5, 7).double()
-    assert_close(small(x, logits), plain(small, x, logits), **EXACT)
+    assert_close(block(x, logits), plain(block, x, logits), **EXACT)
 
 
 def test_every_convolution_of_openseg_has_a_bias_and_none_of_mmseg() -> None:
@@ -100,8 +100,8 @@ def test_published_slopes_and_dropouts() -> None:
     assert dropouts(mmseg) == []
 
 
-def test_bad_arguments_are_named() -> None:
+def test_invalid_arguments_raise() -> None:
     with pytest.raises(ValueError, match="mmseg"):
         ObjectContextual(16, variant="x")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"class scores \(5, 6\)"):
+    with pytest.raises(ValueError, match=r"class logits \(5, 6\)"):
         ObjectContextual(16)(torch.zeros(1, 16, 5, 7), torch.zeros(1, 3, 5, 6))

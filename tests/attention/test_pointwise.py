@@ -31,16 +31,16 @@ class TestPointwiseSpatial(BlockLaw):
 
     def branch(self, block: PointwiseSpatial, x: Tensor, name: str) -> tuple[Tensor, Tensor]:
         reduced = block.get_submodule(name)(x)
-        small = F.interpolate(reduced, (3, 4), mode="bilinear", align_corners=True)
-        masks = block.get_submodule(f"{name}_masks")(small)
-        return small, plain_energies(masks, (5, 7))
+        low_res = F.interpolate(reduced, (3, 4), mode="bilinear", align_corners=True)
+        masks = block.get_submodule(f"{name}_masks")(low_res)
+        return low_res, plain_energies(masks, (5, 7))
 
     def reference(self, block: PointwiseSpatial, x: Tensor) -> Tensor:
-        small, energies = self.branch(block, x, "collect")
-        # The published form: softmax over dim 1, the givers; columns are receivers.
-        collected = small.flatten(2) @ energies.softmax(1)
-        small, energies = self.branch(block, x, "distribute")
-        distributed = small.flatten(2) @ energies.transpose(1, 2).softmax(1)
+        low_res, energies = self.branch(block, x, "collect")
+        # The published code: softmax over dim 1, the sources; columns are targets.
+        collected = low_res.flatten(2) @ energies.softmax(1)
+        low_res, energies = self.branch(block, x, "distribute")
+        distributed = low_res.flatten(2) @ energies.transpose(1, 2).softmax(1)
         out = block.out(torch.cat([collected, distributed], dim=1).unflatten(2, (3, 4)))
         return F.interpolate(out, x.shape[2:], mode="bilinear", align_corners=True)
 

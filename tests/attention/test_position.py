@@ -48,7 +48,7 @@ class TestPositionAttention(
 
 
 def cut(monkeypatch: pytest.MonkeyPatch, numbers: int) -> None:
-    """Tiles of so many query rows and half as many keys."""
+    """Set tiles of ``numbers`` query rows and half as many keys."""
     for name, value in {"_TILE_ROWS": numbers, "_TILE_KEYS": max(1, numbers // 2)}.items():
         monkeypatch.setattr(tiled, name, value)
 
@@ -62,12 +62,12 @@ def test_equals_dense_for_any_block(
     cut(monkeypatch, numbers)
     inputs = draw(3, queries, 5), draw(3, keys, 5), draw(3, keys, 2)
     weight = torch.randn(3, queries, 2, dtype=torch.float64)
-    ours = position_attention(*inputs, scale=scale)
-    theirs = dense(*inputs, scale=scale)
-    assert_close(ours, theirs, **EXACT)
+    result = position_attention(*inputs, scale=scale)
+    expected = dense(*inputs, scale=scale)
+    assert_close(result, expected, **EXACT)
     assert_close(
-        torch.autograd.grad((ours * weight).sum(), inputs),
-        torch.autograd.grad((theirs * weight).sum(), inputs),
+        torch.autograd.grad((result * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
         **EXACT,
     )
 
@@ -90,17 +90,17 @@ def test_equals_dense_for_energies_far_apart(
     key = torch.cat([key, heights.expand(2, 29)[..., None]], dim=2)
     inputs = [x.requires_grad_() for x in (query, key, value)]
     weight = torch.randn(2, 23, 4, dtype=torch.float64)
-    ours, theirs = position_attention(*inputs), dense(*inputs)
-    assert_close(ours, theirs, **EXACT)
+    result, expected = position_attention(*inputs), dense(*inputs)
+    assert_close(result, expected, **EXACT)
     assert_close(
-        torch.autograd.grad((ours * weight).sum(), inputs),
-        torch.autograd.grad((theirs * weight).sum(), inputs),
+        torch.autograd.grad((result * weight).sum(), inputs),
+        torch.autograd.grad((expected * weight).sum(), inputs),
         **EXACT,
     )
 
 
 def test_half_precision_sums_tiles_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thousand tiles lose no more than the rounding of weights, values and output."""
+    """The error over a thousand tiles is the rounding of weights, values and output alone."""
     cut(monkeypatch, 4)
     query, key = torch.zeros(1, 3, 4), torch.zeros(1, 2000, 4)
     value = torch.rand(1, 2000, 5) + 1
@@ -123,7 +123,7 @@ def test_huge_energies_do_not_overflow() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_half_precision_energies_are_float32(dtype: torch.dtype) -> None:
-    """Energies near 4000 differ by 1: bfloat16 could not tell them apart."""
+    """Energies near 4000 differ by 1, less than the spacing of bfloat16."""
     query = torch.full((1, 1, 16), 16.0, dtype=dtype)
     key = torch.full((1, 2, 16), 16.0, dtype=dtype)
     key[0, 1, 0] += 0.125
@@ -156,15 +156,15 @@ def test_results_of_the_tiles_are_of_the_dtypes_of_the_inputs(dtype: torch.dtype
     ],
 )
 def test_parts_are_few_and_nearly_equal(length: int, most: int, expected: list[int]) -> None:
-    found = tiled.parts(length, most)
-    assert [part.stop - part.start for part in found] == expected
-    assert [i for part in found for i in range(length)[part]] == list(range(length))
+    slices = tiled.parts(length, most)
+    assert [part.stop - part.start for part in slices] == expected
+    assert [i for part in slices for i in range(length)[part]] == list(range(length))
 
 
 def test_only_needed_gradients() -> None:
     query, key, value = draw(1, 4, 2), draw(1, 5, 2), draw(1, 5, 3)
-    ours = position_attention(query.detach(), key.detach(), value).sum()
-    (grad,) = torch.autograd.grad(ours, value)
+    total = position_attention(query.detach(), key.detach(), value).sum()
+    (grad,) = torch.autograd.grad(total, value)
     (expected,) = torch.autograd.grad(dense(query, key, value).sum(), value)
     assert_close(grad, expected, **EXACT)
 
@@ -182,7 +182,7 @@ def test_memory_grows_with_pixels_not_pairs() -> None:
 
 
 @pytest.mark.parametrize(
-    ("shapes", "told"),
+    ("shapes", "message"),
     [
         (((1, 2, 3), (1, 2, 4), (1, 2, 5)), "differ in channels"),
         (((1, 2, 3), (1, 2, 3), (1, 7, 5)), "number of keys"),
@@ -191,8 +191,8 @@ def test_memory_grows_with_pixels_not_pairs() -> None:
         (((2, 3), (1, 2, 3), (1, 2, 5)), r"expected \(B, Nq, D\)"),
     ],
 )
-def test_wrong_shapes_are_told(shapes: tuple[tuple[int, ...], ...], told: str) -> None:
-    with pytest.raises(ValueError, match=told) as raised:
+def test_wrong_shapes_raise(shapes: tuple[tuple[int, ...], ...], message: str) -> None:
+    with pytest.raises(ValueError, match=message) as raised:
         position_attention(*(torch.zeros(s) for s in shapes))
     query, key, value = shapes
     assert str(raised.value).endswith(f"query {query}, key {key}, value {value}")
@@ -206,7 +206,7 @@ def test_weights_are_those_of_the_dense_map() -> None:
     assert_close(block.weights(x), expected, **EXACT)
 
 
-def test_one_pixel_gathers_itself() -> None:
+def test_one_pixel_attends_to_itself() -> None:
     block = PositionAttention(8).double()
     block.gamma.data.fill_(1.0)
     x = torch.randn(2, 8, 1, 1, dtype=torch.float64)
@@ -214,12 +214,14 @@ def test_one_pixel_gathers_itself() -> None:
 
 
 @pytest.mark.parametrize("at", [(5, 0), (-1, 0), (0, 7), (0, -1)])
-def test_pixel_outside_is_told(at: tuple[int, int]) -> None:
+def test_pixel_outside_raises(at: tuple[int, int]) -> None:
     row, column = at
-    with pytest.raises(ValueError, match=rf"pixel \({row}, {column}\) is outside a map of 5 x 7"):
+    with pytest.raises(
+        ValueError, match=rf"pixel \({row}, {column}\) is outside the feature map of 5 x 7"
+    ):
         PositionAttention(8).weights(torch.zeros(1, 8, 5, 7), at=at)
 
 
-def test_too_few_channels_are_told() -> None:
+def test_too_few_channels_raise() -> None:
     with pytest.raises(ValueError, match="4 channels cannot be reduced by 8"):
         PositionAttention(4)

@@ -41,7 +41,7 @@ class TestPooled(BlockLaw, StartsAsIdentity):
         gathered = dense(block.query(x).flatten(2), *pooled).view(2, 8, *x.shape[2:])
         return block.gamma * block.out(gathered) + x
 
-    def test_weights_lie_on_the_pooled_map(self) -> None:
+    def test_weights_have_the_pooled_size(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, SAGANAttention)
         one = block.weights(x, at=(3, 6))
@@ -50,7 +50,7 @@ class TestPooled(BlockLaw, StartsAsIdentity):
         assert_close(one.sum((1, 2)), torch.ones(2, dtype=torch.float64), **EXACT)
 
 
-def test_training_brings_the_largest_singular_value_to_1() -> None:
+def test_training_normalises_the_largest_singular_value() -> None:
     block = SAGANAttention(16).double().train()
     for _ in range(50):
         block(torch.zeros(1, 16, 3, 5, dtype=torch.float64))
@@ -66,7 +66,7 @@ def test_without_spectral_norm_it_is_position_attention() -> None:
     assert_close(block(x), other(x))
 
 
-def test_channels_inside() -> None:
+def test_inner_channels() -> None:
     paper, pooled = SAGANAttention(16), SAGANAttention(16, pooled=True)
     for block, inner in ((paper, 16), (pooled, 8)):
         assert block.query.out_channels == block.key.out_channels == 2
@@ -75,6 +75,6 @@ def test_channels_inside() -> None:
     assert pooled.out.weight.shape == (16, 8, 1, 1)
 
 
-def test_too_few_channels_are_named() -> None:
+def test_too_few_channels_raise() -> None:
     with pytest.raises(ValueError, match="reduced"):
         SAGANAttention(4)

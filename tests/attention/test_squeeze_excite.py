@@ -22,7 +22,7 @@ class TestSqueezeExcite(BlockLaw, PermutesPositions):
                 out[b, c] = sample[c] / (1 + torch.exp(-gates[c]))
         return out
 
-    def test_gates_are_the_quotient_of_output_and_input(self) -> None:
+    def test_gates_are_the_ratio_of_output_and_input(self) -> None:
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, SqueezeExcite)
         gates = block.gates(x)
@@ -37,5 +37,5 @@ def test_published_size() -> None:
     assert sum(p.numel() for p in block.parameters()) == 2 * 16 * 256 + 16 + 256
 
 
-def test_few_channels_keep_one_inside() -> None:
+def test_at_least_one_inner_channel_remains() -> None:
     assert SqueezeExcite(8).squeeze.out_channels == 1

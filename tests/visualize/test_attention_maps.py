@@ -280,7 +280,7 @@ def test_every_window_is_a_call_in_reading_order():
 def test_a_place_outside_and_a_block_that_never_ran_are_told():
     maps, _ = recorded(PositionAttention(16), 5, 7)
     for place in ((5, 0), (0, -1)):
-        with pytest.raises(UserError, match="outside a map of 5 x 7"):
+        with pytest.raises(UserError, match="outside the feature map of 5 x 7"):
             maps.rows([place])
     with pytest.raises(UserError, match="cannot tell"):
         maps.rows([(0, 0, 0)])

@@ -1,4 +1,4 @@
-"""Attention blocks: tensors in, tensors of the same size out; they need PyTorch only.
+"""Attention blocks as PyTorch modules: (B, C, H, W) in, the same shape out; torch alone is needed.
 
 >>> import torch
 >>> from scenewise.attention import PositionAttention
@@ -19,7 +19,7 @@ from scenewise.attention.expectation_maximisation import (
 )
 from scenewise.attention.global_context import GlobalContext
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
-from scenewise.attention.interlaced import InterlacedSparse
+from scenewise.attention.interlaced import GroupAttention, InterlacedSparse
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.ocnet import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.ocr import ObjectContextual, region_features
@@ -43,6 +43,7 @@ __all__ = [
     "DisentangledNonLocal",
     "ExpectationMaximisation",
     "GlobalContext",
+    "GroupAttention",
     "InteractionAware",
     "InterlacedSparse",
     "NonLocal",

@@ -1,22 +1,22 @@
-"""Asymmetric non-local attention: all pixels ask, a pyramid of averages answers.
+"""Asymmetric non-local attention: all pixels query a pyramid of averages.
 
 Zhu et al., "Asymmetric Non-local Neural Networks for Semantic Segmentation", ICCV 2019.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from scenewise.attention.layers import conv_norm
+from scenewise.attention.layers import check_choice, conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 Variant = Literal["official", "mmseg"]
 
 
 def pyramid_average(x: Tensor, sizes: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
-    """Averages of a map in s x s bins for each size s, in a row: (B, C, H, W) -> (B, S, C).
+    """Averages of a feature map in s x s bins for each size s: (B, C, H, W) -> (B, S, C).
 
     S is the sum of the squares of the sizes, 110 for (1, 3, 6, 8).
 
@@ -27,28 +27,28 @@ def pyramid_average(x: Tensor, sizes: tuple[int, ...] = (1, 3, 6, 8)) -> Tensor:
 
 
 def pixel_shares(shares: Tensor, sizes: tuple[int, ...], size: tuple[int, int]) -> Tensor:
-    """Weights of the bins of :func:`pyramid_average`, each shared out evenly among its pixels.
+    """Weights of the bins of :func:`pyramid_average`, each distributed evenly over its pixels.
 
     Args:
-        shares: (B, S).
-        sizes: of the pyramid.
-        size: (H, W) of the map that was averaged.
+        shares: weight of each bin, (B, S).
+        sizes: bin sizes of the pyramid.
+        size: (H, W) of the feature map that was averaged.
 
     Returns:
-        (B, H, W), with the sum of ``shares``.
+        (B, H, W), with the same sum as ``shares``.
 
     >>> pixel_shares(torch.tensor([[0.6, 0.4, 0.0, 0.0, 0.0]]), (1, 2), (2, 4))[0]
     tensor([[0.2750, 0.2750, 0.0750, 0.0750],
             [0.0750, 0.0750, 0.0750, 0.0750]])
     """
     blank = shares.new_zeros(shares.shape[0], 1, *size)
-    back = torch.func.vjp(lambda one: pyramid_average(one, sizes)[..., 0], blank)[1]
-    spread: Tensor = back(shares)[0][:, 0]
+    back = torch.func.vjp(lambda x: pyramid_average(x, sizes)[..., 0], blank)[1]  # the adjoint
+    spread: Tensor = back(shares)[0][:, 0]  # (B, 1, H, W) -> (B, H, W)
     return spread
 
 
 class _PyramidAttention(nn.Module):
-    """Queries from one map, averaged keys and values from another; see the two blocks."""
+    """Queries from one feature map, averaged keys and values from another; see the two blocks."""
 
     def __init__(
         self,
@@ -60,8 +60,7 @@ class _PyramidAttention(nn.Module):
         shared: bool,
     ) -> None:
         super().__init__()
-        if variant not in ("official", "mmseg"):
-            raise ValueError(f"variant is 'official' or 'mmseg', not '{variant}'")
+        check_choice("variant", variant, get_args(Variant))
         self.sizes, self.scale = sizes, inner**-0.5
         bias = variant == "official"
         self.query = conv_norm(query_channels, inner, bias=bias)
@@ -75,7 +74,7 @@ class _PyramidAttention(nn.Module):
         """(B, C, H, W), (B, D, h, w) -> (B, C, H, W)."""
         rows = position_attention(
             pixels(self.query(x)),
-            pyramid_average((self.key or self.query)(source), self.sizes),
+            pyramid_average((self.key or self.query)(source), self.sizes),  # (B, S, inner)
             pyramid_average(self.value(source), self.sizes),
             scale=self.scale,
         )  # (B, N, inner)
@@ -83,7 +82,7 @@ class _PyramidAttention(nn.Module):
         return context
 
     def weights(self, x: Tensor, source: Tensor, at: tuple[int, int]) -> Tensor:
-        """Weights of the averages, shared out among the pixels that each is the mean of."""
+        """Weights of the averages, each distributed over the pixels that it averages."""
         keys = pyramid_average((self.key or self.query)(source), self.sizes)
         query = pixels(self.query(pixel(x, at)))
         bins = attention_map(query, keys, x, None, self.scale)[:, 0]  # (B, S)
@@ -97,18 +96,18 @@ class AsymmetricPyramid(nn.Module):
 
     P averages in 1, 3 x 3, 6 x 6 and 8 x 8 bins: 110 keys at any size, so memory is linear. Q and
     K are one module, a 1x1 convolution with norm and ReLU; W starts at 0, weight and bias.
-    ``"official"``: convolutions with bias, dropout of whole maps. ``"mmseg"``: no bias in front of
+    ``"official"``: convolutions with bias, dropout of whole channels. ``"mmseg"``: no bias before
     a norm, no dropout.
 
     Args:
         channels: C, channels of the input and the output.
         key_channels: d, of queries, keys and values; default C / 2.
-        sizes: bins along each axis.
-        dropout: probability, of ``"official"``.
+        sizes: numbers of bins along each axis.
+        dropout: probability, in ``"official"``.
         variant: ``"official"`` or ``"mmseg"``.
 
     Raises:
-        ValueError: another variant.
+        ValueError: unknown variant.
 
     >>> AsymmetricPyramid(16)(torch.randn(2, 16, 9, 11)).shape
     torch.Size([2, 16, 9, 11])
@@ -125,9 +124,9 @@ class AsymmetricPyramid(nn.Module):
         super().__init__()
         inner = key_channels or channels // 2
         self.attention = _PyramidAttention(channels, channels, inner, sizes, variant, shared=True)
-        first = variant == "official"
-        self.mix = conv_norm(2 * channels, channels, bias=first)
-        self.dropout = nn.Dropout2d(dropout) if first else nn.Identity()
+        official = variant == "official"
+        self.mix = conv_norm(2 * channels, channels, bias=official)
+        self.dropout = nn.Dropout2d(dropout) if official else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
@@ -135,26 +134,26 @@ class AsymmetricPyramid(nn.Module):
         return y
 
     def weights(self, x: Tensor, at: tuple[int, int]) -> Tensor:
-        """What the pixel ``at`` = (row, column) gathers from, through the averages: (B, H, W)."""
+        """Attention weights of the pixel ``at`` through the averages to pixels: (B, H, W)."""
         return self.attention.weights(x, x, at)
 
 
 class AsymmetricFusion(nn.Module):
-    r"""AFNB: a deep map gathers from a shallower one, then both are mixed.
+    r"""AFNB: a deep feature map attends to a shallower one, then both are mixed.
 
-    As :class:`AsymmetricPyramid`, but keys and values come from the second map, Q and K are two
+    As :class:`AsymmetricPyramid`, but keys and values come from the second input, Q and K are two
     modules, and the last convolution has a norm and no activation.
 
     Args:
-        channels: C of the deep map, input and output.
-        low_channels: of the shallower map, whose size may differ.
+        channels: C of the deep feature map, input and output.
+        low_channels: channels of the shallower one, whose size may differ.
         key_channels: d, of queries, keys and values; default C / 8, as 256 of 2048.
-        sizes: bins along each axis.
-        dropout: probability, of ``"official"``.
+        sizes: numbers of bins along each axis.
+        dropout: probability, in ``"official"``.
         variant: ``"official"`` or ``"mmseg"``.
 
     Raises:
-        ValueError: another variant.
+        ValueError: unknown variant.
 
     >>> block = AsymmetricFusion(16, low_channels=8)
     >>> block(torch.randn(2, 16, 9, 11), torch.randn(2, 8, 9, 11)).shape
@@ -175,9 +174,9 @@ class AsymmetricFusion(nn.Module):
         self.attention = _PyramidAttention(
             channels, low_channels, inner, sizes, variant, shared=False
         )
-        first = variant == "official"
-        self.mix = conv_norm(2 * channels, channels, bias=first, slope=None)
-        self.dropout = nn.Dropout2d(dropout) if first else nn.Identity()
+        official = variant == "official"
+        self.mix = conv_norm(2 * channels, channels, bias=official, slope=None)
+        self.dropout = nn.Dropout2d(dropout) if official else nn.Identity()
 
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         """(B, C, H, W) and (B, low channels, h, w) -> (B, C, H, W)."""
@@ -185,5 +184,5 @@ class AsymmetricFusion(nn.Module):
         return y
 
     def weights(self, x: Tensor, low: Tensor, at: tuple[int, int]) -> Tensor:
-        """What the pixel ``at`` of ``x`` gathers from ``low``, through the averages: (B, h, w)."""
+        """Attention weights of the pixel ``at`` of ``x`` over the pixels of ``low``: (B, h, w)."""
         return self.attention.weights(x, low, at)

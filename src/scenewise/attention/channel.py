@@ -1,14 +1,15 @@
-"""Channel attention: every channel gathers from every other channel.
+"""Channel attention: each channel aggregates all channels.
 
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.3.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
+from scenewise.attention.layers import check_choice
 
 Similarity = Literal["reversed", "direct"]
 
@@ -29,17 +30,17 @@ def channel_attention(x: Tensor, *, similarity: Similarity = "reversed") -> Tens
     torch.Size([2, 3, 35])
     """
     weights = channel_weights(x, similarity=similarity)
-    return weights.to(x.dtype) @ x
+    return weights.to(x.dtype) @ x  # (B, C, N)
 
 
 def channel_weights(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor:
-    """The map of all pairs of channels of ``x`` (B, C, N): (B, C, C), rows sum to 1.
+    """Attention weights between the channels of ``x`` (B, C, N): (B, C, C), rows sum to 1.
 
-    Energies are sums over N products, so they are float32 for half-precision inputs.
+    Energies are sums of N products, so they are float32 for half-precision inputs.
     """
     with no_autocast(x):
         wide = upcast(x)
-        energy = wide @ wide.transpose(1, 2)
+        energy = wide @ wide.transpose(1, 2)  # (B, C, C)
         return softmax(-energy if similarity == "reversed" else energy)
 
 
@@ -49,16 +50,16 @@ class ChannelAttention(nn.Module):
     .. math:: y = \gamma \, \operatorname{softmax}(\mp X X^\top) X + x
 
     The paper prints softmax(+XX^T). The authors' code computes softmax(rowmax - XX^T), which is
-    softmax(-XX^T): a channel gathers most from the channels *least* alike to it, which kept their
-    training from diverging. Published weights need that form, so it is the default. The scalar
+    softmax(-XX^T): a channel gathers most from the channels *least* similar to it, which kept their
+    training from diverging. Published weights need this formula, so it is the default. The scalar
     gamma starts at 0, so the block starts as the identity.
 
     Args:
-        channels: not needed, the block has one parameter; taken so that every block is built alike.
+        channels: unused; accepted so that all blocks are built alike.
         similarity: ``"reversed"``, the released code, or ``"direct"``, the printed formula.
 
     Raises:
-        ValueError: another similarity.
+        ValueError: unknown similarity.
 
     >>> block = ChannelAttention()
     >>> x = torch.randn(2, 16, 5, 7)
@@ -70,16 +71,15 @@ class ChannelAttention(nn.Module):
 
     def __init__(self, channels: int | None = None, similarity: Similarity = "reversed") -> None:
         super().__init__()
-        if similarity not in ("reversed", "direct"):
-            raise ValueError(f"similarity is 'reversed' or 'direct', not '{similarity}'")
+        check_choice("similarity", similarity, get_args(Similarity))
         self.similarity: Similarity = similarity
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        mixed = channel_attention(x.flatten(2), similarity=self.similarity)
+        mixed = channel_attention(x.flatten(2), similarity=self.similarity)  # (B, C, N)
         return self.gamma * mixed.reshape(x.shape) + x
 
     def weights(self, x: Tensor) -> Tensor:
-        """What each channel gathers from: (B, C, C), rows sum to 1."""
+        """Attention weights of each channel over all channels: (B, C, C), rows sum to 1."""
         return channel_weights(x.flatten(2), similarity=self.similarity)

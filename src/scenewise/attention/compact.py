@@ -9,22 +9,22 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from scenewise.attention.asymmetric import pixel_shares
 from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
-from scenewise.attention.layers import conv_norm
+from scenewise.attention.layers import conv_norm, reduced
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 
 class CompactPosition(nn.Module):
-    r"""Every pixel gathers from 50 centres: averages of a pyramid of bins.
+    r"""Each pixel attends to 50 centres: averages of a pyramid of bins.
 
     .. math:: y = \gamma \operatorname{softmax}(Q(x) K(c)^\top) V(c) + x
 
-    The centres c are means in 1, 2 x 2, 3 x 3 and 6 x 6 bins, each size with a 1x1 convolution,
-    norm and ReLU of its own. Q is a 1x1 convolution, K and V are linear layers, all with bias;
+    The centres c are means in 1, 2 x 2, 3 x 3 and 6 x 6 bins, each size with its own 1x1
+    convolution, norm and ReLU. Q is a 1x1 convolution, K and V are linear layers, all with bias;
     there is no 1/sqrt(d). The scalar gamma starts at 0, so the block starts as the identity.
 
     Args:
         channels: C, channels of the input and the output.
-        sizes: bins along each axis.
+        sizes: numbers of bins along each axis.
         reduction: C divided by the channels of query and key.
 
     >>> block = CompactPosition(16)
@@ -37,32 +37,30 @@ class CompactPosition(nn.Module):
         self, channels: int, sizes: tuple[int, ...] = (1, 2, 3, 6), reduction: int = 4
     ) -> None:
         super().__init__()
-        if channels < reduction:
-            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
-        self.sizes = sizes
+        self.sizes, inner = sizes, reduced(channels, reduction)
         self.encode = nn.ModuleList(conv_norm(channels, channels) for _ in sizes)
-        self.query = nn.Conv2d(channels, channels // reduction, 1)
-        self.key = nn.Linear(channels, channels // reduction)
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Linear(channels, inner)
         self.value = nn.Linear(channels, channels)
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        centres = self._centres(x)
+        centres = self._centres(x)  # (B, S, C)
         rows = position_attention(pixels(self.query(x)), self.key(centres), self.value(centres))
-        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x
+        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x  # (B, C, H, W)
 
     def weights(self, x: Tensor, at: tuple[int, int]) -> Tensor:
-        """What the pixel ``at`` = (row, column) gathers from, through the centres: (B, H, W).
+        """Attention weights of the pixel ``at`` = (row, column), through the centres: (B, H, W).
 
-        The share of each centre goes evenly to the pixels of its bin; the sum is 1.
+        The weight of each centre is distributed evenly over the pixels of its bin; the sum is 1.
         """
         return pixel_shares(self.centre_weights(x, at), self.sizes, (x.shape[2], x.shape[3]))
 
     def centre_weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """How much the pixel ``at`` takes from each centre: (B, S), all pixels: (B, N, S).
+        """Weights of the pixel ``at`` over the centres: (B, S); of all pixels: (B, N, S).
 
-        Centres of the first size come first, each size in reading order.
+        Centres of the first size come first, each size in row-major order.
         """
         query = pixels(self.query(x if at is None else pixel(x, at)))
         rows = attention_map(query, self.key(self._centres(x)), x, None)
@@ -75,7 +73,7 @@ class CompactPosition(nn.Module):
 
 
 class CompactChannel(nn.Module):
-    r"""Every channel gathers from C / 16 centres: learned mixtures of the channels.
+    r"""Each channel attends to C / 16 centres: learned mixtures of the channels.
 
     .. math:: y = \gamma \operatorname{softmax}(-X Y^\top) Y + x, \quad
               Y = \operatorname{relu}(\operatorname{BN}(\operatorname{conv}_{1 \times 1} x))
@@ -85,7 +83,7 @@ class CompactChannel(nn.Module):
 
     Args:
         channels: C, channels of the input and the output.
-        reduction: C divided by the number of centres; at least one stays.
+        reduction: C divided by the number of centres; at least one remains.
 
     >>> block = CompactChannel(32)
     >>> x = torch.randn(2, 32, 5, 7)
@@ -101,12 +99,12 @@ class CompactChannel(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         centres = self.encode(x).flatten(2)  # (B, S, N)
-        mixed = self._weights(x, centres).to(centres.dtype) @ centres
+        mixed = self._weights(x, centres).to(centres.dtype) @ centres  # (B, C, N)
         y: Tensor = self.gamma * mixed.reshape(x.shape) + x
         return y
 
     def weights(self, x: Tensor) -> Tensor:
-        """How much each channel takes from each centre: (B, C, S), rows sum to 1."""
+        """Weights of each channel over the centres: (B, C, S), rows sum to 1."""
         return self._weights(x, self.encode(x).flatten(2))
 
     def _weights(self, x: Tensor, centres: Tensor) -> Tensor:
@@ -116,19 +114,19 @@ class CompactChannel(nn.Module):
 
 
 class CrossLevelGate(nn.Module):
-    r"""Adds the detail of a shallow map where a deep one wants it.
+    r"""Gated fusion: adds the detail of a shallow feature map to a deep one.
 
     .. math:: y = \operatorname{conv}(\operatorname{conv}([\gamma \, g \odot l, u])), \quad
               g = \sigma(\operatorname{conv}_{1 \times 1}[l, u])
 
-    l is the shallow map through a 3x3 convolution to 32 channels, u the deep map upsampled to its
-    size (bilinear, align_corners=True). The 3x3 convolutions carry norm and ReLU. gamma starts
+    l is the shallow feature map after a 3x3 convolution to 32 channels, u the deep one upsampled to
+    its size (bilinear, align_corners=True). The 3x3 convolutions have norm and ReLU. gamma starts
     at 1.
 
     Args:
-        channels: of the deep map.
-        low_channels: of the shallow map.
-        outputs: channels out; default ``channels``.
+        channels: channels of the deep feature map.
+        low_channels: channels of the shallow feature map.
+        outputs: output channels; default ``channels``.
         inner: channels of l.
 
     >>> gate = CrossLevelGate(16, low_channels=8)
@@ -150,12 +148,12 @@ class CrossLevelGate(nn.Module):
     def forward(self, x: Tensor, low: Tensor) -> Tensor:
         """(B, C, h, w) and (B, low channels, H, W) -> (B, outputs, H, W)."""
         low, high = self._levels(x, low)
-        refined = self.gamma * self._gate(low, high) * low
+        refined = self.gamma * self._gate(low, high) * low  # (B, inner, H, W)
         y: Tensor = self.out(self.fuse(torch.cat([refined, high], dim=1)))
         return y
 
     def gates(self, x: Tensor, low: Tensor) -> Tensor:
-        """The gate of each pixel of the shallow map, between 0 and 1: (B, H, W)."""
+        """The gate of each pixel of the shallow feature map, between 0 and 1: (B, H, W)."""
         return self._gate(*self._levels(x, low))[:, 0]
 
     def _levels(self, x: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""Criss-cross attention: every pixel gathers along its row and its column, some times over.
+"""Criss-cross attention: each pixel attends to its row and its column, in several rounds.
 
 Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019.
 """
@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import FLOOR, no_autocast, upcast
 from scenewise.attention.kernels.tiled import parts
+from scenewise.attention.layers import reduced
 from scenewise.attention.position import pixel
 
-_ROWS = 20  # of pixels whose weights are alive at once; fewer read columns more often
+_ROWS = 20  # of pixels whose weights are in memory at once; fewer read columns more often
 
 
 def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -22,11 +23,10 @@ def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     .. math:: o_i = \sum_{j \in \text{row}(i) \cup \text{column}(i)}
               \operatorname{softmax}_j(q_i \cdot k_j) \, v_j
 
-    One softmax runs over both lines; the pixel itself is counted once, in its row. Time is
-    O(N (H + W)); memory is O(N), as the weights of some rows of pixels are alive at once and the
-    backward pass computes them again.
-    Energies and softmax are float32 for half-precision inputs, also under autocast. Gradients are
-    exact; second derivatives are not provided.
+    One softmax covers the row and the column; the pixel itself is counted once, in its row. Time is
+    O(N (H + W)); memory is O(N), as only the weights of a few rows of pixels are in memory and the
+    backward pass recomputes them. Energies and softmax are float32 for half-precision inputs, also
+    under autocast. Gradients are exact; second derivatives are not provided.
 
     Args:
         query: (B, D, H, W).
@@ -37,7 +37,7 @@ def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         (B, C, H, W), channels last, of the dtype of ``value``.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not match.
 
     >>> q, k, v = torch.randn(3, 1, 2, 5, 7)
     >>> criss_cross_attention(q, k, v).shape
@@ -54,14 +54,14 @@ class CrissCrossAttention(nn.Module):
     .. math:: y = \gamma \, \operatorname{crisscross}(Q, K, V) + x
 
     Q and K are 1x1 convolutions to C / ``reduction`` channels and V to C channels, all with bias;
-    there is no 1/sqrt(d). Two rounds reach every pixel from every pixel. The scalar gamma starts
-    at 0, so the block starts as the identity. As in the released code; the output keeps the memory
-    format of the input.
+    there is no 1/sqrt(d), as in the released code. After two rounds every pixel has received from
+    every pixel. The scalar gamma starts at 0, so the block starts as the identity. The output keeps
+    the memory format of the input.
 
     Args:
         channels: C, channels of the input and the output.
         reduction: C divided by the channels of query and key.
-        recurrence: rounds, all with the same weights.
+        recurrence: number of rounds, all with the same weights.
 
     >>> block = CrissCrossAttention(16)
     >>> x = torch.randn(2, 16, 5, 7)
@@ -73,13 +73,12 @@ class CrissCrossAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 8, recurrence: int = 2) -> None:
         super().__init__()
-        if channels < reduction:
-            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
         if recurrence < 1:
-            raise ValueError(f"recurrence is at least 1, not {recurrence}")
+            raise ValueError(f"recurrence must be at least 1, got {recurrence}")
+        inner = reduced(channels, reduction)
         self.recurrence = recurrence
-        self.query = nn.Conv2d(channels, channels // reduction, 1)
-        self.key = nn.Conv2d(channels, channels // reduction, 1)
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
@@ -96,35 +95,35 @@ class CrissCrossAttention(nn.Module):
         at: tuple[int, int] | None = None,
         crosses: Sequence[Tensor] | None = None,
     ) -> Tensor:
-        """What the pixel ``at`` = (row, column) gathers from over all rounds: (B, H, W).
+        """Attention weights of the pixel ``at`` = (row, column) over all rounds: (B, H, W).
 
-        It is the row of the product A_R ... A_1 of the maps of the rounds, computed without any
-        N x N map. Without ``at``, all rows of the product: (B, N, N), which is large. All pixels
-        share ``crosses``, what :meth:`crosses` gives for ``x``; hand them in to save their time.
+        A row of the product A_R ... A_1 of the attention maps of the rounds, computed without any
+        N x N map. Without ``at``, the whole product (B, N, N) is returned. ``crosses``, the result
+        of :meth:`crosses` for ``x``, is the same for all pixels; pass it to save time.
         """
         if crosses is None:
             crosses = self.crosses(x)
         height, width = x.shape[2:]
         if at is None:
-            places = torch.eye(height * width, dtype=crosses[0].dtype, device=x.device)
-            places = places.view(-1, height, width)
+            starts = torch.eye(height * width, dtype=crosses[0].dtype, device=x.device)
+            starts = starts.view(-1, height, width)  # one-hot maps of M = N pixels
         else:
-            pixel(x, at)
-            places = crosses[0].new_zeros(1, height, width)
-            places[0, at[0], at[1]] = 1
-        reached = places.expand(x.shape[0], *places.shape)  # (B, M, H, W)
+            pixel(x, at)  # checks
+            starts = crosses[0].new_zeros(1, height, width)
+            starts[0, at[0], at[1]] = 1
+        reached = starts.expand(x.shape[0], *starts.shape)  # (B, M, H, W)
         for cross in reversed(crosses):
             down = torch.einsum("bmhw,bhwk->bmkw", reached, cross[..., :height])
             reached = down + torch.einsum("bmhw,bhwk->bmhk", reached, cross[..., height:])
         return reached.flatten(2) if at is None else reached[:, 0]
 
     def crosses(self, x: Tensor) -> list[Tensor]:
-        """The weights of every pixel's cross in each round, (B, H, W, H + W): column, then row."""
-        found = []
+        """Attention weights in each round, (B, H, W, H + W): a pixel's column, then its row."""
+        crosses = []
         for k in range(self.recurrence):
             x = self._round(x) if k else x
-            found.append(_cross_weights(self.query(x), self.key(x)))
-        return found
+            crosses.append(_cross_weights(self.query(x), self.key(x)))
+        return crosses
 
     def _round(self, x: Tensor) -> Tensor:
         out: Tensor = _attend(self.query(x), self.key(x), self.value(x), self.gamma)[0]
@@ -157,71 +156,71 @@ def _products(a: Tensor, b: Tensor, rows: slice, out: Tensor) -> Tensor:
     """Products of each pixel of ``a`` with the pixels of ``b`` in its column and in its row.
 
     Args:
-        a: (n, W, D), some rows of a picture.
-        b: (H, W, D), a picture.
-        rows: which n of the H rows ``a`` is.
+        a: (n, W, D), some rows of a feature map.
+        b: (H, W, D), a feature map.
+        rows: the n of the H rows that ``a`` holds.
         out: memory for n or more rows of the result.
 
     Returns:
         (n, W, H + W): first the column, then the row.
     """
     height, both = len(b), out[: len(a)]
-    down, along = both[..., :height].transpose(0, 1), both[..., height:]
-    torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0), out=down)
-    torch.bmm(a, b[rows].transpose(1, 2), out=along)
+    down, along = both[..., :height].transpose(0, 1), both[..., height:]  # (W, n, H), (n, W, W)
+    torch.bmm(a.transpose(0, 1), b.permute(1, 2, 0), out=down)  # (W, n, D) x (W, D, H)
+    torch.bmm(a, b[rows].transpose(1, 2), out=along)  # (n, W, D) x (n, D, W)
     return both
 
 
 def _gather(weights: Tensor, source: Tensor, out: Tensor, rows: slice) -> None:
     """out_i = sum of w_ij s_j over the cross of i, for the pixels i in ``rows``.
 
-    ``source`` and ``out`` are (H, W, C).
+    ``weights`` are (n, W, H + W); ``source`` and ``out`` are (H, W, C).
     """
     height, some = len(source), out[rows]
-    torch.bmm(weights[..., height:], source[rows], out=some)
-    down = weights[..., :height].transpose(0, 1)
-    some.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))
+    torch.bmm(weights[..., height:], source[rows], out=some)  # along rows, (n, W, C)
+    down = weights[..., :height].transpose(0, 1)  # (W, n, H)
+    some.transpose(0, 1).baddbmm_(down, source.transpose(0, 1))  # along columns, (W, n, C)
 
 
 def _scatter(weights: Tensor, source: Tensor, out: Tensor, rows: slice) -> None:
-    """out_j += sum of w_ij s_i over the i in ``rows`` whose cross holds j: back from _gather."""
+    """out_j += sum of w_ij s_i over the i in ``rows`` whose cross has j: the adjoint of _gather."""
     height, some = len(source), source[rows]
     out[rows].baddbmm_(weights[..., height:].transpose(1, 2), some)
-    down = weights[..., :height].permute(1, 2, 0)
+    down = weights[..., :height].permute(1, 2, 0)  # (W, H, n)
     out.transpose(0, 1).baddbmm_(down, some.transpose(0, 1))
 
 
 def _own(crosses: Tensor, rows: slice) -> Tensor:
-    """The place of each pixel itself in its column, of (n, W, H + W): a view (W, n)."""
-    return crosses[..., rows].diagonal(dim1=0, dim2=2)
+    """The entry of each pixel itself in its column, of (n, W, H + W): a view (W, n)."""
+    return crosses[..., rows].diagonal(dim1=0, dim2=2)  # row index = position in the column
 
 
 def _exponentials(energies: Tensor, shift: Tensor, rows: slice) -> Tensor:
-    """exp(energies - shift), in place; the pixel itself is 0 in its column."""
+    """exp(energies - shift), in place; the pixel itself counts as 0 in its column."""
     weights = energies.sub_(shift).clamp_(min=FLOOR).exp_()
     _own(weights, rows).zero_()
     return weights
 
 
 def _scratch(like: Tensor, row_parts: list[slice]) -> Tensor:
-    """Memory for the weights of the largest part, taken once."""
+    """Memory for the weights of the largest part, allocated once."""
     height, width = like.shape[-3:-1]
     return like.new_empty(row_parts[0].stop, width, height + width)
 
 
 def _cross_weights(query: Tensor, key: Tensor) -> Tensor:
-    """Weights of all crosses, (B, H, W, H + W): first the column, then the row."""
+    """Attention weights of all pixels, (B, H, W, H + W): first the column, then the row."""
     with torch.no_grad(), no_autocast(query):
-        whole, found = slice(0, query.shape[2]), []
+        whole, weights = slice(0, query.shape[2]), []
         for q, k in zip(_rows(upcast(query)), _rows(upcast(key)), strict=True):
             energies = _products(q, k, whole, _scratch(q, [whole]))
             _own(energies, whole).fill_(float("-inf"))
-            found.append(energies.softmax(-1))
-        return torch.stack(found)
+            weights.append(energies.softmax(-1))
+        return torch.stack(weights)
 
 
 def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
-    """The operator below in PyTorch's own operators, for formats that know no others.
+    """The operator below in standard PyTorch operators, for export formats that know no others.
 
     Use as ``program.run_decompositions({torch.ops.scenewise.criss_cross.default: decomposed})``.
 
@@ -230,10 +229,10 @@ def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tupl
     """
     height = query.shape[2]
     q, k = upcast(query), upcast(key)
-    down = torch.einsum("bdhw,bdkw->bhwk", q, k)
-    own = torch.eye(height, dtype=torch.bool, device=query.device)[:, None]
+    down = torch.einsum("bdhw,bdkw->bhwk", q, k)  # (B, H, W, H)
+    own = torch.eye(height, dtype=torch.bool, device=query.device)[:, None]  # (H, 1, H)
     down = down.masked_fill(own, float("-inf"))
-    energies = torch.cat([down, torch.einsum("bdhw,bdhk->bhwk", q, k)], dim=-1)
+    energies = torch.cat([down, torch.einsum("bdhw,bdhk->bhwk", q, k)], dim=-1)  # (B, H, W, H + W)
     weights = (energies.softmax(-1) * gamma).to(value.dtype)
     gathered = torch.einsum("bhwk,bckw->bchw", weights[..., :height], value) + torch.einsum(
         "bhwk,bchk->bchw", weights[..., height:], value
@@ -247,11 +246,11 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[T
     out = _like_rows(value)
     with no_autocast(query):
         q, k, v = _rows(upcast(query)), _rows(upcast(key)), _rows(value)
-        o, log_sum = _rows(out), q.new_empty(*q.shape[:3], 1)
+        o, log_sum = _rows(out), q.new_empty(*q.shape[:3], 1)  # (B, H, W, C), (B, H, W, 1)
         row_parts = parts(query.shape[2], _ROWS)
         scratch = _scratch(q, row_parts)
         for b, rows in product(range(len(q)), row_parts):
-            energies = _products(q[b, rows], k[b], rows, scratch)
+            energies = _products(q[b, rows], k[b], rows, scratch)  # (n, W, H + W)
             peak = energies.amax(-1, keepdim=True)
             weights = _exponentials(energies, peak, rows)
             total = weights.sum(-1, keepdim=True)
@@ -293,7 +292,7 @@ def _attend_backward(
 
 @_attend_backward.register_fake
 def _(
-    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, log_sum: Tensor
+    grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _like_rows(query), _like_rows(key), _like_rows(value), torch.empty_like(gamma)
 

@@ -1,33 +1,34 @@
-"""Disentangled non-local: what pixels share pairwise, and what all pixels look at, apart.
+"""Disentangled non-local: a pairwise term and a unary term, each with its own softmax.
 
 Yin et al., "Disentangled Non-Local Neural Networks", ECCV 2020.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
+from scenewise.attention.layers import check_choice
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 Variant = Literal["official", "mmseg"]
 
 
 class DisentangledNonLocal(nn.Module):
-    r"""A whitened pairwise term and a unary term, each with a softmax of its own.
+    r"""Sum of a whitened pairwise term and a unary term, each with its own softmax.
 
     .. math:: y = x + W \Bigl( \gamma \operatorname{softmax}
               \bigl(\tfrac{(Q - \mu_Q)(K - \mu_K)^\top}{\tau \sqrt d}\bigr) V
               + \operatorname{softmax}(m(x))^\top V \Bigr)
 
-    The means run over the positions. W is a 1x1 convolution without bias and batch norm. The paper
-    prints the plain sum of both maps, without gamma; two codes differ from each other:
+    The means are over the positions. W is a 1x1 convolution without bias, then batch norm. The
+    paper prints the plain sum of both terms, without gamma; two implementations differ:
 
     - ``"official"``: a scalar gamma on the pairwise term, 0 at the start; all convolutions start
-      with deviation 0.01. So a new block adds the unary term alone.
+      with standard deviation 0.01. So a new block adds the unary term alone.
     - ``"mmseg"``: no gamma; the norm starts with scale 0, so the block starts as the identity. (Its
-      very first version led each term through W on its own; its releases do not.)
+      very first version applied W to each term separately; its releases do not.)
 
     Args:
         channels: C, channels of the input and the output.
@@ -36,7 +37,7 @@ class DisentangledNonLocal(nn.Module):
         variant: ``"official"`` or ``"mmseg"``.
 
     Raises:
-        ValueError: another variant.
+        ValueError: unknown variant.
 
     >>> block = DisentangledNonLocal(16, variant="mmseg")
     >>> x = torch.randn(2, 16, 5, 7)
@@ -52,8 +53,7 @@ class DisentangledNonLocal(nn.Module):
         variant: Variant = "official",
     ) -> None:
         super().__init__()
-        if variant not in ("official", "mmseg"):
-            raise ValueError(f"variant is 'official' or 'mmseg', not '{variant}'")
+        check_choice("variant", variant, get_args(Variant))
         inner = max(1, channels // reduction)
         self.scale = inner**-0.5 / temperature
         self.query = nn.Conv2d(channels, inner, 1)
@@ -73,20 +73,19 @@ class DisentangledNonLocal(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         value = pixels(self.value(x))
-        rows = position_attention(
-            pixels(_centred(self.query(x))), pixels(_centred(self.key(x))), value, scale=self.scale
-        )
-        pairwise = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
-        shares = self.unary_weights(x).flatten(1)[:, None].to(value.dtype)
+        query, key = pixels(_centred(self.query(x))), pixels(_centred(self.key(x)))  # (B, N, d)
+        rows = position_attention(query, key, value, scale=self.scale)
+        pairwise = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])  # (B, d, H, W)
+        shares = self.unary_weights(x).flatten(1)[:, None].to(value.dtype)  # (B, 1, N)
         unary = (shares @ value).transpose(1, 2)[..., None]  # (B, d, 1, 1)
         scaled = pairwise if self.gamma is None else self.gamma * pairwise
         y: Tensor = self.norm(self.out(scaled + unary))
         return y + x
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """The pairwise part of what the pixel ``at`` gathers from: (B, H, W), sum 1.
+        """Attention weights of the pixel ``at`` in the pairwise term: (B, H, W), sum 1.
 
-        The row is computed alone. Without ``at``, the whole map, (B, N, N), which is large.
+        Only that row is computed. Without ``at``, the whole attention map, (B, N, N).
         """
         query = _centred(self.query(x))
         query = query if at is None else pixel(query, at)
@@ -94,14 +93,14 @@ class DisentangledNonLocal(nn.Module):
         return attention_map(pixels(query), key, x, at, self.scale)
 
     def unary_weights(self, x: Tensor) -> Tensor:
-        """The part that is the same for every pixel: (B, H, W), sum 1."""
+        """Attention weights of the unary term, the same for every pixel: (B, H, W), sum 1."""
         energy = self.mask(x)
         with no_autocast(x):
             return torch.softmax(upcast(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])
 
 
 def _centred(x: Tensor) -> Tensor:
-    """Without its mean over the positions, in float32 or wider."""
+    """``x`` minus its mean over the positions, in float32 or wider."""
     with no_autocast(x):
         wide = upcast(x)
         return wide - wide.mean((2, 3), keepdim=True)

@@ -1,4 +1,4 @@
-"""Expectation-maximisation attention: pixels are rebuilt from a few bases fitted to the picture.
+"""Expectation-maximisation attention: pixels reconstructed from bases fitted to the image.
 
 Li et al., "Expectation-Maximization Attention Networks for Semantic Segmentation", ICCV 2019.
 """
@@ -12,7 +12,7 @@ from scenewise.attention.position import pixel, pixels
 
 
 def expectation_maximisation(x: Tensor, bases: Tensor, stages: int = 3) -> tuple[Tensor, Tensor]:
-    r"""Fit bases to the pixels by a few rounds of soft clustering.
+    r"""Fit bases to the pixels by a few iterations of soft clustering.
 
     .. math:: z_{nk} = \operatorname{softmax}_k(x_n \cdot \mu_k), \quad
               \mu_k \leftarrow \frac{\sum_n z_{nk} x_n}{\|\sum_n z_{nk} x_n\|}
@@ -20,10 +20,10 @@ def expectation_maximisation(x: Tensor, bases: Tensor, stages: int = 3) -> tuple
     Args:
         x: (B, N, C).
         bases: mu, (K, C), of unit length.
-        stages: rounds, at least 1.
+        stages: iterations, at least 1.
 
     Returns:
-        The shares z (B, N, K) of the last round, and the bases (B, K, C) that followed from them.
+        The assignments z (B, N, K) of the last iteration, and the bases (B, K, C) they give.
 
     >>> shares, bases = expectation_maximisation(torch.randn(1, 35, 4), torch.eye(4)[:3])
     >>> shares.shape, bases.shape
@@ -31,27 +31,27 @@ def expectation_maximisation(x: Tensor, bases: Tensor, stages: int = 3) -> tuple
     """
     fitted = bases.expand(x.shape[0], *bases.shape)
     for _ in range(stages):
-        shares = (x @ fitted.transpose(1, 2)).softmax(-1)
-        fitted = normalize(shares.transpose(1, 2) @ x, dim=-1)
+        shares = (x @ fitted.transpose(1, 2)).softmax(-1)  # (B, N, K)
+        fitted = normalize(shares.transpose(1, 2) @ x, dim=-1)  # (B, K, C)
     return shares, fitted
 
 
 class ExpectationMaximisation(nn.Module):
-    r"""EMA unit: bases fitted to the picture, pixels rebuilt from them, added to the input.
+    r"""EMA unit: fits bases to the image and adds the pixels reconstructed from them.
 
     .. math:: y = \operatorname{relu}(x + W_2 \operatorname{relu}(Z \mu)), \quad
               Z, \mu = \operatorname{EM}(W_1 x)
 
-    W1 is a 1x1 convolution with bias, W2 one without and batch norm. Memory is O(N K). As in the
-    authors' code, no gradient flows through the rounds: Z and mu count as constants, so W1 keeps
-    its first weights and is frozen here. In training the stored bases follow the batch's mean
-    slowly, inside ``forward``; under data parallelism all processes take those of the first.
+    W1 is a 1x1 convolution with bias, W2 one without, then batch norm. Memory is O(N K). As in the
+    authors' code, no gradient flows through the iterations: Z and mu are constants, so W1 keeps its
+    initial weights and is frozen here. In training, ``forward`` moves the stored bases towards the
+    mean of the batch; under data parallelism all processes use those of the first.
 
     Args:
         channels: C, channels of the input and the output.
-        bases: K.
-        stages: rounds of clustering.
-        momentum: how fast the stored bases follow, 0.1 in the authors' settings.
+        bases: K, the number of bases.
+        stages: iterations of clustering.
+        momentum: weight of the batch in the stored bases; 0.1 in the authors' settings.
 
     >>> block = ExpectationMaximisation(16, bases=4)
     >>> block(torch.randn(2, 16, 5, 7)).shape
@@ -65,7 +65,7 @@ class ExpectationMaximisation(nn.Module):
     ) -> None:
         super().__init__()
         if stages < 1:
-            raise ValueError(f"stages is at least 1, not {stages}")
+            raise ValueError(f"stages must be at least 1, got {stages}")
         self.stages, self.momentum = stages, momentum
         self.first = nn.Conv2d(channels, channels, 1).requires_grad_(False)
         self.last = nn.Conv2d(channels, channels, 1, bias=False)
@@ -75,29 +75,29 @@ class ExpectationMaximisation(nn.Module):
         self.register_buffer("bases", normalize(torch.randn(bases, channels), dim=-1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W), not negative."""
+        """(B, C, H, W) -> (B, C, H, W), non-negative."""
         with torch.no_grad():
             shares, fitted = self._fit(x)
             if self.training:
-                follow = self.bases.lerp(fitted.mean(0).to(self.bases.dtype), self.momentum)
-                self.bases.copy_(normalize(follow, dim=-1))
+                average = self.bases.lerp(fitted.mean(0).to(self.bases.dtype), self.momentum)
+                self.bases.copy_(normalize(average, dim=-1))
             with no_autocast(x):
-                rebuilt = (shares @ fitted).transpose(1, 2).reshape(x.shape)
+                rebuilt = (shares @ fitted).transpose(1, 2).reshape(x.shape)  # (B, C, H, W)
         y: Tensor = self.norm(self.last(rebuilt.relu().to(x.dtype)))
         return (y + x).relu()
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """What the pixel ``at`` is rebuilt from, through the bases: (B, H, W), sum 1.
+        """Weights that reconstruct the pixel ``at``, through the bases: (B, H, W), sum 1.
 
-        Each basis is a mean of pixels (but for its length). Without ``at``, all rows: (B, N, N).
+        A basis is a weighted mean of pixels, up to its norm. Without ``at``, all rows: (B, N, N).
         """
         shares, _ = self._fit(x)
         of_bases = (shares / shares.sum(1, keepdim=True)).transpose(1, 2)  # (B, K, N)
         if at is None:
-            return shares @ of_bases
-        pixel(x, at)
-        row = shares[:, at[0] * x.shape[3] + at[1], None]
-        return (row @ of_bases).reshape(-1, *x.shape[2:])
+            return shares @ of_bases  # (B, N, N)
+        pixel(x, at)  # checks
+        row = shares[:, at[0] * x.shape[3] + at[1], None]  # (B, 1, K)
+        return (row @ of_bases).reshape(-1, *x.shape[2:])  # (B, H, W)
 
     def _fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
         inner = self.first(x)

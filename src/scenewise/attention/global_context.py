@@ -7,18 +7,19 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
+from scenewise.attention.layers import reduced
 from scenewise.attention.position import pixels
 
 
 class GlobalContext(nn.Module):
-    r"""Non-local attention whose row is the same for every pixel, then a bottleneck.
+    r"""Non-local attention with the same weights for every pixel, then a bottleneck.
 
     .. math:: y_i = x_i + W_2 \operatorname{relu}(\operatorname{LN}(W_1 c)), \quad
               c = \sum_j \operatorname{softmax}_j(w \cdot x_j + b) \, x_j
 
     W1 and W2 are 1x1 convolutions with bias to C / ``reduction`` channels and back. W2 starts at 0,
-    so the block starts as the identity. The paper reduces by 16 inside a ResNet, the known
-    segmentation head by 4, which is the default here.
+    so the block starts as the identity. The paper reduces by 16 inside a ResNet, the
+    published segmentation head by 4, which is the default here.
 
     Args:
         channels: C, channels of the input and the output.
@@ -34,9 +35,7 @@ class GlobalContext(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 4) -> None:
         super().__init__()
-        if channels < reduction:
-            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
-        inner = channels // reduction
+        inner = reduced(channels, reduction)
         self.mask = nn.Conv2d(channels, 1, 1)
         self.squeeze = nn.Conv2d(channels, inner, 1)
         self.norm = nn.LayerNorm([inner, 1, 1])
@@ -47,13 +46,13 @@ class GlobalContext(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        shares = self.weights(x).flatten(1)[:, None].to(x.dtype)
+        shares = self.weights(x).flatten(1)[:, None].to(x.dtype)  # (B, 1, N)
         context = (shares @ pixels(x)).transpose(1, 2)[..., None]  # (B, C, 1, 1)
         y: Tensor = x + self.excite(self.norm(self.squeeze(context)).relu())
         return y
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """What every pixel gathers from: (B, H, W), sum 1. It does not depend on ``at``."""
+        """Attention weights of every pixel: (B, H, W), sum 1. They do not depend on ``at``."""
         energy = self.mask(x)
         with no_autocast(x):
             return torch.softmax(upcast(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])

@@ -1,4 +1,4 @@
-"""Convolution, batch norm, activation: the bricks around attention."""
+"""What the blocks share: convolution with norm and activation, and checks of arguments."""
 
 from torch import nn
 
@@ -15,17 +15,17 @@ def conv_norm(
     """A convolution that keeps the size, batch norm, and a (leaky) ReLU.
 
     Args:
-        inputs: channels in.
-        outputs: channels out.
-        kernel: odd side of the kernel.
-        dilation: of the kernel.
-        bias: of the convolution.
-        slope: for negative numbers; 0 is ReLU, 0.01 what OCNet and CCNet use, None no activation.
+        inputs: input channels.
+        outputs: output channels.
+        kernel: kernel size, odd.
+        dilation: dilation of the kernel.
+        bias: whether the convolution has a bias.
+        slope: negative slope: 0 for ReLU, 0.01 in OCNet and CCNet, None for no activation.
 
     >>> [type(layer).__name__ for layer in conv_norm(8, 4, 3, slope=0.01)]
     ['Conv2d', 'BatchNorm2d', 'LeakyReLU']
     """
-    padding = dilation * (kernel // 2)
+    padding = dilation * (kernel // 2)  # keeps H and W for an odd kernel
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bias),
         nn.BatchNorm2d(outputs),
@@ -33,3 +33,20 @@ def conv_norm(
     if slope is not None:
         layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
+    """Raise a ValueError unless ``value`` is one of ``choices``."""
+    if value not in choices:
+        raise ValueError(f"{name} must be {' or '.join(map(repr, choices))}, got '{value}'")
+
+
+def reduced(channels: int, reduction: int) -> int:
+    """``channels`` divided by ``reduction``; a ValueError if none would remain.
+
+    >>> reduced(512, 8)
+    64
+    """
+    if channels < reduction:
+        raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
+    return channels // reduction

@@ -1,14 +1,15 @@
-"""The non-local block: every place of a line, a picture or a clip gathers from every other place.
+"""The non-local block: each position of a sequence, an image or a clip attends to all positions.
 
 Wang et al., "Non-local Neural Networks", CVPR 2018.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
+from scenewise.attention.layers import check_choice
 from scenewise.attention.position import position_attention
 
 Kind = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
@@ -19,11 +20,11 @@ _NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
 def dot_product_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    r"""Average of the values, weighed by plain products: no softmax.
+    r"""Average of the values, weighted by plain products without softmax.
 
     .. math:: o_i = \frac{1}{N_k} \sum_j (q_i \cdot k_j) \, v_j = q_i^\top \frac{K^\top V}{N_k}
 
-    The second form is computed: linear in the number of places.
+    The right-hand side is computed, in time and memory linear in Nq and Nk.
 
     Args:
         query: (B, Nq, D).
@@ -38,18 +39,18 @@ def dot_product_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     >>> torch.allclose(dot_product_mix(q, k, v), dense, atol=1e-6)
     True
     """
-    return query @ ((key / key.shape[1]).transpose(1, 2) @ value)
+    return query @ ((key / key.shape[1]).transpose(1, 2) @ value)  # (B, Nq, D) x (B, D, C)
 
 
 def rectified_sum_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    r"""Average of the values, weighed by the rectified sum of two scalars.
+    r"""Average of the values, weighted by the rectified sum of two scalars.
 
     .. math:: o_i = \frac{1}{N_k} \sum_j \max(0, a_i + b_j) \, v_j
 
-    With the keys sorted, the live terms of every i are the first ones. Their sum is
-    a_i V_i + U_i, where V and U are running sums of v_j and of b_j v_j. So time is
-    O(N log N + N C) and memory O(N C); no map of pairs exists. Sums are float32 for
-    half-precision inputs.
+    With the keys sorted in descending order, the positive terms of each i come first. Their sum is
+    a_i V_i + U_i, where V and U are cumulative sums of v_j and of b_j v_j. So time is
+    O(N log N + N C) and memory O(N C), without an N x N map. Sums are float32 for half-precision
+    inputs.
 
     Args:
         query: a, (B, Nq).
@@ -67,22 +68,22 @@ def rectified_sum_mix(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     with no_autocast(value):
         a, v = upcast(query), upcast(value)
         b, order = upcast(key).sort(dim=1, descending=True)
-        v = v.gather(1, order[..., None].expand_as(v)) / v.shape[1]
-        sums = torch.cat([v, b[..., None] * v], dim=-1).cumsum(1)
-        live = _count_above(b, -a)
-        sums = nn.functional.pad(sums, (0, 0, 1, 0))
-        sums = sums.gather(1, live[..., None].expand(-1, -1, sums.shape[2]))
+        v = v.gather(1, order[..., None].expand_as(v)) / v.shape[1]  # (B, Nk, C) in that order
+        sums = torch.cat([v, b[..., None] * v], dim=-1).cumsum(1)  # (B, Nk, 2 C)
+        positive = _count_above(b, -a)  # (B, Nq): a + b > 0 where b > -a
+        sums = nn.functional.pad(sums, (0, 0, 1, 0))  # entry n is the sum of the first n terms
+        sums = sums.gather(1, positive[..., None].expand(-1, -1, sums.shape[2]))  # (B, Nq, 2 C)
         plain, scaled = sums.chunk(2, dim=-1)
         return (a[..., None] * plain + scaled).to(value.dtype)
 
 
 def _count_above(numbers: Tensor, limits: Tensor) -> Tensor:
-    """How many ``numbers`` (B, M) lie above each of the ``limits`` (B, L): (B, L).
+    """How many ``numbers`` (B, M) are greater than each of the ``limits`` (B, L): (B, L).
 
-    By one sort of both together, since ONNX has no torch.searchsorted.
+    One sort of both together, since ONNX has no torch.searchsorted.
     """
     order = torch.cat([numbers, limits], dim=1).argsort(dim=1, descending=True)
-    seen = (order < numbers.shape[1]).long().cumsum(1)
+    seen = (order < numbers.shape[1]).long().cumsum(1)  # numbers up to each sorted entry
     return torch.zeros_like(seen).scatter(1, order, seen)[:, numbers.shape[1] :]
 
 
@@ -101,18 +102,18 @@ class NonLocal(nn.Module):
     ``concatenation``     relu(w . [theta_i, phi_j])                 1 / N
     ===================== ========================================== ==============
 
-    No kind ever holds an N x N map. The batch norm behind W_z starts with scale 0, so the block
+    No kind allocates an N x N map. The batch norm after W_z starts with scale 0, so the block
     starts as the identity. Two published variants differ:
 
     - ``"fair"``, the authors' video code: ``subsample`` pools x first, for phi and g alike; W_z has
-      a bias in front of its norm.
-    - ``"mmcv"``: phi and g are pooled behind their convolutions; W_z has no bias.
+      a bias before its norm.
+    - ``"mmcv"``: phi and g are pooled after their convolutions; W_z has no bias.
 
-    The paper has no 1/sqrt(d); both codes have it on by default (``use_scale``).
+    The paper has no 1/sqrt(d); both implementations use it by default (``use_scale``).
 
     Args:
         channels: C, channels of the input and the output.
-        dims: 1, 2 or 3 axes of space(-time).
+        dims: number of axes of space(-time): 1, 2 or 3.
         kind: the pairwise function f.
         reduction: C divided by the channels of theta, phi and g.
         subsample: max-pool keys and values by 2 along the last two axes (one if ``dims`` is 1).
@@ -120,7 +121,7 @@ class NonLocal(nn.Module):
         variant: ``"fair"`` or ``"mmcv"``.
 
     Raises:
-        ValueError: a kind, number of axes or variant that does not exist.
+        ValueError: unknown kind, number of axes or variant.
 
     >>> clip = torch.randn(2, 8, 4, 5, 7)
     >>> block = NonLocal(8, dims=3, subsample=True)
@@ -140,11 +141,9 @@ class NonLocal(nn.Module):
     ) -> None:
         super().__init__()
         if dims not in _CONV:
-            raise ValueError(f"dims is 1, 2 or 3, not {dims}")
-        if kind not in ("embedded_gaussian", "gaussian", "dot_product", "concatenation"):
-            raise ValueError(f"unknown kind of non-local block: '{kind}'")
-        if variant not in ("fair", "mmcv"):
-            raise ValueError(f"variant is 'fair' or 'mmcv', not '{variant}'")
+            raise ValueError(f"dims must be 1, 2 or 3, got {dims}")
+        check_choice("kind", kind, get_args(Kind))
+        check_choice("variant", variant, get_args(Variant))
         inner = max(1, channels // reduction)
         conv, embedded = _CONV[dims], kind != "gaussian"
         self.kind, self.variant = kind, variant
@@ -169,33 +168,33 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
-        query, key, value = (_places(part) for part in (self.theta(x), *self._sources(x)))
+        query, key, value = map(_positions, (self.theta(x), *self._sources(x)))  # (B, N, inner)
         if self.kind == "dot_product":
             y = dot_product_mix(query, key, value)
         elif self.kind == "concatenation":
             y = rectified_sum_mix(*self._scalars(query, key), value)
         else:
             y = position_attention(query, key, value, scale=self.scale)
-        y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
+        y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])  # (B, inner, ...)
         z: Tensor = self.norm(self.out(y))
         return z + x
 
     def weights(self, x: Tensor, at: tuple[int, ...] | None = None) -> Tensor:
-        """f over its normaliser, for the one place ``at``: (B, H, W), or (B, T, H, W) and so on.
+        """f over its normaliser, for the position ``at``: (B, H, W), or (B, T, H, W) and so on.
 
-        With ``subsample``, the keys have the size of the pooled map, and so has the result.
+        With ``subsample``, the result has the size of the pooled feature map, as the keys have.
         Without ``at``, the whole map, (B, Nq, Nk). Rows sum to 1 for the two gaussian kinds.
 
         Raises:
-            ValueError: ``at`` lies outside.
+            ValueError: ``at`` is outside the feature map.
         """
-        query = _places(self.theta(x if at is None else _place(x, at)))
+        query = _positions(self.theta(x if at is None else _position(x, at)))
         keys = self._sources(x)[0]
-        key = _places(keys)
+        key = _positions(keys)  # (B, Nk, inner)
         with no_autocast(x):
             if self.kind == "concatenation":
                 a, b = self._scalars(upcast(query), upcast(key))
-                weights = (a[:, :, None] + b[:, None]).relu() / key.shape[1]
+                weights = (a[:, :, None] + b[:, None]).relu() / key.shape[1]  # (B, Nq, Nk)
             else:
                 weights = upcast(query) @ upcast(key).transpose(1, 2) * self.scale
                 dot = self.kind == "dot_product"
@@ -203,7 +202,7 @@ class NonLocal(nn.Module):
         return weights if at is None else weights.reshape(x.shape[0], *keys.shape[2:])
 
     def _sources(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values, as maps."""
+        """Keys and values, (B, inner, ...) each."""
         if self.variant == "fair":
             x = self.pool(x)
             return self.phi(x), self.g(x)
@@ -223,16 +222,16 @@ def _pool(dims: int) -> nn.Module:
     return nn.MaxPool2d(2) if dims == 2 else nn.MaxPool1d(2)
 
 
-def _places(x: Tensor) -> Tensor:
+def _positions(x: Tensor) -> Tensor:
     """(B, C, ...) -> (B, N, C); a view."""
     return x.flatten(2).transpose(1, 2)
 
 
-def _place(x: Tensor, at: tuple[int, ...]) -> Tensor:
-    """The one place ``at`` of (B, C, ...), all its axes kept."""
+def _position(x: Tensor, at: tuple[int, ...]) -> Tensor:
+    """The one position ``at`` of (B, C, ...), with all axes kept."""
     size = tuple(x.shape[2:])
     if len(at) != len(size) or not all(0 <= i < n for i, n in zip(at, size, strict=True)):
-        raise ValueError(f"place {at} is outside a map of size {size}")
+        raise ValueError(f"position {at} is outside the feature map of size {size}")
     for axis, i in enumerate(at, start=2):
         x = x.narrow(axis, i, 1)
     return x

@@ -1,42 +1,42 @@
-"""Object context: what attention gathers stands beside the features, it is not added to them.
+"""Object context: the attention output is concatenated with the features, not added to them.
 
 Yuan & Wang, "OCNet: Object Context Network for Scene Parsing", arXiv 1809.00916, IJCV 2021.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import conv_norm
+from scenewise.attention.layers import check_choice, conv_norm
 from scenewise.attention.position import pixel, pixels, position_attention
 
 Variant = Literal["ocnet", "openseg"]
 
-_SLOPE = 0.01
+_SLOPE = 0.01  # of leaky ReLU in both releases
 
 
 class ObjectAttention(nn.Module):
-    r"""The attention of all OCNet blocks; it gives the context alone, nothing is added.
+    r"""The attention of all OCNet blocks; it returns the context without a residual.
 
     .. math:: y = W \operatorname{softmax}(d^{-1/2} Q K^\top) V
 
     ``"ocnet"``, the first release, has one module for Q and K: a 1x1 convolution, norm, leaky ReLU.
-    ``"openseg"``, the second, has one for each, of two such stages. W starts at 0, weight and bias.
+    ``"openseg"``, the second, has one each, of two such stages. W starts at 0, weight and bias.
 
     Args:
         channels: C.
         key_channels: d, of query and key.
-        value_channels: of the values.
-        pool: max-pool the input by this first, and bring the result back bilinearly
+        value_channels: channels of the values.
+        pool: max-pool the input by this factor first, and upsample the result bilinearly
             (align_corners=True).
-        tiles: attend inside each of tiles x tiles parts; the last ones take the remainder.
+        tiles: attend within each of tiles x tiles parts; the last ones have the remainder.
         variant: ``"ocnet"`` or ``"openseg"``.
 
     Raises:
-        ValueError: another variant.
+        ValueError: unknown variant.
 
     >>> ObjectAttention(16, 8, 8, pool=2)(torch.randn(2, 16, 5, 7)).abs().max().item()
     0.0
@@ -53,8 +53,7 @@ class ObjectAttention(nn.Module):
         variant: Variant = "ocnet",
     ) -> None:
         super().__init__()
-        if variant not in ("ocnet", "openseg"):
-            raise ValueError(f"variant is 'ocnet' or 'openseg', not '{variant}'")
+        check_choice("variant", variant, get_args(Variant))
         self.pool, self.tiles = pool, tiles
         self.scale = key_channels**-0.5
         self.query = conv_norm(channels, key_channels, bias=True, slope=_SLOPE)
@@ -77,28 +76,28 @@ class ObjectAttention(nn.Module):
         context: Tensor = self.out(self._gather(query, key, self.value(x)))
         if self.pool == 1:
             return context
-        back: Tensor = interpolate(context, size, mode="bilinear", align_corners=True)
-        return back
+        full: Tensor = interpolate(context, size, mode="bilinear", align_corners=True)
+        return full
 
     def _gather(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention inside each tile of maps of one size; (B, value channels, h, w)."""
+        """Attention within each tile of query, key and value: (B, value channels, h, w)."""
         rows = []
         for top, bottom in _edges(query.shape[2], self.tiles):
             row = []
             for left, right in _edges(query.shape[3], self.tiles):
                 q, k, v = (x[..., top:bottom, left:right] for x in (query, key, value))
                 tile = position_attention(pixels(q), pixels(k), pixels(v), scale=self.scale)
-                row.append(tile.transpose(1, 2).reshape(v.shape))
+                row.append(tile.transpose(1, 2).reshape(v.shape))  # (B, C, h, w)
             rows.append(torch.cat(row, dim=3))
         return torch.cat(rows, dim=2)
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """What the pixel ``at`` = (row, column) gathers from: (B, H, W), of the pooled map if so.
+        """Attention weights of the pixel ``at`` = (row, column): (B, H, W), or of the pooled size.
 
-        Zero outside the pixel's tile. Without ``at``, the whole map, (B, N, N), which is large.
+        Zero outside the pixel's tile. Without ``at``, the whole attention map, (B, N, N).
         """
         if at is not None:
-            pixel(x, at)
+            pixel(x, at)  # checks
         x = _pooled(x, self.pool)
         height, width = x.shape[2:]
         tile = _tile_of_each_pixel(height, width, self.tiles).to(x.device)
@@ -108,30 +107,30 @@ class ObjectAttention(nn.Module):
             own, queries = tile[row, column].view(1), pixel(x, (row, column))
         query, key = pixels(self.query(queries)), pixels((self.key or self.query)(x))
         with no_autocast(x):
-            energy = upcast(query) @ upcast(key).transpose(1, 2) * self.scale
+            energy = upcast(query) @ upcast(key).transpose(1, 2) * self.scale  # (B, Nq, N)
             energy = energy.masked_fill(own[:, None] != tile.flatten(), float("-inf"))
             weights: Tensor = energy.softmax(-1)
         return weights if at is None else weights.view(-1, height, width)
 
 
 def _pooled(x: Tensor, pool: int) -> Tensor:
-    """Max-pooled by ``pool``; a side that is shorter becomes one pixel."""
+    """Max-pool by ``pool``; a side that is shorter becomes one pixel."""
     if pool == 1:
         return x
-    if torch.compiler.is_compiling():  # sizes are symbols there
+    if torch.compiler.is_compiling():  # sizes are symbolic, min() would fix them
         return max_pool2d(x, pool)
     return max_pool2d(x, (min(pool, x.shape[2]), min(pool, x.shape[3])))
 
 
 class BaseOC(nn.Module):
-    r"""OCNet's base block: the features and their object context, mixed.
+    r"""OCNet's base block: the features concatenated with their object context, then mixed.
 
     .. math:: y = \operatorname{conv}_{1 \times 1}([\operatorname{attention}(x), x])
 
     Args:
         channels: C, channels of the input and the output; query, key and value have C / 2.
-        pool: 2 attends on a map of half the size, for small GPUs.
-        dropout: of whole maps, behind the block.
+        pool: 2 attends at half the resolution, for small GPUs.
+        dropout: probability of dropping whole channels after the block.
         variant: see :class:`ObjectAttention`.
 
     >>> BaseOC(16)(torch.randn(2, 16, 5, 7)).shape
@@ -158,17 +157,17 @@ class BaseOC(nn.Module):
 
 
 class PyramidOC(nn.Module):
-    r"""OCNet's pyramid block: object context inside 1, 2 x 2, 3 x 3 and 6 x 6 tiles.
+    r"""OCNet's pyramid block: object context within 1, 2 x 2, 3 x 3 and 6 x 6 tiles.
 
-    The features, widened to 4 C by a 1x1 convolution, stand beside the four contexts; a last 1x1
-    convolution leads from 8 C back to C. Keys have C / 2 channels, values C. (The openseg release
-    puts the backbone's own 2048 channels in place of the widened features; here the block takes
-    one input in both variants.)
+    The features, projected to 4 C by a 1x1 convolution, are concatenated with the four contexts; a
+    last 1x1 convolution reduces 8 C to C. Keys have C / 2 channels, values C. (The openseg release
+    uses the backbone's 2048 channels instead of the projected features; here the block takes one
+    input in both variants.)
 
     Args:
         channels: C, channels of the input and the output.
-        sizes: tiles along each axis, one attention for each entry.
-        dropout: of whole maps, behind the block.
+        sizes: numbers of tiles along each axis, one attention for each entry.
+        dropout: probability of dropping whole channels after the block.
         variant: see :class:`ObjectAttention`.
 
     >>> PyramidOC(16)(torch.randn(2, 16, 5, 7)).shape
@@ -199,23 +198,23 @@ class PyramidOC(nn.Module):
         return mixed
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """The mean over the sizes of what each attention gathers; (B, H, W) or (B, N, N)."""
-        maps = [attention.weights(x, at) for attention in self.attentions]  # type: ignore[operator]
-        return torch.stack(maps).mean(0)
+        """The mean of the attention weights over the sizes; (B, H, W) or (B, N, N)."""
+        each = [attention.weights(x, at) for attention in self.attentions]  # type: ignore[operator]
+        return torch.stack(each).mean(0)
 
 
 class ASPOC(nn.Module):
     r"""OCNet's ASP block: object context as one branch of an atrous spatial pyramid.
 
-    Five branches of C / 2 channels: object context of a 3x3 convolution, on a map of half the size;
-    a 1x1 convolution; three 3x3 convolutions of dilation 12, 24 and 36. A last 1x1 convolution
-    leads from their concatenation to C. In the context branch, ``"ocnet"`` has values of C / 2
-    channels and a 1x1 convolution behind the attention, ``"openseg"`` values of C / 4 and none.
+    Five branches of C / 2 channels: object context of a 3x3 convolution, at half the resolution; a
+    1x1 convolution; three 3x3 convolutions of dilation 12, 24 and 36. A last 1x1 convolution
+    reduces their concatenation to C. In the context branch, ``"ocnet"`` has values of C / 2
+    channels and a 1x1 convolution after the attention, ``"openseg"`` values of C / 4 and none.
 
     Args:
         channels: C, channels of the input and the output.
-        dilations: of the three dilated branches.
-        dropout: of whole maps, behind the block.
+        dilations: dilations of the 3x3 branches.
+        dropout: probability of dropping whole channels after the block.
         variant: see also :class:`ObjectAttention`.
 
     >>> ASPOC(16)(torch.randn(2, 16, 5, 7)).shape
@@ -231,11 +230,11 @@ class ASPOC(nn.Module):
     ) -> None:
         super().__init__()
         half, quarter = channels // 2, channels // 4
-        first = variant == "ocnet"
+        ocnet = variant == "ocnet"
         self.reduce = conv_norm(channels, half, 3, bias=True, slope=_SLOPE)
-        values = half if first else quarter
+        values = half if ocnet else quarter
         self.attention = ObjectAttention(half, quarter, values, pool=2, variant=variant)
-        if first:
+        if ocnet:
             self.refine = conv_norm(half, half, bias=True, slope=_SLOPE)
         else:
             self.refine = nn.Sequential(nn.BatchNorm2d(half), nn.LeakyReLU(_SLOPE, inplace=True))
@@ -256,12 +255,12 @@ class ASPOC(nn.Module):
         return mixed
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """Of the context branch, on its map of half the size; see :class:`ObjectAttention`."""
+        """Attention weights of the context branch, at half the resolution."""
         return self.attention.weights(self.reduce(x), at)
 
 
 def _edges(length: int, tiles: int) -> list[tuple[int, int]]:
-    """Where tiles begin and end; the last takes the remainder, or all if there are too few.
+    """Start and end of each tile; the last has the remainder; one tile if ``length`` is too short.
 
     >>> _edges(7, 3), _edges(2, 3)
     ([(0, 2), (2, 4), (4, 7)], [(0, 2)])
@@ -274,7 +273,7 @@ def _edges(length: int, tiles: int) -> list[tuple[int, int]]:
 
 
 def _tile_of_each_pixel(height: int, width: int, tiles: int) -> Tensor:
-    """(H, W), the number of the tile that each pixel lies in."""
+    """(H, W), the index of each pixel's tile."""
     rows, columns = (
         torch.cat([torch.full((stop - start,), i) for i, (start, stop) in enumerate(edges)])
         for edges in (_edges(height, tiles), _edges(width, tiles))

@@ -1,22 +1,22 @@
-"""Object-contextual representations: every pixel gathers from the regions of the classes.
+"""Object-contextual representations: each pixel attends to the regions of the classes.
 
 Yuan, Chen & Wang, "Object-Contextual Representations for Semantic Segmentation", ECCV 2020.
 """
 
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import conv_norm
+from scenewise.attention.layers import check_choice, conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 Variant = Literal["openseg", "mmseg"]
 
 
 def region_features(x: Tensor, region_logits: Tensor) -> Tensor:
-    r"""One feature for each class: the mean of the pixels, weighed by the class's soft region.
+    r"""One feature for each class: the mean of the pixels, weighted by the class's soft region.
 
     .. math:: f_k = \sum_i \operatorname{softmax}_i(l_{ki}) \, x_i
 
@@ -30,33 +30,33 @@ def region_features(x: Tensor, region_logits: Tensor) -> Tensor:
     >>> region_features(torch.randn(2, 16, 5, 7), torch.randn(2, 3, 5, 7)).shape
     torch.Size([2, 3, 16])
     """
-    return soft_regions(region_logits).to(x.dtype) @ pixels(x)
+    return _soft_regions(region_logits).to(x.dtype) @ pixels(x)  # (B, K, N) x (B, N, C)
 
 
-def soft_regions(region_logits: Tensor) -> Tensor:
-    """Where each class lies: (B, K, H, W) -> (B, K, N), rows sum to 1 over the pixels."""
+def _soft_regions(region_logits: Tensor) -> Tensor:
+    """The soft region of each class: (B, K, H, W) -> (B, K, N), rows sum to 1 over the pixels."""
     with no_autocast(region_logits):
         return upcast(region_logits).flatten(2).softmax(-1)
 
 
 class ObjectContextual(nn.Module):
-    r"""OCR: attention from pixels to class regions; takes features and coarse class scores.
+    r"""OCR: attention from pixels to class regions; takes features and coarse class logits.
 
     .. math:: y = \operatorname{conv}([W \operatorname{softmax}(d^{-1/2} Q(x) K(f)^\top) V(f), x])
 
-    f holds the :func:`region_features` of the side scores. Q and K are two 1x1 convolutions with
+    f are the :func:`region_features` of the auxiliary logits. Q and K are two 1x1 convolutions with
     norm and activation, V and W one. ``"openseg"``, the authors' code: convolutions with bias,
-    leaky ReLU 0.01 (their published weights use it), dropout of whole maps. ``"mmseg"``: no bias,
-    ReLU, no dropout.
+    leaky ReLU 0.01 (their published weights use it), dropout of whole channels. ``"mmseg"``: no
+    bias, ReLU, no dropout.
 
     Args:
         channels: C of the features, input and output.
         key_channels: d, of queries, keys and values; default C / 2.
-        dropout: probability, of ``"openseg"``.
+        dropout: probability, in ``"openseg"``.
         variant: ``"openseg"`` or ``"mmseg"``.
 
     Raises:
-        ValueError: another variant.
+        ValueError: unknown variant.
 
     >>> block = ObjectContextual(16)
     >>> block(torch.randn(2, 16, 5, 7), torch.randn(2, 3, 5, 7)).shape
@@ -71,13 +71,12 @@ class ObjectContextual(nn.Module):
         variant: Variant = "openseg",
     ) -> None:
         super().__init__()
-        if variant not in ("openseg", "mmseg"):
-            raise ValueError(f"variant is 'openseg' or 'mmseg', not '{variant}'")
+        check_choice("variant", variant, get_args(Variant))
         inner = key_channels or channels // 2
-        first = variant == "openseg"
+        openseg = variant == "openseg"
 
         def project(inputs: int, outputs: int) -> nn.Sequential:
-            return conv_norm(inputs, outputs, bias=first, slope=0.01 if first else 0.0)
+            return conv_norm(inputs, outputs, bias=openseg, slope=0.01 if openseg else 0.0)
 
         self.scale = inner**-0.5
         self.query = nn.Sequential(project(channels, inner), project(inner, inner))
@@ -85,11 +84,11 @@ class ObjectContextual(nn.Module):
         self.value = project(channels, inner)
         self.out = project(inner, channels)
         self.mix = project(2 * channels, channels)
-        self.dropout = nn.Dropout2d(dropout) if first else nn.Identity()
+        self.dropout = nn.Dropout2d(dropout) if openseg else nn.Identity()
 
     def forward(self, x: Tensor, region_logits: Tensor) -> Tensor:
-        """(B, C, H, W) and scores (B, K, H, W) -> (B, C, H, W)."""
-        regions = self._regions(x, region_logits)
+        """(B, C, H, W) and logits (B, K, H, W) -> (B, C, H, W)."""
+        regions = self._regions(x, region_logits)  # (B, C, K, 1)
         rows = position_attention(
             pixels(self.query(x)),
             pixels(self.key(regions)),
@@ -103,7 +102,7 @@ class ObjectContextual(nn.Module):
     def region_weights(
         self, x: Tensor, region_logits: Tensor, at: tuple[int, int] | None = None
     ) -> Tensor:
-        """How much the pixel ``at`` takes from each region: (B, K); all pixels: (B, N, K)."""
+        """Weights of the pixel ``at`` over the regions: (B, K); of all pixels: (B, N, K)."""
         regions = self._regions(x, region_logits)
         query = pixels(self.query(x if at is None else pixel(x, at)))
         rows = attention_map(query, pixels(self.key(regions)), x, None, self.scale)
@@ -112,17 +111,17 @@ class ObjectContextual(nn.Module):
     def weights(
         self, x: Tensor, region_logits: Tensor, at: tuple[int, int] | None = None
     ) -> Tensor:
-        """The same through the regions back to pixels: (B, H, W); without ``at`` (B, N, N)."""
+        """Attention weights through the regions to pixels: (B, H, W); without ``at`` (B, N, N)."""
         shares = self.region_weights(x, region_logits, at)
-        regions = soft_regions(region_logits)
+        regions = _soft_regions(region_logits)
         if at is None:
             return shares @ regions
-        return (shares[:, None] @ regions).reshape(-1, *x.shape[2:])
+        return (shares[:, None] @ regions).reshape(-1, *x.shape[2:])  # (B, H, W)
 
     def _regions(self, x: Tensor, region_logits: Tensor) -> Tensor:
         """(B, C, K, 1), for the 1x1 convolutions."""
         if region_logits.shape[2:] != x.shape[2:]:
             raise ValueError(
-                f"features are {tuple(x.shape[2:])}, class scores {tuple(region_logits.shape[2:])}"
+                f"features are {tuple(x.shape[2:])}, class logits {tuple(region_logits.shape[2:])}"
             )
         return region_features(x, region_logits).transpose(1, 2)[..., None]

@@ -1,4 +1,4 @@
-"""Point-wise spatial attention: weights are predicted from each pixel alone, for every offset.
+"""Point-wise spatial attention: each pixel predicts its attention weights for every offset.
 
 Zhao et al., "PSANet: Point-wise Spatial Attention Network for Scene Parsing", ECCV 2018.
 """
@@ -17,15 +17,15 @@ def offset_energies(masks: Tensor, mask_size: tuple[int, int]) -> Tensor:
 
     .. math:: e_{ij} = m_j[i - j]
 
-    Each pixel j predicts one number for each offset, with offset 0 in the middle of its mask.
-    Pairs further apart than the mask reaches get 0, as in the authors' code.
+    Each pixel j predicts one number for each offset, with offset 0 in the centre of its mask.
+    Pairs further apart than the mask covers get 0, as in the authors' code.
 
     Args:
         masks: m, (B, mask height * mask width, H, W).
         mask_size: (height, width) of a mask, both odd.
 
     Returns:
-        (B, N, N), first i, then j.
+        (B, N, N), indexed by i, then j.
 
     >>> masks = torch.arange(9.0).view(1, 9, 1, 1).expand(1, 9, 1, 2)
     >>> offset_energies(masks, (3, 3))  # 4 is offset 0, 3 one to the left, 5 one to the right
@@ -35,35 +35,35 @@ def offset_energies(masks: Tensor, mask_size: tuple[int, int]) -> Tensor:
     height, width = masks.shape[2:]
     rows = torch.arange(height, device=masks.device)[:, None].expand(height, width).flatten()
     columns = torch.arange(width, device=masks.device).repeat(height)
-    down = rows[:, None] - rows + mask_size[0] // 2  # (N, N)
+    down = rows[:, None] - rows + mask_size[0] // 2  # (N, N), row of i - j in the mask
     right = columns[:, None] - columns + mask_size[1] // 2
     inside = (down >= 0) & (down < mask_size[0]) & (right >= 0) & (right < mask_size[1])
     index = torch.where(inside, down * mask_size[1] + right, 0)
-    energies = masks.flatten(2).gather(1, index.expand(masks.shape[0], *index.shape))
+    energies = masks.flatten(2).gather(1, index.expand(masks.shape[0], *index.shape))  # (B, N, N)
     return energies.masked_fill(~inside, 0.0)
 
 
 class PointwiseSpatial(nn.Module):
-    r"""PSA: every pixel collects from all others, and all others distribute to it.
+    r"""PSA: each pixel collects from all pixels, and each pixel distributes to all pixels.
 
     .. math:: y = \operatorname{conv}([\operatorname{softmax}(E_c^\top) X_c, \
               \operatorname{softmax}(E_d) X_d])
 
     Two branches, each with a 1x1 convolution to ``inner`` channels, shrunk by ``shrink``
     (bilinear, align_corners=True), and two 1x1 convolutions to masks E, see
-    :func:`offset_energies`. When collecting, the weights between two pixels come from the one that
-    receives; when distributing, from the one that gives. Both softmaxes run over the givers.
-    A last 1x1 convolution leads back to C channels; its output is upsampled. All but the masks
-    carry norm and ReLU, no bias. The result is what was gathered: PSANet sets it beside x.
+    :func:`offset_energies`. When collecting, the target pixel predicts the weights; when
+    distributing, the source pixel does. Both softmaxes are over the source pixels. A last 1x1
+    convolution restores C channels; its output is upsampled. All layers but the masks have norm and
+    ReLU, no bias. The result is the context alone: PSANet concatenates it with x.
 
-    The masks tie the block to a largest feature size; on larger maps, pairs out of reach get
-    energy 0. The map of pairs is in memory: (N / ``shrink`` ** 2) ** 2 numbers for each branch.
+    The masks fix the largest feature size; on larger feature maps, pairs out of range get energy 0.
+    The attention maps are in memory: (N / ``shrink`` ** 2) ** 2 numbers for each branch.
 
     Args:
         channels: C, channels of the input and the output.
-        size: (H, W), the largest feature map of which all pairs are to be reached.
+        size: (H, W) of the largest feature map whose pairs are all covered.
         inner: channels of the branches; default C / 4.
-        shrink: how much smaller the map of the attention is.
+        shrink: factor by which the attention's resolution is reduced.
 
     >>> PointwiseSpatial(16, size=(9, 11))(torch.randn(2, 16, 9, 11)).shape
     torch.Size([2, 16, 9, 11])
@@ -93,9 +93,9 @@ class PointwiseSpatial(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        collect, distribute = self._maps(x)
+        collect, distribute = self._low_res(x)
         gathered = [
-            source.flatten(2) @ weights.transpose(1, 2).to(source.dtype)
+            source.flatten(2) @ weights.transpose(1, 2).to(source.dtype)  # (B, inner, n)
             for source, weights in zip(
                 (collect, distribute), self._weights(collect, distribute), strict=True
             )
@@ -105,25 +105,22 @@ class PointwiseSpatial(nn.Module):
         return y
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """What the pixel ``at`` gathers from, on the shrunk map: (B, h, w), sum 1.
+        """Attention weights of the pixel ``at``, at the reduced resolution: (B, h, w), sum 1.
 
         The mean of both branches. Without ``at``, all rows: (B, n, n) for n = h w.
         """
-        collect, distribute = self._maps(x)
+        collect, distribute = self._low_res(x)
         whole = torch.stack(self._weights(collect, distribute)).mean(0)
         if at is None:
             return whole
-        pixel(x, at)
+        pixel(x, at)  # checks
         height, width = collect.shape[2:]
-        row, column = (
-            (at[0] + self.shrink // 2) // self.shrink,
-            (at[1] + self.shrink // 2) // self.shrink,
-        )
+        row, column = ((i + self.shrink // 2) // self.shrink for i in at)  # the nearest one
         i = min(row, height - 1) * width + min(column, width - 1)
         return whole[:, i].reshape(-1, height, width)
 
-    def _maps(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """What is collected and what is distributed, shrunk: (B, inner, h, w) each."""
+    def _low_res(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """The features of both branches at the reduced resolution: (B, inner, h, w) each."""
         size = _shrunk(x.shape[2], self.shrink), _shrunk(x.shape[3], self.shrink)
         collect, distribute = (
             interpolate(branch(x), size, mode="bilinear", align_corners=True)
@@ -132,14 +129,14 @@ class PointwiseSpatial(nn.Module):
         return collect, distribute
 
     def _weights(self, collect: Tensor, distribute: Tensor) -> tuple[Tensor, Tensor]:
-        """Weights of collecting and of distributing, (B, receivers, givers), rows sum to 1."""
-        of_receivers = self.collect_masks(collect)
-        of_givers = self.distribute_masks(distribute)
+        """Weights of collecting and of distributing, (B, targets, sources), rows sum to 1."""
+        of_targets = self.collect_masks(collect)  # (B, offsets, h, w)
+        of_sources = self.distribute_masks(distribute)
         with no_autocast(collect):
-            collecting = offset_energies(upcast(of_receivers), self.mask_size).transpose(1, 2)
-            distributing = offset_energies(upcast(of_givers), self.mask_size)
+            collecting = offset_energies(upcast(of_targets), self.mask_size).transpose(1, 2)
+            distributing = offset_energies(upcast(of_sources), self.mask_size)
             return collecting.softmax(-1), distributing.softmax(-1)
 
 
 def _shrunk(length: int, shrink: int) -> int:
-    return (length - 1) // shrink + 1
+    return (length - 1) // shrink + 1  # as align_corners=True keeps both ends

@@ -1,4 +1,4 @@
-"""Position attention: every pixel gathers from every pixel alike to it.
+"""Position attention: each pixel aggregates all pixels, weighted by their similarity to it.
 
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.2.
 """
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from scenewise.attention.kernels import autotune, tiled
 from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.kernels.tiled import BackwardInputs
+from scenewise.attention.layers import reduced
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -16,25 +17,25 @@ def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
 
     .. math:: o_i = \sum_j \operatorname{softmax}_j(s \, q_i \cdot k_j) \, v_j
 
-    The map of all pairs is walked in tiles, forward and backward; the backward pass computes each
-    tile again from the saved row log-sum-exp. No more than one tile is alive at any time, so memory
-    grows with Nq + Nk, not with Nq * Nk. Sums over tiles follow Milakov and Gimelshein, "Online
-    normalizer calculation for softmax", 2018. ``kernels.tiled`` has the arithmetic;
-    on CUDA GPUs ``kernels.autotune`` also tries other kernels. Energies, softmax and sums
-    are float32 for half-precision inputs, also under autocast. Gradients are exact; second
-    derivatives are not provided.
+    The attention map is computed in tiles, forward and backward; the backward pass recomputes each
+    tile from the saved row log-sum-exp. Only one tile is in memory at any time, so memory grows
+    with Nq + Nk, not with Nq * Nk. Sums over tiles follow Milakov and Gimelshein, "Online
+    normalizer calculation for softmax", 2018. ``kernels.tiled`` has the arithmetic; on CUDA GPUs
+    ``kernels.autotune`` also tries other kernels. Energies, softmax and sums are float32 for
+    half-precision inputs, also under autocast. Gradients are exact; second derivatives are not
+    provided.
 
     Args:
         query: (B, Nq, D).
         key: (B, Nk, D).
         value: (B, Nk, C); C may differ from D.
-        scale: factor s on the energies. DANet uses 1, most others D ** -0.5.
+        scale: factor s of the energies: 1 in DANet, D ** -0.5 in most others.
 
     Returns:
         (B, Nq, C), of the dtype of ``value``.
 
     Raises:
-        ValueError: the shapes do not fit together.
+        ValueError: the shapes do not match.
 
     >>> q, k, v = torch.randn(1, 5, 2), torch.randn(1, 7, 2), torch.randn(1, 7, 3)
     >>> dense = torch.softmax(q @ k.transpose(1, 2), dim=-1) @ v
@@ -69,10 +70,9 @@ class PositionAttention(nn.Module):
 
     def __init__(self, channels: int, reduction: int = 8) -> None:
         super().__init__()
-        if channels < reduction:
-            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
-        self.query = nn.Conv2d(channels, channels // reduction, 1)
-        self.key = nn.Conv2d(channels, channels // reduction, 1)
+        inner = reduced(channels, reduction)
+        self.query = nn.Conv2d(channels, inner, 1)
+        self.key = nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
 
@@ -81,19 +81,19 @@ class PositionAttention(nn.Module):
         rows = position_attention(
             pixels(self.query(x)), pixels(self.key(x)), pixels(self.value(x))
         )  # (B, N, C)
-        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x
+        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x  # (B, C, H, W)
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """What the pixel ``at`` = (row, column) gathers from: its row of the map, (B, H, W).
+        """Attention weights of the pixel ``at`` = (row, column) over all pixels: (B, H, W).
 
-        The row is computed alone. Without ``at``, the whole map, (B, N, N), which is large.
+        Only that row is computed. Without ``at``, the whole attention map, (B, N, N), is returned.
         """
         queries = x if at is None else pixel(x, at)
         return attention_map(pixels(self.query(queries)), pixels(self.key(x)), x, at)
 
 
 def pixels(x: Tensor) -> Tensor:
-    """(B, C, H, W) -> (B, N, C), pixels in reading order; a view, no copy."""
+    """(B, C, H, W) -> (B, N, C), pixels in row-major order; a view, no copy."""
     return x.flatten(2).transpose(1, 2)
 
 
@@ -101,21 +101,21 @@ def pixel(x: Tensor, at: tuple[int, int]) -> Tensor:
     """The one pixel ``at`` = (row, column) of (B, C, H, W), as (B, C, 1, 1).
 
     Raises:
-        ValueError: the pixel lies outside.
+        ValueError: the pixel is outside the feature map.
     """
     row, column = at
     height, width = x.shape[-2:]
     if not (0 <= row < height and 0 <= column < width):
-        raise ValueError(f"pixel ({row}, {column}) is outside a map of {height} x {width}")
+        raise ValueError(f"pixel {at} is outside the feature map of {height} x {width}")
     return x[..., row : row + 1, column : column + 1]
 
 
 def attention_map(
     query: Tensor, key: Tensor, x: Tensor, at: tuple[int, int] | None, scale: float = 1.0
 ) -> Tensor:
-    """softmax(scale * query key^T): one row as a picture (B, H, W), or the map (B, Nq, Nk)."""
+    """softmax(scale * query key^T): (B, Nq, Nk), or with ``at`` one row as (B, H, W)."""
     with no_autocast(x):
-        energy = upcast(query) @ upcast(key).transpose(1, 2) * scale
+        energy = upcast(query) @ upcast(key).transpose(1, 2) * scale  # (B, Nq, Nk)
         weights = torch.softmax(energy, dim=-1)
     return weights if at is None else weights.reshape(x.shape[0], *x.shape[2:])
 

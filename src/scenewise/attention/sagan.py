@@ -1,4 +1,4 @@
-"""SAGAN's self-attention: the layer that position attention descends from.
+"""SAGAN's self-attention: the layer that position attention is based on.
 
 Zhang et al., "Self-Attention Generative Adversarial Networks", ICML 2019.
 """
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 from torch.nn.utils.parametrizations import spectral_norm as normalised
 
+from scenewise.attention.layers import reduced
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 
@@ -17,19 +18,19 @@ class SAGANAttention(nn.Module):
     .. math:: y = \gamma \, \operatorname{softmax}(Q K^\top) V + x
 
     Q, K (the paper's g and f) and V (h) are 1x1 convolutions with bias; there is no 1/sqrt(d). The
-    scalar gamma starts at 0, so the block starts as the identity. Two forms are published:
+    scalar gamma starts at 0, so the block starts as the identity. Two variants are published:
 
-    - the paper's: Q and K have C / ``reduction`` channels, V has C;
-    - ``pooled``, of the authors' networks: K and V are max-pooled 2x2, V has C / 2 channels and a
-      last 1x1 convolution leads back to C.
+    - in the paper, Q and K have C / ``reduction`` channels, V has C;
+    - in the authors' networks (``pooled``), K and V are max-pooled 2x2, V has C / 2 channels and
+      a last 1x1 convolution restores C.
 
-    A port for PyTorch that many use leaves the spectral norm out: ``spectral_norm=False``.
+    A popular PyTorch port omits the spectral norm: ``spectral_norm=False``.
 
     Args:
         channels: C, channels of the input and the output.
         reduction: C divided by the channels of query and key.
-        pooled: the pooled form; the map must be 2 x 2 or larger.
-        spectral_norm: divide each weight by its largest singular value, estimated while training.
+        pooled: the pooled variant; the feature map must be 2 x 2 or larger.
+        spectral_norm: divide each weight by its largest singular value, estimated in training.
 
     >>> block = SAGANAttention(16, pooled=True)
     >>> x = torch.randn(2, 16, 6, 8)
@@ -47,19 +48,17 @@ class SAGANAttention(nn.Module):
         spectral_norm: bool = True,
     ) -> None:
         super().__init__()
-        if channels < reduction:
-            raise ValueError(f"{channels} channels cannot be reduced by {reduction}")
-        inner = channels // 2 if pooled else channels
+        inner, values = reduced(channels, reduction), channels // 2 if pooled else channels
 
-        def conv(a: int, b: int) -> nn.Module:
-            layer = nn.Conv2d(a, b, 1)
+        def conv(inputs: int, outputs: int) -> nn.Module:
+            layer = nn.Conv2d(inputs, outputs, 1)
             return normalised(layer) if spectral_norm else layer
 
         self.pooled = pooled
-        self.query = conv(channels, channels // reduction)
-        self.key = conv(channels, channels // reduction)
-        self.value = conv(channels, inner)
-        self.out = conv(inner, channels) if pooled else nn.Identity()
+        self.query = conv(channels, inner)
+        self.key = conv(channels, inner)
+        self.value = conv(channels, values)
+        self.out = conv(values, channels) if pooled else nn.Identity()
         self.gamma = nn.Parameter(torch.zeros(1))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -73,9 +72,9 @@ class SAGANAttention(nn.Module):
         return y
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
-        """What the pixel ``at`` = (row, column) gathers from: (B, H, W), pooled (B, H/2, W/2).
+        """Attention weights of the pixel ``at`` = (row, column): (B, H, W), pooled (B, H/2, W/2).
 
-        The row is computed alone. Without ``at``, the whole map, (B, Nq, Nk), which is large.
+        Only that row is computed. Without ``at``, the whole attention map, (B, Nq, Nk).
         """
         queries = x if at is None else pixel(x, at)
         keys = self._pool(self.key(x))

@@ -1,4 +1,4 @@
-"""Squeeze and excite: a gate for each channel, from the picture's average.
+"""Squeeze and excite: a gate for each channel, from the global average.
 
 Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
 """
@@ -13,11 +13,11 @@ class SqueezeExcite(nn.Module):
 
     W1 and W2 are 1x1 convolutions with bias, to C / ``reduction`` channels and back; no norm, as in
     the authors' code (some ports round the inner channels to a multiple of 8). In a ResNet the
-    block stands on the residual branch, before the addition. It does not start as the identity.
+    block is on the residual branch, before the addition. It does not start as the identity.
 
     Args:
         channels: C, channels of the input and the output.
-        reduction: C divided by the inner channels; at least one inner channel stays.
+        reduction: C divided by the inner channels; at least one inner channel remains.
 
     >>> import torch
     >>> block = SqueezeExcite(32)
@@ -38,6 +38,6 @@ class SqueezeExcite(nn.Module):
 
     def gates(self, x: Tensor) -> Tensor:
         """The gate of each channel, between 0 and 1: (B, C)."""
-        mean = x.mean((2, 3), keepdim=True)
+        mean = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         gates: Tensor = self.excite(self.squeeze(mean).relu()).sigmoid().flatten(1)
         return gates
