@@ -1,10 +1,10 @@
-"""How long a click on the page of ``scenewise app`` takes until its attention is drawn.
+"""Latency of a click on the page of ``scenewise app``, until its attention map is drawn.
 
-    python -m bench.click                # DANet, ResNet-101, 512 x 1024; wants an idle machine
+    python -m bench.click                # DANet, ResNet-101, 512 x 1024; needs an idle machine
     python -m bench.click --network ccnet --clicks 50
 
 Weights are random, which does not change the time. The time of a click is measured in the browser,
-from the pointer to the drawn map, so server, transport and drawing are in it.
+from the click to the drawn attention map, so it includes server, transport and drawing.
 """
 
 import argparse
@@ -72,7 +72,7 @@ def measure(page: "Page", address: str, clicks: int) -> list[float]:
 
 
 def save_scene(path: Path, size: tuple[int, int]) -> None:
-    """A generated scene as a picture file."""
+    """Write a generated scene as an image file."""
     from PIL import Image
 
     image, _ = Scenes(1, size=size).read(0)

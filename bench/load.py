@@ -1,10 +1,10 @@
-"""The page and ``scenewise predict`` under load: memory, latencies, and whether anything is stuck.
+"""Load test of the page and of ``scenewise predict``: memory, latencies, stuck requests.
 
     python -m bench.load app                   # four visitors, ten minutes
     python -m bench.load predict --minutes 1
 
-Prints JSON. A small network, so that as many requests as possible go through. Memory is what the
-process has, averaged over the second minute (or sixth of the time) and over the last one.
+Prints JSON. The network is tiny, so that as many requests as possible are served. Memory is that of
+the process, averaged over the second minute (or sixth of the time) and over the last one.
 """
 
 import argparse
@@ -37,7 +37,7 @@ THINK = 0.3  # seconds between a visitor's clicks
 
 
 def main() -> None:
-    """Load one of the two, and print."""
+    """Run one of the two load tests and print its result."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("subject", choices=("app", "predict"))
     parser.add_argument("--minutes", type=float, default=10)
@@ -49,10 +49,10 @@ def main() -> None:
         torch.manual_seed(0)
         create_model("danet", num_classes=5, backbone="tiny").save_pretrained(folder / "danet")
         if args.subject == "app":
-            found = load_app(folder, seconds, args.visitors)
+            result = load_app(folder, seconds, args.visitors)
         else:
-            found = load_predict(folder, seconds)
-    print(json.dumps({"subject": args.subject, "seconds": seconds, **found}, indent=2))
+            result = load_predict(folder, seconds)
+    print(json.dumps({"subject": args.subject, "seconds": seconds, **result}, indent=2))
 
 
 def load_app(folder: Path, seconds: float, visitors: int) -> dict[str, Any]:
@@ -76,7 +76,7 @@ def load_app(folder: Path, seconds: float, visitors: int) -> dict[str, Any]:
             "errors": errors[:5],
             "stuck_visitors": sum(thread.is_alive() for thread in threads),
             "same_answers_after": answers(address) == before,
-            "milliseconds": {name: percentiles(found) for name, found in times.items()},
+            "milliseconds": {name: percentiles(values) for name, values in times.items()},
             **growth(memory, seconds),
         }
 
@@ -84,15 +84,15 @@ def load_app(folder: Path, seconds: float, visitors: int) -> dict[str, Any]:
 def visit(
     address: str, number: int, until: float, times: dict[str, list[float]], errors: list[str]
 ) -> None:
-    """One visitor after another: a sample, ten clicks, gone."""
-    chance = np.random.default_rng(number)
+    """One visitor after another: each takes a sample, clicks ten times, and leaves."""
+    rng = np.random.default_rng(number)
     while time.monotonic() < until:
         try:
             visitor = Visitor(address)
-            name = f"scene {chance.integers(6)}"
+            name = f"scene {rng.integers(6)}"
             times["sample"].append(timed(lambda v=visitor, n=name: v.take(n)))  # type: ignore[misc]
             for _ in range(10):
-                row, column = int(chance.integers(64)), int(chance.integers(192))
+                row, column = int(rng.integers(64)), int(rng.integers(192))
                 act = lambda v=visitor, r=row, c=column: v.pick(r, c)  # noqa: E731
                 times["click"].append(timed(act))
                 time.sleep(THINK)
@@ -101,18 +101,18 @@ def visit(
 
 
 def load_predict(folder: Path, seconds: float) -> dict[str, Any]:
-    """One process over a folder that it cannot finish."""
-    pictures, out = folder / "pictures", folder / "out"
-    pictures.mkdir()
+    """One process over a folder that it cannot finish in time."""
+    images, out = folder / "images", folder / "out"
+    images.mkdir()
     count = int(100 * seconds)
     for number in range(count):
-        path, first = pictures / f"{number:06}.png", pictures / f"{number % 24:06}.png"
+        path, first = images / f"{number:06}.png", images / f"{number % 24:06}.png"
         if number < 24:
             image, _ = Scenes(1, size=SIZES[number % len(SIZES)], seed=number).read(0)
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(path)
         else:
             os.link(first, path)
-    words = ["predict", str(pictures), "--model", str(folder / "danet"), "--out", str(out)]
+    words = ["predict", str(images), "--model", str(folder / "danet"), "--out", str(out)]
     command = [sys.executable, "-m", "scenewise", *words, "--device", "cpu"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, env=one_thread)
@@ -123,28 +123,28 @@ def load_predict(folder: Path, seconds: float) -> dict[str, Any]:
     process.wait()
     written = sorted(file.stat().st_mtime for file in (out / "labels").glob("[!.]*.png"))
     if not written:
-        raise RuntimeError("no picture was finished in that time; give more --minutes")
+        raise RuntimeError("no image was finished in that time; give more --minutes")
     steps = [after - before for before, after in pairwise(written)]
     return {
         "ended_early": ended,
-        "pictures": len(written),
-        "seconds_since_the_last_picture": round(end - written[-1], 1),
-        "milliseconds": {"picture": percentiles(steps)},
+        "images": len(written),
+        "seconds_since_the_last_image": round(end - written[-1], 1),
+        "milliseconds": {"image": percentiles(steps)},
         **growth(memory, seconds),
     }
 
 
-def watch(pid: int, until: float, goes_on: Callable[[], bool]) -> Memory:
+def watch(pid: int, until: float, is_running: Callable[[], bool]) -> Memory:
     """The memory of a process, every half second."""
-    start, found = time.monotonic(), []
-    while time.monotonic() < until and goes_on():
-        found.append((time.monotonic() - start, resident(pid)))
+    start, samples = time.monotonic(), []
+    while time.monotonic() < until and is_running():
+        samples.append((time.monotonic() - start, resident(pid)))
         time.sleep(0.5)
-    return found
+    return samples
 
 
 def growth(memory: Memory, seconds: float) -> dict[str, Any]:
-    """Memory early and late, and by how much it grew."""
+    """Memory early and late, and the growth in between."""
     span = min(60.0, seconds / 6)
     early = statistics.mean(size for at, size in memory if span <= at < 2 * span)
     late = statistics.mean(size for at, size in memory if at >= memory[-1][0] - span)
@@ -162,8 +162,8 @@ def growth(memory: Memory, seconds: float) -> dict[str, Any]:
 def percentiles(times: Sequence[float]) -> dict[str, float]:
     """Number of times, and some of their percentiles in milliseconds."""
     names = {"median": 50, "p95": 95, "p99": 99, "most": 100}
-    found = {name: round(1000 * float(np.percentile(times, at)), 1) for name, at in names.items()}
-    return {"count": len(times), **found}
+    values = {name: round(1000 * float(np.percentile(times, at)), 1) for name, at in names.items()}
+    return {"count": len(times), **values}
 
 
 def timed(act: Callable[[], object]) -> float:

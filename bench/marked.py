@@ -1,4 +1,4 @@
-"""Generated parts of documents, between two marks that stay."""
+"""Replace the generated parts of documents, which are between two marks."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ def replace_marked(document: Path, name: str, text: str) -> None:
     """Put ``text`` between ``<!-- name -->`` and ``<!-- /name -->`` in ``document``."""
     start, stop = f"<!-- {name} -->", f"<!-- /{name} -->"
     before, _, rest = document.read_text(encoding="utf-8").partition(start)
-    _, found, after = rest.partition(stop)
-    if not found:
-        raise SystemExit(f"{document} has no marks {start} and {stop}")
+    _, mark, after = rest.partition(stop)
+    if not mark:
+        raise SystemExit(f"{document} lacks the marks {start} and {stop}")
     write_text(document, f"{before}{start}\n{text}\n{stop}{after}")

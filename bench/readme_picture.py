@@ -23,7 +23,7 @@ SCENES = (0, 1, 2)
 
 
 def main() -> None:
-    """One row for each scene: picture, truth, FCN, DANet, attention of the marked pixel."""
+    """One row for each scene: image, truth, FCN, DANet, attention of the marked pixel."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--demo", type=Path, default=Path("scenewise-demo"))
     demo = parser.parse_args().demo
@@ -32,7 +32,7 @@ def main() -> None:
     assert isinstance(scenes, Scenes)
     figure = Figure(figsize=(13, 3.1), layout="constrained")
     grid = figure.subplots(len(SCENES), 5, squeeze=False)
-    for axes, title in zip(grid[0], ("picture", "truth", "FCN", "DANet", ""), strict=True):
+    for axes, title in zip(grid[0], ("image", "truth", "FCN", "DANet", ""), strict=True):
         axes.set_title(title, fontsize=9)
     grid[0, 4].set_title("what the marked pixel attends to", fontsize=9)
     for row, index in zip(grid, SCENES, strict=True):
@@ -48,8 +48,8 @@ def main() -> None:
             ),
             heat(image, maps.positions["head.position.1"].rows([(at[0] // 8, at[1] // 8)])[0, 0]),
         ]
-        for axes, picture in zip(row, shown, strict=True):
-            axes.imshow(picture)
+        for axes, panel in zip(row, shown, strict=True):
+            axes.imshow(panel)
             axes.set(xticks=[], yticks=[])
         for axes in (row[0], row[4]):
             axes.plot(at[1], at[0], "o", mfc="none", mec="red", ms=6, mew=1.5)
@@ -58,10 +58,10 @@ def main() -> None:
 
 
 def heat(image: torch.Tensor, weights: torch.Tensor) -> NDArray[np.float64]:
-    """The picture, dimmed where the weights (h, w) are low."""
+    """The image, dimmed where the weights (h, w) are low."""
     size = (image.shape[1], image.shape[2])
     light = torch.nn.functional.interpolate((weights / weights.max())[None, None], size)[0, 0]
-    grey = (image.float().mean(0) / 255).double()
+    grey = (image.float().mean(0) / 255).double()  # (H, W)
     warm = torch.stack([light, light * 0.6, light * 0.1], dim=-1).double()
     return np.clip(0.35 * grey[..., None].numpy() + 0.8 * warm.numpy(), 0, 1)
 

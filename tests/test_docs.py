@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from scenewise.apps.cli import VERBS, main
+from scenewise.apps.cli import COMMANDS, main
 from scenewise.models import create_model
 from tests.data.formats.trees import ids, label, lines, mat, picture
 from tests.data.trees import write_tree
@@ -198,7 +198,7 @@ def test_commands_on_every_page_name_what_exists(
     page: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = shlex.split(command.partition(" #")[0])
-    assert words[1] in VERBS
+    assert words[1] in COMMANDS
     assert main([words[1], "--help"]) == 0
     known = capsys.readouterr().out
     for word in words[2:]:

@@ -1,4 +1,4 @@
-"""The command: verbs, exit codes, and one sentence for each error."""
+"""The command line: commands, exit codes, and one sentence for each error."""
 
 import argparse
 import subprocess
@@ -17,15 +17,17 @@ from scenewise.errors import UserError
 
 
 @pytest.fixture
-def verb(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[argparse.Namespace], None]], None]:
-    """Makes a function the verb ``paint``, which takes --size."""
+def command(
+    monkeypatch: pytest.MonkeyPatch,
+) -> Callable[[Callable[[argparse.Namespace], None]], None]:
+    """Register a function as the command ``paint``, which takes --size."""
 
     def install(run: Callable[[argparse.Namespace], None]) -> None:
         module = types.ModuleType("paint")
         module.add_arguments = lambda parser: parser.add_argument("--size", type=int, default=3)
         module.run = run
         monkeypatch.setitem(sys.modules, "paint", module)
-        monkeypatch.setitem(cli.VERBS, "paint", ("paint", "paint a picture"))
+        monkeypatch.setitem(cli.COMMANDS, "paint", ("paint", "paint an image"))
 
     return install
 
@@ -37,58 +39,58 @@ def raising(error: BaseException) -> Callable[[argparse.Namespace], None]:
     return run
 
 
-def test_help_lists_every_verb_and_loads_no_torch() -> None:
+def test_help_lists_every_command_and_loads_no_torch() -> None:
     code = (
         "import sys; from scenewise.apps.cli import main; code = main(['--help']); "
         "print(code, [m for m in ('torch', 'lightning', 'timm', 'numpy') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    *told, last = done.stdout.splitlines()
+    *lines, last = done.stdout.splitlines()
     assert last == "0 []"
-    for name, (_, text) in cli.VERBS.items():
-        assert any(line.split() == [name, *text.split()] for line in told)
+    for name, (_, text) in cli.COMMANDS.items():
+        assert any(line.split() == [name, *text.split()] for line in lines)
     assert done.stderr == ""
 
 
 def test_no_words_show_the_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main([]) == 0
-    assert capsys.readouterr().out.startswith("usage: scenewise VERB")
+    assert capsys.readouterr().out.startswith("usage: scenewise COMMAND")
 
 
-def test_the_module_is_the_command() -> None:
+def test_the_package_runs_as_a_module() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "scenewise", "--version"], capture_output=True, text=True, check=True
     )
     assert done.stdout == f"scenewise {__version__}\n"
 
 
-@pytest.mark.parametrize("module", sorted({module for module, _ in cli.VERBS.values()}))
-def test_every_verb_has_a_module(module: str) -> None:
+@pytest.mark.parametrize("module", sorted({module for module, _ in cli.COMMANDS.values()}))
+def test_every_command_has_a_module(module: str) -> None:
     assert find_spec(module) is not None
 
 
-def test_a_wrong_verb_names_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_command_names_a_near_one(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["tets"]) == 2
-    told = capsys.readouterr().err
-    assert told.startswith("scenewise: error: no verb 'tets'; did you mean 'test'?")
-    assert len(told.splitlines()) == 1
+    stderr = capsys.readouterr().err
+    assert stderr.startswith("scenewise: error: unknown command 'tets'; did you mean 'test'?")
+    assert len(stderr.splitlines()) == 1
 
 
-def test_a_verb_gets_its_arguments(verb, capsys: pytest.CaptureFixture[str]) -> None:
-    verb(lambda args: print("size", args.size))
+def test_a_command_gets_its_arguments(command, capsys: pytest.CaptureFixture[str]) -> None:
+    command(lambda args: print("size", args.size))
     assert cli.main(["paint", "--size", "7"]) == 0
     assert cli.main(["paint"]) == 0
     assert capsys.readouterr().out == "size 7\nsize 3\n"
 
 
-def test_the_help_of_a_verb(verb, capsys: pytest.CaptureFixture[str]) -> None:
-    verb(raising(AssertionError("not run")))
+def test_the_help_of_a_command(command, capsys: pytest.CaptureFixture[str]) -> None:
+    command(raising(AssertionError("not run")))
     assert cli.main(["paint", "--help"]) == 0
     assert "usage: scenewise paint" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (
             ["--size", "big"],
@@ -98,18 +100,18 @@ def test_the_help_of_a_verb(verb, capsys: pytest.CaptureFixture[str]) -> None:
     ],
 )
 def test_a_wrong_argument_is_one_sentence(
-    words: list[str], told: str, verb, capsys: pytest.CaptureFixture[str]
+    words: list[str], message: str, command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(raising(AssertionError("not run")))
+    command(raising(AssertionError("not run")))
     assert cli.main(["paint", *words]) == 2
-    assert capsys.readouterr().err == f"scenewise: error: {told}\n"
+    assert capsys.readouterr().err == f"scenewise: error: {message}\n"
 
 
 @pytest.mark.parametrize(
-    ("error", "code", "told"),
+    ("error", "code", "message"),
     [
         (UserError("no file 'a';\ngive one"), 2, "error: no file 'a'; give one"),
-        (KeyboardInterrupt(), 130, "stopped"),
+        (KeyboardInterrupt(), 130, "interrupted"),
         (
             ZeroDivisionError("by zero\nreally"),
             1,
@@ -120,36 +122,36 @@ def test_a_wrong_argument_is_one_sentence(
     ],
 )
 def test_exit_codes(
-    error: BaseException, code: int, told: str, verb, capsys: pytest.CaptureFixture[str]
+    error: BaseException, code: int, message: str, command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(raising(error))
+    command(raising(error))
     assert cli.main(["paint"]) == code
-    assert capsys.readouterr().err == (f"scenewise: {told}\n" if told else "")
+    assert capsys.readouterr().err == (f"scenewise: {message}\n" if message else "")
 
 
-def test_the_exit_of_a_stopped_training(verb, capsys: pytest.CaptureFixture[str]) -> None:
-    def stopped(args: argparse.Namespace) -> None:
+def test_the_exit_of_an_interrupted_training(command, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(args: argparse.Namespace) -> None:
         try:
             raise KeyboardInterrupt
         except KeyboardInterrupt:
             sys.exit(1)  # as Lightning does
 
-    verb(stopped)
+    command(interrupted)
     assert cli.main(["paint"]) == 130
-    assert capsys.readouterr().err == "scenewise: stopped\n"
+    assert capsys.readouterr().err == "scenewise: interrupted\n"
 
 
 @pytest.mark.parametrize("words", [["--debug", "paint"], ["paint", "--debug"]])
 def test_debug_shows_the_traceback(
-    words: list[str], verb, capsys: pytest.CaptureFixture[str]
+    words: list[str], command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(raising(UserError("no file 'a'; give one")))
+    command(raising(UserError("no file 'a'; give one")))
     assert cli.main(words) == 2
-    told = capsys.readouterr().err
-    assert "Traceback" in told
-    assert "in raising" not in told
-    assert ", in run" in told
-    assert told.endswith("scenewise: error: no file 'a'; give one\n")
+    stderr = capsys.readouterr().err
+    assert "Traceback" in stderr
+    assert "in raising" not in stderr
+    assert ", in run" in stderr
+    assert stderr.endswith("scenewise: error: no file 'a'; give one\n")
 
 
 @pytest.mark.parametrize(
@@ -160,13 +162,13 @@ def test_debug_shows_the_traceback(
     ],
 )
 def test_out_of_memory_says_what_to_change(
-    error: Exception, verb, capsys: pytest.CaptureFixture[str]
+    error: Exception, command, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    verb(raising(error))
+    command(raising(error))
     assert cli.main(["paint"]) == 2
-    told = capsys.readouterr().err
-    assert "out of memory" in told
-    assert "--data.batch_size" in told
+    stderr = capsys.readouterr().err
+    assert "out of memory" in stderr
+    assert "--data.batch_size" in stderr
 
 
 class Broken(Dataset[int]):
@@ -177,7 +179,9 @@ class Broken(Dataset[int]):
         raise UserError("cannot read 'a.png'; replace it")
 
 
-def test_a_worker_tells_its_sentence_alone(verb, capsys: pytest.CaptureFixture[str]) -> None:
-    verb(lambda args: print(list(DataLoader(Broken(), num_workers=1))))
+def test_the_error_of_a_worker_is_its_sentence_alone(
+    command, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command(lambda args: print(list(DataLoader(Broken(), num_workers=1))))
     assert cli.main(["paint"]) == 2
     assert capsys.readouterr().err == "scenewise: error: cannot read 'a.png'; replace it\n"

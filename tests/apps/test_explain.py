@@ -9,7 +9,7 @@ from PIL import Image
 
 from scenewise import create_model, load_model
 from scenewise.apps.cli import main
-from scenewise.apps.explain import surest
+from scenewise.apps.explain import _most_confident_pixel
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Prediction, Predictor
 from scenewise.visualize import ablate
@@ -18,7 +18,7 @@ from tests.attention.contract import randomise
 
 
 @pytest.fixture
-def picture(tmp_path):
+def image(tmp_path):
     array = np.random.default_rng(3).integers(0, 256, (41, 59, 3), np.uint8)
     Image.fromarray(array).save(tmp_path / "street.png")
     return tmp_path / "street.png"
@@ -28,9 +28,9 @@ def explain(*words: object) -> int:
     return main(["explain", *map(str, words), "--device", "cpu"])
 
 
-def test_figure_and_report(model_folder, picture, tmp_path, capsys):
+def test_figure_and_report(model_folder, image, tmp_path, capsys):
     out, page = tmp_path / "figure.svg", tmp_path / "page.html"
-    words = [picture, "--model", model_folder, "--at", "3,58", "--at", "40,0", "--out", out]
+    words = [image, "--model", model_folder, "--at", "3,58", "--at", "40,0", "--out", out]
     assert explain(*words, "--report", page) == 0
     assert "Traceback" not in capsys.readouterr().err
     text = out.read_text()
@@ -43,99 +43,99 @@ def test_figure_and_report(model_folder, picture, tmp_path, capsys):
         assert name in html
 
 
-def test_the_report_tells_what_ablation_finds(model_folder, picture, tmp_path):
+def test_the_report_has_the_result_of_the_ablation(model_folder, image, tmp_path):
     page = tmp_path / "page.html"
-    words = [picture, "--model", model_folder, "--at", "3,5", "--out", tmp_path / "a.png"]
+    words = [image, "--model", model_folder, "--at", "3,5", "--out", tmp_path / "a.png"]
     assert explain(*words, "--report", page) == 0
-    found = ablate(Predictor(load_model(model_folder)), picture, "head.position.1")
-    changed = float((found.labels != found.without).float().mean())
+    result = ablate(Predictor(load_model(model_folder)), image, "head.position.1")
+    changed = float((result.labels != result.without).float().mean())
     assert f"Without head.position.1, {100 * changed:.1f} % of the pixels" in page.read_text()
 
 
-def test_the_table_goes_by_the_mask(model_folder, picture, tmp_path):
+def test_the_class_table_uses_the_mask(model_folder, image, tmp_path):
     mask = np.zeros((41, 59), np.uint8)
     mask[:, 30:] = 2
     Image.fromarray(mask).save(tmp_path / "mask.png")
     page = tmp_path / "page.html"
-    words = [picture, "--model", model_folder, "--at", "3,5", "--out", tmp_path / "a.png"]
+    words = [image, "--model", model_folder, "--at", "3,5", "--out", tmp_path / "a.png"]
     assert explain(*words, "--report", page, "--mask", tmp_path / "mask.png") == 0
     rows = re.search(r"attention on own class</th>(.*?)</table>", page.read_text())[1]
     names = re.findall(r"<tr><td>(\w+)</td><td>([\d.]+) %", rows)
     assert names == [("road", f"{3000 / 59:.1f}"), ("car", f"{2900 / 59:.1f}")]
-    assert explain(*words, "--report", page, "--mask", picture) == 2
+    assert explain(*words, "--report", page, "--mask", image) == 2
 
 
-def test_a_block_that_changes_the_shape_is_explained_but_not_left_out(picture, tmp_path):
+def test_a_block_that_changes_the_shape_is_explained_but_not_switched_off(image, tmp_path):
     randomise(create_model("dranet", classes=CLASSES, backbone="tiny")).save_pretrained(
         tmp_path / "dranet"
     )
-    words = [picture, "--model", tmp_path / "dranet", "--at", "3,5", "--out", tmp_path / "a.svg"]
+    words = [image, "--model", tmp_path / "dranet", "--at", "3,5", "--out", tmp_path / "a.svg"]
     assert explain(*words, "--report", tmp_path / "page.html") == 0
-    left_out = re.findall(r"Without (\S+),", (tmp_path / "page.html").read_text())
-    assert left_out == ["head.position.block", "head.channel.block"]
+    ablated = re.findall(r"Without (\S+),", (tmp_path / "page.html").read_text())
+    assert ablated == ["head.position.block", "head.channel.block"]
     assert "head.gate" in (tmp_path / "a.svg").read_text()
 
 
-def test_the_surest_pixel_of_a_class():
+def test_the_most_confident_pixel_of_a_class():
     model = create_model("fcn", classes=CLASSES, backbone="tiny")
     labels = torch.tensor([[0, 0, 2], [2, 2, 0]])
     confidence = torch.tensor([[0.9, 0.8, 0.5], [0.7, 0.6, 1.0]])
     prediction = Prediction(labels, confidence)
-    assert surest(prediction, model, "car") == (1, 0)
-    assert surest(prediction, model, "road") == (1, 2)
-    with pytest.raises(UserError, match="nowhere in the picture; there are"):
-        surest(prediction, model, "sky")
+    assert _most_confident_pixel(prediction, model, "car") == (1, 0)
+    assert _most_confident_pixel(prediction, model, "road") == (1, 2)
+    with pytest.raises(UserError, match="not predicted in this image; choose from"):
+        _most_confident_pixel(prediction, model, "sky")
 
 
-def test_a_class_by_name(model_folder, picture, tmp_path):
+def test_a_class_by_name(model_folder, image, tmp_path):
     model = load_model(model_folder)
-    prediction = Predictor(model)(picture)
+    prediction = Predictor(model)(image)
     name = CLASSES.names[int(prediction.labels[0, 0])]
     out = tmp_path / "a.svg"
-    assert explain(picture, "--model", model_folder, "--class", name, "--out", out) == 0
-    assert str(surest(prediction, model, name)) in out.read_text()
+    assert explain(image, "--model", model_folder, "--class", name, "--out", out) == 0
+    assert str(_most_confident_pixel(prediction, model, name)) in out.read_text()
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], "give --at ROW,COL or --class NAME"),
-        (["--at", "41,0"], "pixel (41, 0) is outside the picture of 41 rows and 59 columns"),
-        (["--at", "3,-1"], "outside the picture"),
+        (["--at", "41,0"], "pixel (41, 0) is outside the image of 41 rows and 59 columns"),
+        (["--at", "3,-1"], "outside the image"),
         (["--at", "3;5"], "ROW,COL"),
         (["--at", "3,5,7"], "ROW,COL"),
-        (["--class", "dog"], "no class 'dog'; it has road, sky, car"),
+        (["--class", "dog"], "unknown class 'dog'; the model has road, sky, car"),
         (["--at", "3,5", "--out", "a.bmp"], ".pdf"),
         (["--at", "3,5", "--model", "no-such-folder"], "no-such-folder"),
     ],
 )
 def test_bad_words_are_one_sentence_and_exit_2(
     model_folder,
-    picture,
+    image,
     tmp_path,
     words,
     message,
     capsys,
 ):
-    start = [picture, "--model", model_folder, "--out", tmp_path / "a.png"]
+    start = [image, "--model", model_folder, "--out", tmp_path / "a.png"]
     assert explain(*start, *words) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("scenewise: error:") == 1
+    stderr = capsys.readouterr().err
+    assert message in stderr
+    assert stderr.count("scenewise: error:") == 1
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_model_without_attention_says_so(picture, tmp_path, capsys):
+def test_a_model_without_attention_says_so(image, tmp_path, capsys):
     randomise(create_model("fcn", classes=CLASSES, backbone="tiny")).save_pretrained(
         tmp_path / "fcn"
     )
-    words = [picture, "--model", tmp_path / "fcn", "--at", "3,5", "--out", tmp_path / "a.png"]
+    words = [image, "--model", tmp_path / "fcn", "--at", "3,5", "--out", tmp_path / "a.png"]
     assert explain(*words) == 2
     assert "no attention block" in capsys.readouterr().err
 
 
-def test_an_unreadable_picture_is_told(model_folder, tmp_path, capsys):
-    (tmp_path / "a.png").write_text("no picture")
+def test_an_unreadable_image_is_reported(model_folder, tmp_path, capsys):
+    (tmp_path / "a.png").write_text("not an image")
     words = ["--model", model_folder, "--at", "3,5", "--out", tmp_path / "b.png"]
     assert explain(tmp_path / "a.png", *words) == 2
     assert "cannot read picture" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""What a Predictor promises, whatever the network."""
+"""Laws of Predictor that hold for any network."""
 
 import subprocess
 import sys
@@ -28,14 +28,14 @@ def image():
 
 
 @pytest.mark.parametrize("merge", ["softmax", "logits", "danet"])
-def test_a_window_as_large_as_the_picture_is_the_whole_picture(image, merge):
+def test_a_window_as_large_as_the_image_is_the_whole_image(image, merge):
     model = toy_model()
     whole = Predictor(model, flip=True, merge=merge).scores(image)
     assert torch.equal(Predictor(model, flip=True, merge=merge, window=SIZE).scores(image), whole)
 
 
 @pytest.mark.parametrize("merge", ["softmax", "logits"])
-def test_a_window_larger_than_the_picture_is_the_whole_picture(image, merge):
+def test_a_window_larger_than_the_image_is_the_whole_image(image, merge):
     model = toy_model()
     whole = Predictor(model, merge=merge).scores(image)
     assert torch.equal(Predictor(model, merge=merge, window=64).scores(image), whole)
@@ -43,7 +43,7 @@ def test_a_window_larger_than_the_picture_is_the_whole_picture(image, merge):
 
 @pytest.mark.parametrize("merge", ["softmax", "logits", "danet"])
 @pytest.mark.parametrize(("window", "stride"), [(7, None), ((5, 19), (4, 2)), (22, 22)])
-def test_windows_do_not_matter_to_a_network_without_context(image, merge, window, stride):
+def test_windows_change_nothing_for_a_network_without_context(image, merge, window, stride):
     model = toy_model(pointwise=True)
     whole = Predictor(model, merge=merge).scores(image)
     assert_close(Predictor(model, window=window, stride=stride, merge=merge).scores(image), whole)
@@ -52,14 +52,14 @@ def test_windows_do_not_matter_to_a_network_without_context(image, merge, window
 @pytest.mark.parametrize(("window", "stride"), [(None, None), (22, 22), (22, 2)])
 def test_smaller_windows_have_a_stride_of_their_own(image, window, stride):
     model = toy_model()
-    found = Predictor(model, window=window, stride=stride).in_windows(9)
-    assert found.window == (9, 9)
+    predictor = Predictor(model, window=window, stride=stride).in_windows(9)
+    assert predictor.window == (9, 9)
     expected = Predictor(model, window=9, stride=6).scores(image)
-    assert torch.equal(found.scores(image), expected)
+    assert torch.equal(predictor.scores(image), expected)
 
 
 @pytest.mark.parametrize("merge", ["softmax", "logits"])
-def test_a_mirrored_picture_gives_exactly_the_mirrored_scores(image, merge):
+def test_a_mirrored_image_gives_exactly_the_mirrored_scores(image, merge):
     predictor = Predictor(toy_model(), scales=(0.7, 1.3), flip=True, window=(9, 12), merge=merge)
     assert_close(
         predictor.scores(image.flip(-1)), predictor.scores(image).flip(-1), rtol=1e-12, atol=0
@@ -98,12 +98,12 @@ def test_one_scale_without_windows_is_the_softmax_of_the_network(image):
     assert_close(Predictor(model, scales=[1.0, 1.0], merge="logits").scores(image), expected)
 
 
-def test_every_kind_of_picture_is_the_same_picture(tmp_path):
+def test_every_type_of_input_is_the_same_image(tmp_path):
     bytes_ = torch.randint(0, 256, (3, *SIZE), dtype=torch.uint8)
     array = bytes_.permute(1, 2, 0).numpy()
-    picture = Image.fromarray(array)
-    picture.save(tmp_path / "a.png")
-    kinds = [
+    image = Image.fromarray(array)
+    image.save(tmp_path / "a.png")
+    inputs = [
         bytes_,
         bytes_ / 255,
         bytes_.double() / 255,
@@ -111,36 +111,36 @@ def test_every_kind_of_picture_is_the_same_picture(tmp_path):
         array.astype(np.float32) / np.float32(255),
         np.asfortranarray(array),
         array[:, ::-1][:, ::-1],
-        picture,
-        picture.convert("RGBA"),
+        image,
+        image.convert("RGBA"),
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
     ]
-    for kind in kinds:
-        assert_close(as_floats(kind), bytes_ / 255, rtol=0, atol=1e-7, check_dtype=False)
+    for value in inputs:
+        assert_close(as_floats(value), bytes_ / 255, rtol=0, atol=1e-7, check_dtype=False)
 
 
-def test_a_picture_lies_as_its_exif_orientation_says(tmp_path):
+def test_exif_orientation_is_applied(tmp_path):
     array = np.zeros((5, 7, 3), np.uint8)
     array[0] = 255
-    picture = Image.fromarray(array)
-    exif = picture.getexif()
-    exif[0x0112] = 6  # turn right by a quarter
-    picture.save(tmp_path / "a.png", exif=exif)
+    image = Image.fromarray(array)
+    exif = image.getexif()
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    image.save(tmp_path / "a.png", exif=exif)
     with Image.open(tmp_path / "a.png") as opened:
-        turned = as_floats(opened)
-    assert turned.shape == (3, 7, 5)
-    assert turned[:, :, -1].min() == 1
-    assert torch.equal(turned, as_floats(tmp_path / "a.png"))
+        rotated = as_floats(opened)
+    assert rotated.shape == (3, 7, 5)
+    assert rotated[:, :, -1].min() == 1
+    assert torch.equal(rotated, as_floats(tmp_path / "a.png"))
 
 
-def test_the_picture_is_left_as_it_was(image):
+def test_the_input_is_not_modified(image):
     before = image.clone()
     Predictor(toy_model(), scales=(1.0, 2.0), flip=True, merge="danet", window=9)(image)
     assert torch.equal(image, before)
 
 
-def test_every_module_gets_its_mode_back(image):
+def test_every_module_is_in_its_former_mode_afterwards(image):
     model = toy_model().train()
     model.head.conv.eval()
     modes = [module.training for module in model.modules()]
@@ -154,7 +154,7 @@ def test_every_module_gets_its_mode_back(image):
     assert [module.training for module in model.modules()] == modes
 
 
-def test_no_graph_is_kept_and_the_labels_are_the_callers(image):
+def test_no_graph_is_kept_and_labels_can_be_modified(image):
     predictor = Predictor(toy_model())
     assert not predictor.scores(image).requires_grad
     labels, _ = predictor(image)
@@ -164,14 +164,14 @@ def test_no_graph_is_kept_and_the_labels_are_the_callers(image):
 
 def test_a_half_precision_network_is_merged_in_float32():
     model = create_model("danet", num_classes=3, backbone="tiny")
-    picture = torch.rand(3, 33, 47)
-    wide = Predictor(model).scores(picture)
-    narrow = Predictor(model.bfloat16(), flip=False).scores(picture)
+    image = torch.rand(3, 33, 47)
+    wide = Predictor(model).scores(image)
+    narrow = Predictor(model.bfloat16(), flip=False).scores(image)
     assert narrow.dtype == torch.float32
     assert_close(narrow, wide, rtol=0, atol=0.05)
 
 
-def test_the_network_says_how_wide_the_picture_is():
+def test_scores_have_the_precision_of_the_network():
     wide, narrow = torch.rand(3, 5, 7, dtype=torch.float64), toy_model().float()
     scores = Predictor(narrow).scores(wide)
     assert scores.dtype == torch.float32
@@ -188,7 +188,7 @@ def test_large_logits_stay_finite_in_the_danet_merge():
     assert torch.isfinite(confidence).all()
 
 
-def test_scales_of_a_tiny_picture_keep_a_pixel():
+def test_scales_of_a_tiny_image_keep_a_pixel():
     labels, _ = Predictor(toy_model(), scales=(0.1, 1.0))(torch.rand(3, 1, 3))
     assert labels.shape == (1, 3)
 
@@ -201,37 +201,37 @@ def test_scales_of_a_tiny_picture_keep_a_pixel():
         ({"scales": (0.0,)}, "scales"),
         ({"scales": (float("nan"),)}, "scales"),
         ({"merge": "max"}, "softmax, logits, danet"),
-        ({"stride": 4}, "needs a window"),
+        ({"stride": 4}, "without window"),
         ({"window": 0}, "at least 1"),
         ({"window": 8, "stride": (8, 9)}, "gaps"),
     ],
 )
-def test_bad_arguments_are_told(arguments, message):
+def test_bad_arguments_are_reported(arguments, message):
     with pytest.raises(UserError, match=message):
         Predictor(toy_model(), **arguments)
 
 
 @pytest.mark.parametrize("device", ["meta", torch.device("meta")])
-def test_the_model_moves_to_the_device_and_stays_without_one(image, device):
+def test_the_model_moves_only_to_a_given_device(image, device):
     for predictor in (
         Predictor(toy_model(), device=device),
         Predictor.from_protocol(toy_model(), "danet_ss", device=device),
     ):
         assert predictor.device == torch.device("meta")
         assert not next(predictor.model.parameters()).is_meta
-        with pytest.raises(RuntimeError, match="meta"):  # a place without numbers
+        with pytest.raises(RuntimeError, match="meta"):  # the device without values
             predictor(image)
         assert next(predictor.model.parameters()).is_meta
-    still = Predictor(toy_model())
-    assert still.device is None
-    assert not next(still.model.parameters()).is_meta
-    assert still.scores(image).device.type == "cpu"
+    unmoved = Predictor(toy_model())
+    assert unmoved.device is None
+    assert not next(unmoved.model.parameters()).is_meta
+    assert unmoved.scores(image).device.type == "cpu"
 
 
-def test_no_such_device_is_told_with_the_reason():
-    with pytest.raises(UserError, match=r"no device 'cuda:99' here"):
+def test_an_unavailable_device_is_reported_with_the_reason():
+    with pytest.raises(UserError, match=r"device 'cuda:99' is not available"):
         Predictor(toy_model(), device="cuda:99")
-    with pytest.raises(UserError, match=r"no device 'nowhere' here \(.*nowhere.*\); cpu is"):
+    with pytest.raises(UserError, match=r"device 'nowhere' is not available \(.*nowhere.*\); cpu"):
         Predictor(toy_model(), device="nowhere")
 
 
@@ -248,51 +248,49 @@ def test_windows_and_strides_of_one_pixel_are_enough():
 
 
 def test_floats_may_leave_0_to_1_by_a_thousandth():
-    picture = torch.zeros(3, 1, 2, dtype=torch.float64)
+    image = torch.zeros(3, 1, 2, dtype=torch.float64)
     for inside in (-1e-3, 1 + 1e-3):
-        assert as_floats(torch.full_like(picture, inside)).max() == inside
+        assert as_floats(torch.full_like(image, inside)).max() == inside
     for outside in (-1.1e-3, 1.0011):
         with pytest.raises(UserError, match="floats is in 0"):
-            as_floats(torch.full_like(picture, outside))
-    assert as_floats(picture.half()).dtype == torch.float32
+            as_floats(torch.full_like(image, outside))
+    assert as_floats(image.half()).dtype == torch.float32
 
 
 @pytest.mark.parametrize("merge", ["softmax", "logits", "danet"])
-def test_a_predictor_hands_on_all_it_was_told(image, merge):
-    told = {"scales": (0.7, 1.3), "flip": True, "merge": merge}
-    predictor = Predictor(toy_model(), window=9, stride=(5, 4), **told)
+def test_a_predictor_passes_on_all_its_options(image, merge):
+    options = {"scales": (0.7, 1.3), "flip": True, "merge": merge}
+    predictor = Predictor(toy_model(), window=9, stride=(5, 4), **options)
     assert predictor.window == (9, 9)
     with torch.no_grad():
-        expected = plain(predictor.model.eval(), image, window=(9, 9), stride=(5, 4), **told)
+        expected = plain(predictor.model.eval(), image, window=(9, 9), stride=(5, 4), **options)
     assert_close(predictor.scores(image), expected, rtol=1e-12, atol=0)
 
 
-def test_softmax_in_place_takes_each_pixels_own_maximum():
+def test_softmax_in_place_subtracts_each_pixels_maximum():
     logits = torch.tensor([[[0.0, -2000.0]], [[1.0, -2001.0]]])
     assert_close(softmax_(logits.clone()), logits.softmax(0))
 
 
-def test_the_long_side_stays_long():
+def test_the_long_side_has_the_given_length():
     assert long_side((1000, 1), 10) == (10, 1)
     assert long_side((7, 7), 21) == (21, 21)
 
 
-def test_labels_at_once_of_a_half_precision_network():
+def test_direct_labels_of_a_half_precision_network():
     model = create_model("danet", num_classes=3, backbone="tiny").bfloat16()
-    predictor, picture = Predictor(model), torch.rand(3, 33, 47)
+    predictor, image = Predictor(model), torch.rand(3, 33, 47)
     assert predictor.at_once
-    assert_close(
-        predictor(picture).confidence, predictor.scores(picture).amax(0), rtol=0, atol=0.05
-    )
+    assert_close(predictor(image).confidence, predictor.scores(image).amax(0), rtol=0, atol=0.05)
 
 
-def test_an_unknown_backend_is_told():
+def test_an_unknown_backend_is_reported():
     for build in (Predictor, partial(Predictor.from_protocol, name="danet_ss")):
         with pytest.raises(UserError, match="nonsense"):
             build(toy_model(), backend="nonsense")
 
 
-def test_an_unknown_protocol_is_told_with_the_known_ones():
+def test_an_unknown_protocol_is_reported_with_the_known_ones():
     with pytest.raises(UserError, match="danet_ss, danet_ms"):
         Predictor.from_protocol(toy_model(), "danet")
 
@@ -310,18 +308,18 @@ def test_an_unknown_protocol_is_told_with_the_known_ones():
         ("nowhere.png", "no such picture"),
     ],
 )
-def test_bad_pictures_are_told(image, message):
+def test_bad_images_are_reported(image, message):
     with pytest.raises(UserError, match=message):
         Predictor(toy_model())(image)
 
 
-def test_labels_come_at_once_where_nothing_is_merged():
+def test_labels_are_direct_if_nothing_is_merged():
     model = toy_model()
     assert Predictor(model).at_once
     assert Predictor(model, scales=[1.0], merge="logits").at_once
-    for more in ({"scales": (2.0,)}, {"scales": (1.0, 1.0)}, {"flip": True}, {"window": 9},
+    for options in ({"scales": (2.0,)}, {"scales": (1.0, 1.0)}, {"flip": True}, {"window": 9},
                  {"merge": "danet"}):  # fmt: skip
-        assert not Predictor(model, **more).at_once
+        assert not Predictor(model, **options).at_once
     assert not Predictor.from_protocol(model, "danet_ss").at_once
 
 
@@ -346,7 +344,7 @@ print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from Linux")
 @pytest.mark.parametrize(("merge", "window"), [("softmax", 0), ("danet", 256)])
-def test_eight_scales_and_mirror_stay_below_their_share_of_memory(merge, window):
+def test_eight_scales_and_mirror_images_need_little_memory(merge, window):
     """1/16 of the pixels of 1024 x 2048, so 1/16 of 2 GiB. All scores are 350 MB."""
     run = subprocess.run(
         [sys.executable, "-c", MEMORY, merge, str(window)],
@@ -358,7 +356,7 @@ def test_eight_scales_and_mirror_stay_below_their_share_of_memory(merge, window)
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "test_vit"])
-def test_labels_at_once_are_those_of_the_scores(backbone: str) -> None:
+def test_direct_labels_are_those_of_the_scores(backbone: str) -> None:
     torch.manual_seed(0)
     model = create_model("danet", num_classes=5, backbone=backbone, pretrained=False).double()
     predictor = Predictor(model)

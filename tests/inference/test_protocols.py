@@ -1,4 +1,4 @@
-"""Each protocol against a plain rewrite of the published evaluation, in float64."""
+"""Each protocol against a plain NumPy rewrite of the published evaluation, in float64."""
 
 import inspect
 import math
@@ -12,8 +12,8 @@ import torch
 from scenewise import Predictor
 from scenewise.inference.protocols import (
     PROTOCOLS,
+    _mean_of_mirrored,
     danet_long_side,
-    mean_of_mirrored,
     mmseg_fitted,
     mmseg_scaled,
     paper_ccnet,
@@ -22,32 +22,30 @@ from scenewise.inference.protocols import (
     semseg,
 )
 from scenewise.models.heads import HeadOutput
-from tests.test_windows import slow_resize
+from tests.inference.test_sliding_window import slow_resize
 from tests.toy_model import toy_model
 
 SIZES = [(23, 41), (37, 19), (13, 13)]
 
 
 class Slow:
-    """The evaluations in NumPy: one window after the other, every sum kept whole."""
+    """The evaluations in NumPy: window by window, with full-size sums."""
 
     def __init__(self, model, image):
         self.model = model
         self.image = image
         mean, std = model.preprocessing.mean, model.preprocessing.std
         self.mean, self.std = (np.array(v).reshape(3, 1, 1) for v in (mean, std))
-        self.picture = (image.numpy() - self.mean) / self.std
+        self.normalised = (image.numpy() - self.mean) / self.std
         self.black = -self.mean / self.std
         self.size = image.shape[1:]
 
-    def net(self, picture):
+    def net(self, view):
         with torch.no_grad():
-            return (
-                self.model(torch.from_numpy(np.ascontiguousarray(picture))[None]).logits[0].numpy()
-            )
+            return self.model(torch.from_numpy(np.ascontiguousarray(view))[None]).logits[0].numpy()
 
-    def probabilities(self, picture):
-        return softmax(self.net(picture))
+    def probabilities(self, view):
+        return softmax(self.net(view))
 
     def danet(self, base, scales, crop, stride, resize_align=True):
         total = 0
@@ -63,10 +61,10 @@ class Slow:
         return total / total.sum(0)
 
     def _danet_scale(self, height, width, crop, stride):
-        picture = slow_resize(self.picture, (height, width), align_corners=True)
+        view = slow_resize(self.normalised, (height, width), align_corners=True)
         if max(height, width) <= crop:
-            return self._danet_window(picture, crop)
-        padded = self._fill(picture, max(height, crop), max(width, crop))
+            return self._danet_window(view, crop)
+        padded = self._fill(view, max(height, crop), max(width, crop))
         _, high, wide = padded.shape
         total, count = 0, np.zeros((high, wide))
         for i in range(math.ceil((high - crop) / stride) + 1):
@@ -79,21 +77,21 @@ class Slow:
                 total = total + whole
         return (total / count)[:, :height, :width]
 
-    def _danet_window(self, picture, crop):
-        _, height, width = picture.shape
-        window = self._fill(picture, crop, crop)
+    def _danet_window(self, view, crop):
+        _, height, width = view.shape
+        window = self._fill(view, crop, crop)
         scores = np.exp(self.net(window) + self.net(window[:, :, ::-1])[:, :, ::-1])
         return scores[:, :height, :width]
 
-    def _fill(self, picture, height, width, colour=None):
+    def _fill(self, view, height, width, colour=None):
         filled = np.empty((3, height, width))
         filled[:] = self.black if colour is None else colour
-        filled[:, : picture.shape[1], : picture.shape[2]] = picture
+        filled[:, : view.shape[1], : view.shape[2]] = view
         return filled
 
-    def shifted_back(self, picture, crop, stride, score, fill=False):
-        """The mean of windows whose last one is shifted back to the border."""
-        _, high, wide = picture.shape
+    def shifted_back(self, view, crop, stride, score, fill=False):
+        """The mean over windows whose last one is shifted back to the border."""
+        _, high, wide = view.shape
         total, count = 0, np.zeros((high, wide))
         for i in range(max(0, math.ceil((high - crop[0]) / stride[0])) + 1):
             for j in range(max(0, math.ceil((wide - crop[1]) / stride[1])) + 1):
@@ -101,10 +99,10 @@ class Slow:
                 right = min(j * stride[1] + crop[1], wide)
                 rows = slice(max(0, bottom - crop[0]), bottom)
                 columns = slice(max(0, right - crop[1]), right)
-                window = picture[:, rows, columns]
-                shown = self._fill(window, *crop, colour=0) if fill else window
+                window = view[:, rows, columns]
+                padded = self._fill(window, *crop, colour=0) if fill else window
                 whole = np.zeros((len(self.model.classes), high, wide))
-                whole[:, rows, columns] = score(shown)[:, : window.shape[1], : window.shape[2]]
+                whole[:, rows, columns] = score(padded)[:, : window.shape[1], : window.shape[2]]
                 total, count[rows, columns] = total + whole, count[rows, columns] + 1
         return total / count
 
@@ -112,10 +110,10 @@ class Slow:
         align, views = self.model.align_corners, []
         for size in sizes:
             for mirror in (False, True)[: 1 + flip]:
-                picture = slow_resize(self.picture, size, align_corners=False)
-                picture = picture[:, :, ::-1] if mirror else picture
+                view = slow_resize(self.normalised, size, align_corners=False)
+                view = view[:, :, ::-1] if mirror else view
                 window = crop or size
-                scores = self.shifted_back(picture, window, stride or window, self.net)
+                scores = self.shifted_back(view, window, stride or window, self.net)
                 scores = slow_resize(scores, self.size, align_corners=align)
                 views.append(softmax(scores[:, :, ::-1] if mirror else scores))
         return np.mean(views, axis=0)
@@ -129,10 +127,10 @@ class Slow:
                 height, width = long, round(long / height * width)
             else:
                 height, width = round(long / width * height), long
-            picture = slow_resize(self.picture, (height, width), align_corners=False)
+            view = slow_resize(self.normalised, (height, width), align_corners=False)
             top, left = max(0, crop - height) // 2, max(0, crop - width) // 2
             padded = np.zeros((3, max(height, crop), max(width, crop)))
-            padded[:, top : top + height, left : left + width] = picture
+            padded[:, top : top + height, left : left + width] = view
             scores = self.shifted_back(padded, (crop, crop), (stride, stride), self._both)
             scores = scores[:, top : top + height, left : left + width]
             views.append(slow_resize(scores, self.size, align_corners=False))
@@ -143,20 +141,20 @@ class Slow:
         return (self.probabilities(window) + mirrored) / 2
 
     def ccnet(self, crop, stride):
-        scores = self.shifted_back(self.picture, (crop,) * 2, (stride,) * 2, self.net, fill=True)
+        scores = self.shifted_back(self.normalised, (crop,) * 2, (stride,) * 2, self.net, fill=True)
         return softmax(scores)
 
     def ocnet(self, scales, tile, flip):
         views = []
         for scale in scales:
             for mirror in (False, True)[: 1 + flip]:
-                picture = self.picture[:, :, ::-1] if mirror else self.picture
+                view = self.normalised[:, :, ::-1] if mirror else self.normalised
                 size = tuple(round(side * scale) for side in self.size)
-                picture = slow_resize(picture, size, align_corners=True)
+                view = slow_resize(view, size, align_corners=True)
                 if scale <= 1:
-                    scores = self.net(picture)
+                    scores = self.net(view)
                 else:
-                    scores = self.shifted_back(picture, tile, tile, self.net, fill=True)
+                    scores = self.shifted_back(view, tile, tile, self.net, fill=True)
                 scores = slow_resize(scores, self.size, align_corners=True)
                 views.append(scores[:, :, ::-1] if mirror else scores)
         return softmax(np.mean(views, axis=0))
@@ -272,10 +270,10 @@ def test_plain_windows_scales_and_mirror(image, merge, align_corners):
         for scale in scales:
             size = tuple(int(side * scale + 0.5) for side in slow.size)
             for mirror in (False, True):
-                picture = slow_resize(slow.picture, size, align_corners=False)
-                picture = picture[:, :, ::-1] if mirror else picture
+                view = slow_resize(slow.normalised, size, align_corners=False)
+                view = view[:, :, ::-1] if mirror else view
                 score = slow.net if merge == "logits" else slow.probabilities
-                scores = slow.shifted_back(picture, window, stride, score)
+                scores = slow.shifted_back(view, window, stride, score)
                 scores = slow_resize(scores, slow.size, align_corners=align_corners)
                 views.append(scores[:, :, ::-1] if mirror else scores)
         mean = np.mean(views, axis=0)
@@ -304,10 +302,10 @@ def test_plain_danet_merge_is_the_released_one_at_its_size(image):
 def test_plain_danet_merge_resizes_as_the_network_does(image, align_corners, flip):
     def slow_plain(slow):
         size = tuple(int(side * 0.8 + 0.5) for side in slow.size)
-        picture = slow_resize(slow.picture, size, align_corners=align_corners)
-        total = slow.net(picture)
+        view = slow_resize(slow.normalised, size, align_corners=align_corners)
+        total = slow.net(view)
         if flip:
-            total = total + slow.net(picture[:, :, ::-1])[:, :, ::-1]
+            total = total + slow.net(view[:, :, ::-1])[:, :, ::-1]
         scores = slow_resize(np.exp(total), slow.size, align_corners=align_corners)
         return scores / scores.sum(0)
 
@@ -315,8 +313,8 @@ def test_plain_danet_merge_resizes_as_the_network_does(image, align_corners, fli
     compare(partial(plain, scales=(0.8,), flip=flip, merge="danet"), slow_plain, model, image)
 
 
-# What the network is shown of a 64 x 128 picture: counted by hand from the published sizes.
-SHOWN = {
+# Inputs of the network for an image of 64 x 128: counted by hand from the published sizes.
+INPUTS = {
     "danet_ss": {(768, 768): 2 * 8},
     "danet_ms": {(1024, 1024): 2 * (1 + 2 + 3 + 8 + 10 + 18 + 21 + 32)},
     "mmseg_slide": {(769, 769): 8},
@@ -331,22 +329,22 @@ SHOWN = {
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_named_protocols_show_the_network_the_published_sizes(name):
+def test_named_protocols_use_the_published_sizes(name):
     model = toy_model(2, pointwise=True).float()
-    shown = Counter()
+    inputs = Counter()
 
     def watch(module, args, output):
-        shown[tuple(args[0][-1].shape[2:])] += 1
+        inputs[tuple(args[0][-1].shape[2:])] += 1
         return HeadOutput(torch.zeros(1, 2, 1, 1), {}, {})
 
     model.head.register_forward_hook(watch)
     labels, confidence = Predictor.from_protocol(model, name)(torch.rand(3, 64, 128))
-    assert dict(shown) == SHOWN[name]
+    assert dict(inputs) == INPUTS[name]
     assert labels.shape == (64, 128)
     assert torch.allclose(confidence, torch.full((64, 128), 0.5))
 
 
-# The numbers of the published evaluations, as their sources print them.
+# Settings of the published evaluations, as in their sources.
 PUBLISHED = {
     "danet_ss": {"base": 2048, "scales": (1.0,), "window": 768, "stride": int(768 * 2 / 3)},
     "danet_ms": {
@@ -367,14 +365,14 @@ PUBLISHED = {
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_named_protocols_have_the_published_numbers(name):
+def test_named_protocols_have_the_published_settings(name):
     options = inspect.signature(PROTOCOLS[name]).parameters.values()
-    found = {p.name: p.default for p in options if p.name not in ("model", "image")}
-    assert found == PUBLISHED[name]
+    defaults = {p.name: p.default for p in options if p.name not in ("model", "image")}
+    assert defaults == PUBLISHED[name]
 
 
 def test_the_mean_with_the_mirror_image_is_a_distribution() -> None:
     model, window = toy_model(), torch.randn(1, 3, 9, 12, dtype=torch.float64)
-    found = mean_of_mirrored(model, window)
+    mean = _mean_of_mirrored(model, window)
     parts = [softmax(model(x).logits[0].detach().numpy()) for x in (window, window.flip(-1))]
-    np.testing.assert_allclose(found.detach(), (parts[0] + parts[1][:, :, ::-1]) / 2)
+    np.testing.assert_allclose(mean.detach(), (parts[0] + parts[1][:, :, ::-1]) / 2)

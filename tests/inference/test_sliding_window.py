@@ -1,4 +1,4 @@
-"""Windows cover a picture, and their mean is what a plain count gives."""
+"""Windows cover an image, and their mean is what a plain count gives."""
 
 import numpy as np
 import pytest
@@ -17,60 +17,60 @@ from scenewise.inference.sliding_window import (
 @pytest.mark.parametrize("shift_back", [True, False])
 @pytest.mark.parametrize(("length", "window", "stride"), [(23, 7, 5), (13, 13, 3), (29, 11, 11)])
 def test_windows_cover_a_side_and_stay_inside(length, window, stride, shift_back):
-    found = intervals(length, window, stride, shift_back=shift_back)
-    covered = set().union(*(range(first, last) for first, last in found))
+    windows = intervals(length, window, stride, shift_back=shift_back)
+    covered = set().union(*(range(first, last) for first, last in windows))
     assert covered == set(range(length))
-    assert len(found) == -(-(length - window) // stride) + 1
-    lengths = {last - first for first, last in found[: len(found) if shift_back else -1]}
+    assert len(windows) == -(-(length - window) // stride) + 1
+    lengths = {last - first for first, last in windows[: len(windows) if shift_back else -1]}
     assert lengths <= {window}
 
 
-def test_windows_lie_where_counting_by_hand_puts_them():
+def test_intervals_counted_by_hand():
     assert intervals(11, 5, 3) == [(0, 5), (3, 8), (6, 11)]
     assert intervals(12, 5, 3) == [(0, 5), (3, 8), (6, 11), (7, 12)]
     assert intervals(12, 5, 3, shift_back=False) == [(0, 5), (3, 8), (6, 11), (9, 12)]
     assert intervals(3, 5, 3) == intervals(3, 5, 3, shift_back=False) == [(0, 3)]
 
 
-def test_slide_is_the_mean_over_the_windows_that_hold_a_pixel():
-    shown = []
+def test_slide_is_the_mean_over_the_windows_that_cover_a_pixel():
+    windows = []
 
     def score(window):
-        shown.append(tuple(window.shape[2:]))
-        return torch.full((1, *window.shape[2:]), float(len(shown)))
+        windows.append(tuple(window.shape[2:]))
+        return torch.full((1, *window.shape[2:]), float(len(windows)))
 
     scores = slide(score, torch.zeros(1, 3, 3, 5), (3, 3), (2, 2))
-    assert shown == [(3, 3), (3, 3)]
+    assert windows == [(3, 3), (3, 3)]
     assert torch.equal(scores[0, 0], torch.tensor([1, 1, 1.5, 2, 2]))
 
 
-def test_the_last_window_is_shifted_back_unless_told_otherwise():
+def test_the_last_window_is_shifted_back_by_default():
     assert intervals(6, 4, 3) == [(0, 4), (2, 6)]
-    shown = []
+    windows = []
 
     def score(window):
-        shown.append(window[0, 0, 0].tolist())
+        windows.append(window[0, 0, 0].tolist())
         return window[0]
 
     slide(score, torch.arange(6.0).view(1, 1, 1, 6), (1, 4), (1, 3))
-    assert shown == [[0, 1, 2, 3], [2, 3, 4, 5]]
+    assert windows == [[0, 1, 2, 3], [2, 3, 4, 5]]
 
 
-def test_slide_fills_short_windows_on_the_right_and_below():
+def test_slide_fills_short_windows_at_right_and_bottom():
     images = torch.arange(6.0).reshape(1, 1, 2, 3)
-    shown = []
+    windows = []
 
     def score(window):
-        shown.append(window[0, 0].tolist())
+        windows.append(window[0, 0].tolist())
         return window[0]
 
     pad = torch.full((1, 1, 1), 9.0)
     scores = slide(score, images, (3, 2), (3, 2), shift_back=False, pad=pad)
-    assert shown == [[[0, 1], [3, 4], [9, 9]], [[2, 9], [5, 9], [9, 9]]]
+    assert windows == [[[0, 1], [3, 4], [9, 9]], [[2, 9], [5, 9], [9, 9]]]
     assert torch.equal(scores, images[0])
 
 
-def test_padding_leaves_the_picture_bit_for_bit():
+def test_padding_keeps_the_image_bit_for_bit():
     images = torch.rand(1, 3, 5, 7)
     padded = pad_with(images, (1, 2, 3, 4), torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1))
     assert padded.shape == (1, 3, 12, 10)
@@ -99,7 +99,7 @@ def test_long_side_keeps_the_proportion():
 
 
 def slow_resize(x, size, *, align_corners):
-    """Bilinear resize of (K, h, w) as two products with matrices written from the definition."""
+    """Bilinear resize of (K, h, w) as products with two matrices built from the definition."""
     down = _weights(size[0], x.shape[1], align_corners)
     along = _weights(size[1], x.shape[2], align_corners)
     return np.einsum("oh,khw,pw->kop", down, x, along, optimize=True)

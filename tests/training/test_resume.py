@@ -181,7 +181,7 @@ def test_told_to_stop(kind: str, batch: int, whole: Path, tmp_path: Path) -> Non
     assert done.returncode == 143, done.stderr
     assert "Traceback" not in done.stderr
     last = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
-    assert "--ckpt_path last goes on from here" in done.stderr
+    assert "resume with --ckpt_path last" in done.stderr
     assert torch.load(last, weights_only=True)["global_step"] == 4  # it ended its batch
     assert main(words(tmp_path, "--ckpt_path", "last")) == 0
     compare(tmp_path / "run" / "version_0", whole)

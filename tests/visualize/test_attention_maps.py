@@ -1,4 +1,4 @@
-"""Pictures, maps and numbers say what the network did, and leave it as it was."""
+"""Overlays, attention maps, statistics and figures; the network is unchanged afterwards."""
 
 import math
 import re
@@ -34,11 +34,11 @@ from scenewise.visualize import (
     colorize,
     explain_figure,
     overlay,
-    quantities,
     save_image,
     save_labels,
     shares,
     spread,
+    statistics,
     switched_off,
 )
 from scenewise.visualize.attention_maps import cell
@@ -49,7 +49,7 @@ STREET = Classes(("road", "sky", "car"), ((10, 20, 30), (40, 50, 60), (250, 0, 5
 
 
 def recorded(block, *size, channels=16, batch=2):
-    """The maps of one block that has seen one random input, in float64."""
+    """One block, recorded on one random input, in float64."""
     block = randomise(block.double()).eval()
     x = torch.randn(batch, channels, *size, dtype=torch.float64)
     with attention_maps(block) as maps:
@@ -57,21 +57,21 @@ def recorded(block, *size, channels=16, batch=2):
     return maps.blocks()[""], x
 
 
-# Pictures of labels
+# Labels as images
 
 
 def test_labels_are_written_as_indices_with_their_palette(tmp_path):
     labels = torch.tensor([[0, 1, 2], [2, 255, 0]])
     save_labels(tmp_path / "a.png", labels, STREET)
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.mode == "P"
-        assert np.array_equal(np.asarray(picture), labels.numpy())
-        colors = np.asarray(picture.convert("RGB"))
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == "P"
+        assert np.array_equal(np.asarray(image), labels.numpy())
+        colors = np.asarray(image.convert("RGB"))
     assert colors[0].tolist() == [[10, 20, 30], [40, 50, 60], [250, 0, 5]]
     assert colors[1, 1].tolist() == [0, 0, 0]
 
 
-def test_an_overlay_mixes_picture_and_colour():
+def test_an_overlay_blends_image_and_colour():
     image = torch.full((3, 2, 3), 200, dtype=torch.uint8)
     labels = np.array([[0, 1, 2], [2, 255, 3]])
     mixed = np.asarray(overlay(image, labels, STREET, opacity=0.2))
@@ -101,14 +101,14 @@ def test_shares_count_pixels():
         (lambda f: save_image(f / "a.png" / "b.png", Image.new("RGB", (5, 7))), "cannot write"),
     ],
 )
-def test_bad_pictures_are_told(act, message, tmp_path):
+def test_bad_images_are_reported(act, message, tmp_path):
     (tmp_path / "a.png").write_text("a file, not a folder")
     with pytest.raises(UserError, match=message):
         act(tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["a.png"]
 
 
-# Maps of attention
+# Attention maps
 
 BLOCKS = [
     PositionAttention(16, reduction=4),
@@ -123,7 +123,7 @@ BLOCKS = [
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda b: type(b).__name__)
-def test_rows_are_the_blocks_own_for_several_places(block):
+def test_rows_are_the_weights_of_the_block(block):
     places = [(0, 0), (4, 6), (2, 5)]
     maps, x = recorded(block, 5, 7)
     rows = maps.rows(places)
@@ -137,7 +137,7 @@ def test_rows_of_frames():
     assert_close(maps.rows([(2, 4, 6)])[:, 0], maps.module.weights(x, at=(2, 4, 6)).detach())
 
 
-def test_blocks_of_several_inputs_are_asked_with_all_of_them():
+def test_blocks_of_several_inputs_get_all_of_them():
     block = randomise(InteractionAware((8, 16), size=(5, 7)).double())
     layers = [torch.randn(2, c, *s, dtype=torch.float64) for c, s in ((8, (10, 14)), (16, (5, 7)))]
     with attention_maps(block) as maps:
@@ -149,7 +149,7 @@ def test_blocks_of_several_inputs_are_asked_with_all_of_them():
         assert torch.equal(block(layers), layers[1])
 
 
-def test_a_block_that_changes_the_shape_cannot_be_left_out():
+def test_a_block_that_changes_the_shape_cannot_be_switched_off():
     model = nn.Sequential(nn.Conv2d(3, 4, 1))
     with pytest.raises(UserError, match="keeps the shape"), switched_off(model, "0"):
         model(torch.zeros(1, 3, 5, 7))
@@ -157,7 +157,7 @@ def test_a_block_that_changes_the_shape_cannot_be_left_out():
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_network_tells_what_it_attends_to(name):
+def test_every_network_has_its_attention_recorded(name):
     model = create_model(name, num_classes=3, backbone="tiny").eval()
     with attention_maps(model) as maps, torch.no_grad():
         model(torch.randn(2, 3, 40, 56))
@@ -170,8 +170,8 @@ def test_every_network_tells_what_it_attends_to(name):
         assert_close(channel.weights().sum(2), torch.ones(channel.weights().shape[:2]))
     for block in maps.blocks().values():
         assert block.after().isfinite().all()
-    attends = name not in ("fcn", "pspnet", "deeplabv3")
-    assert bool(maps.blocks()) == attends
+    has_attention = name not in ("fcn", "pspnet", "deeplabv3")
+    assert bool(maps.blocks()) == has_attention
 
 
 def test_criss_cross_reaches_a_cross_after_one_round_and_all_after_two():
@@ -184,7 +184,7 @@ def test_criss_cross_reaches_a_cross_after_one_round_and_all_after_two():
     with attention_maps(maps.module) as again:
         for x in torch.randn(2, 1, 16, 5, 7, dtype=torch.float64):
             maps.module(x)
-            row = again.positions[""].rows([(2, 4)])  # nothing of another input is kept
+            row = again.positions[""].rows([(2, 4)])  # nothing is kept from another input
             assert_close(row[:, 0], maps.module.weights(x, at=(2, 4)).detach())
     with pytest.raises(UserError, match="2 rounds, not 3"):
         maps.rows([(2, 4)], rounds=3)
@@ -206,7 +206,7 @@ def test_channels_and_their_partners():
 
 
 @pytest.mark.parametrize("block", [SqueezeExcite(16, 4), CBAM(16, 4)], ids=["se", "cbam"])
-def test_gates_are_the_blocks_own(block):
+def test_gates_are_those_of_the_block(block):
     maps, x = recorded(block, 5, 7)
     assert_close(maps.gates(), randomise(block).eval().gates(x))
     assert_close(maps.before(), x)
@@ -221,7 +221,9 @@ def test_a_network_names_its_blocks_and_factors():
     with attention_maps(model, keep=None) as maps:
         out = model(torch.rand(2, 3, 40, 56))
         maps.channels["head.channel.1"].after()
-    assert len(maps.channels["head.channel.1"].calls) == 1  # asking is no call
+    assert (
+        len(maps.channels["head.channel.1"].calls) == 1
+    )  # computing attention does not add a call
     assert list(maps.positions) == ["head.position.1"]
     assert list(maps.channels) == ["head.channel.1"]
     assert maps.gammas == {"head.position.1": 0.25, "head.channel.1": -2.0}
@@ -232,7 +234,7 @@ def test_a_network_names_its_blocks_and_factors():
     assert_close(position.rows([(1, 6)]).sum((2, 3)), torch.ones(2, 1))
 
 
-def test_blocks_inside_a_block_are_its_own_affair():
+def test_blocks_inside_a_block_are_not_listed():
     maps, _ = recorded(ASPOC(16), 5, 7)
     with attention_maps(nn.Sequential(maps.module, SqueezeExcite(16))) as both:
         assert list(both.blocks()) == ["0", "1"]
@@ -242,7 +244,7 @@ def hooks(model: nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-def test_the_model_is_left_as_it_was_also_after_an_error():
+def test_the_model_is_unchanged_afterwards_also_after_an_error():
     model = random_danet(Classes.numbered(3)).train()
     modes = [module.training for module in model.modules()]
     state = {name: value.clone() for name, value in model.state_dict().items()}
@@ -268,21 +270,21 @@ def test_every_window_is_a_call_in_reading_order():
     block = all_calls.positions["head.position.1"]
     assert len(block.calls) == 2
     assert len(latest.positions["head.position.1"].calls) == 1
-    for call, left in ((0, 0), (1, 32)):
+    for call, first in ((0, 0), (1, 32)):
         with attention_maps(model) as alone:
-            model(model.normalize(image[None, :, :, left : left + 40]))
+            model(model.normalize(image[None, :, :, first : first + 40]))
         expected = alone.positions["head.position.1"].rows([(3, 1)])
         assert_close(block.rows([(3, 1)], call=call), expected)
     with pytest.raises(UserError, match="2 recorded calls"):
         block.before(2)
 
 
-def test_a_place_outside_and_a_block_that_never_ran_are_told():
+def test_a_place_outside_and_a_block_that_never_ran_are_reported():
     maps, _ = recorded(PositionAttention(16), 5, 7)
     for place in ((5, 0), (0, -1)):
         with pytest.raises(UserError, match="outside the feature map of 5 x 7"):
             maps.rows([place])
-    with pytest.raises(UserError, match="cannot tell"):
+    with pytest.raises(UserError, match="block '': too many values"):
         maps.rows([(0, 0, 0)])
     with attention_maps(PositionAttention(16)) as empty:
         pass
@@ -302,11 +304,11 @@ def test_pixels_find_their_cells(align_corners):
     assert rows[: len(halves)] == halves
 
 
-# Numbers
+# Statistics
 
 
 def test_spread_and_class_attention_equal_plain_loops(monkeypatch):
-    monkeypatch.setattr(quantities, "_GROUP", 5 * 35 * 2)  # five rows at a time
+    monkeypatch.setattr(statistics, "_GROUP", 5 * 35 * 2)  # five rows at a time
     maps, x = recorded(PositionAttention(16, reduction=4), 5, 7)
     full = maps.module.weights(x).detach()  # (B, N, N)
     labels = torch.randint(0, 4, (2, 5, 7))
@@ -341,7 +343,7 @@ def test_steps_examine_every_other_pixel():
         spread(maps, step=0)
 
 
-def test_even_attention_spreads_evenly():
+def test_uniform_attention_has_the_largest_entropy():
     block = PositionAttention(16)
     maps, _ = recorded(block, 5, 7)
     with torch.no_grad():
@@ -353,22 +355,22 @@ def test_even_attention_spreads_evenly():
     assert_close(class_attention(maps, labels, 3), share.double().expand(3, 3))
 
 
-def test_distances_to_a_pooled_map_are_in_cells_of_the_input():
+def test_distances_to_pooled_keys_are_in_cells_of_the_input():
     rows = torch.zeros(1, 1, 2, 3)
-    rows[0, 0, 1, 2] = 1.0  # its middle lies at (2.5, 4.5) of a map of 4 x 6
-    distance = quantities.mean_distance(rows, [(1, 1)], (4, 6))
+    rows[0, 0, 1, 2] = 1.0  # its centre is at (2.5, 4.5) in features of 4 x 6
+    distance = statistics._mean_distance(rows, [(1, 1)], (4, 6))
     assert_close(distance.item(), math.hypot(1.5, 3.5))
 
 
-def test_labels_of_the_pictures_size_are_read_at_the_cells():
+def test_labels_of_the_size_of_the_image_are_read_at_the_cells():
     maps, _ = recorded(PositionAttention(16), 5, 7)
     labels = torch.randint(0, 3, (2, 5, 7))
     large = labels.repeat_interleave(8, 1).repeat_interleave(8, 2)
     assert_close(class_attention(maps, large, 3), class_attention(maps, labels, 3))
 
 
-def test_no_map_of_all_pairs_is_held(monkeypatch):
-    monkeypatch.setattr(quantities, "_GROUP", 2**17)
+def test_attention_of_all_pairs_is_never_held(monkeypatch):
+    monkeypatch.setattr(statistics, "_GROUP", 2**17)
     maps, _ = recorded(PositionAttention(16), 41, 59, batch=1)
     labels = torch.zeros(41, 59, dtype=torch.long)
     pairs = 8 * (41 * 59) ** 2
@@ -376,7 +378,7 @@ def test_no_map_of_all_pairs_is_held(monkeypatch):
     assert peak_bytes(lambda: class_attention(maps, labels, 2)) < pairs / 4
 
 
-def test_the_class_of_a_channel_is_the_one_it_rises_on():
+def test_the_contrast_of_a_channel_is_highest_on_its_class():
     features = torch.randn(2, 4, 5, 7, dtype=torch.float64)
     labels = torch.randint(0, 3, (2, 5, 7))
     labels[0, 0] = 255
@@ -400,7 +402,7 @@ def test_switching_a_block_off_is_setting_its_factor_to_zero():
         model.head.position[1].gamma.zero_()
         assert_close(model(x).logits, off)
     with (
-        pytest.raises(UserError, match=r"no block 'head\.nothing'"),
+        pytest.raises(UserError, match=r"unknown block 'head\.nothing'"),
         switched_off(model, "head.nothing"),
     ):
         pass
@@ -409,14 +411,14 @@ def test_switching_a_block_off_is_setting_its_factor_to_zero():
 def test_an_ablation_counts_the_pixels_that_change():
     model = random_danet(Classes.numbered(3))
     predictor, image = Predictor(model), torch.rand(3, 41, 59)
-    found = ablate(predictor, image, "head.position.1")
-    assert torch.equal(found.labels, predictor(image).labels)
+    result = ablate(predictor, image, "head.position.1")
+    assert torch.equal(result.labels, predictor(image).labels)
     with torch.no_grad():
         model.head.position[1].gamma.zero_()
-    assert torch.equal(found.without, predictor(image).labels)
-    assert not torch.equal(found.labels, found.without)
-    expected = [int((found.without == k).sum() - (found.labels == k).sum()) for k in range(3)]
-    assert found.difference.tolist() == expected
+    assert torch.equal(result.without, predictor(image).labels)
+    assert not torch.equal(result.labels, result.without)
+    expected = [int((result.without == k).sum() - (result.labels == k).sum()) for k in range(3)]
+    assert result.difference.tolist() == expected
 
 
 # Figures
@@ -428,7 +430,14 @@ def test_a_figure_names_classes_pixels_and_blocks(tmp_path):
     present = [name for name, _, _ in shares(Predictor(model)(image).labels, STREET)]
     explain_figure(model, image, [(0, 0), (40, 58), (7, 30)], tmp_path / "a.svg")
     text = " ".join(re.findall("<text[^>]*>(.*?)</text>", (tmp_path / "a.svg").read_text()))
-    for words in [*present, "(40, 58)", "(7, 30)", "head.position.1", "head.channel.1", "1 = even"]:
+    for words in [
+        *present,
+        "(40, 58)",
+        "(7, 30)",
+        "head.position.1",
+        "head.channel.1",
+        "1 = uniform",
+    ]:
         assert words in text
     assert hooks(model) == 0
 
@@ -439,21 +448,21 @@ def test_figures_in_every_format(tmp_path):
     for suffix, start in starts.items():
         explain_figure(model, torch.rand(3, 41, 23), [(3, 5)], tmp_path / f"a{suffix}")
         assert (tmp_path / f"a{suffix}").read_bytes().startswith(start)
-    with Image.open(tmp_path / "a.png") as picture:
-        assert picture.width == 1500
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.width == 1500
 
 
 @pytest.mark.parametrize(
     ("network", "at", "name", "message"),
     [
         ("fcn", [(0, 0)], "a.png", "no attention block"),
-        ("danet", [(41, 0)], "a.png", "outside the picture of 41 rows and 59 columns"),
-        ("danet", [(0, -1)], "a.png", "outside the picture"),
+        ("danet", [(41, 0)], "a.png", "outside the image of 41 rows and 59 columns"),
+        ("danet", [(0, -1)], "a.png", "outside the image"),
         ("danet", [], "a.png", "no pixel"),
         ("danet", [(0, 0)], "a.tiff", ".svg"),
     ],
 )
-def test_bad_figures_are_told(network, at, name, message, tmp_path):
+def test_bad_figures_are_reported(network, at, name, message, tmp_path):
     model = create_model(network, num_classes=3, backbone="tiny")
     with pytest.raises(UserError, match=message):
         explain_figure(model, torch.rand(3, 41, 59), at, tmp_path / name)

@@ -1,4 +1,4 @@
-"""The confusion matrix as a picture."""
+"""The figure of a confusion matrix."""
 
 from pathlib import Path
 
@@ -27,6 +27,6 @@ def test_cells_are_percentages_of_the_true_class() -> None:
 def test_any_number_of_classes_can_be_drawn(count: int, tmp_path: Path) -> None:
     matrix = torch.arange(count * count).reshape(count, count)
     save_figure(confusion_figure(matrix, Classes.numbered(count)), tmp_path / "confusion.png")
-    with Image.open(tmp_path / "confusion.png") as picture:
-        assert min(picture.size) > 300
-        assert np.asarray(picture.convert("L")).std() > 5
+    with Image.open(tmp_path / "confusion.png") as image:
+        assert min(image.size) > 300
+        assert np.asarray(image.convert("L")).std() > 5

@@ -1,4 +1,4 @@
-"""Videos: every frame is labelled as the picture it is, and written whole or not at all."""
+"""Videos: every frame is labelled as an image, and overlays are written whole or not at all."""
 
 import sys
 from fractions import Fraction
@@ -15,7 +15,7 @@ from scenewise.attention import InteractionAware, NonLocal
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.visualize import explain_clip, frame_rows, overlay, video
-from scenewise.visualize.video import moving_average, open_video, overlay_video, write_video
+from scenewise.visualize.video import _moving_average, _open_video, _write_video, overlay_video
 from tests.attention.contract import randomise
 from tests.toy_model import random_danet
 
@@ -26,7 +26,7 @@ NTSC = Fraction(30000, 1001)
 
 
 def smooth(index, size=(48, 64)):
-    """A picture that a codec keeps: (H, W, 3), uint8; it moves with ``index``."""
+    """A smooth image, which a codec preserves: (H, W, 3), uint8; it moves with ``index``."""
     rows, columns = np.mgrid[: size[0], : size[1]].astype(float)
     waves = [np.sin((rows + 5 * index) / 11), np.cos(columns / 13 + index), np.sin(columns / 17)]
     return np.stack([127 + 100 * wave for wave in waves], -1).astype(np.uint8)
@@ -44,7 +44,7 @@ def make(path, frames, codec="libx264", pix="yuv420p", rate=NTSC, **options):
 
 
 def read(path):
-    with open_video(path) as opened:
+    with _open_video(path) as opened:
         return list(opened.frames)
 
 
@@ -72,13 +72,13 @@ def test_overlays_keep_count_size_and_times(name, codec, pix, predictor, tmp_pat
     assert len(before) == len(after) == 7
     assert after[0].image.shape == (48, 64, 3)
     for one, other in zip(before, after, strict=True):
-        assert abs(one.time - before[0].time - other.time) <= video.CLOCK
-    with open_video(tmp_path / "out.mp4") as opened:
+        assert abs(one.time - before[0].time - other.time) <= video._TIME_BASE
+    with _open_video(tmp_path / "out.mp4") as opened:
         assert abs(opened.rate / rate - 1) < 0.02
         assert opened.length == 7
 
 
-def test_an_overlay_is_the_one_of_the_frame_as_a_picture(predictor, tmp_path):
+def test_an_overlay_is_the_one_of_the_frame_as_an_image(predictor, tmp_path):
     source = make(tmp_path / "a.mp4", [smooth(i) for i in range(4)])
     overlay_video(predictor, source, tmp_path / "out.mp4", opacity=0.3)
     for frame, drawn in zip(read(source), read(tmp_path / "out.mp4"), strict=True):
@@ -89,10 +89,10 @@ def test_an_overlay_is_the_one_of_the_frame_as_a_picture(predictor, tmp_path):
 
 @pytest.mark.parametrize("encoder", ["libx264", "mpeg4"])
 def test_colours_survive_writing_and_odd_sizes_are_padded(encoder, tmp_path, monkeypatch):
-    monkeypatch.setattr(video, "ENCODERS", (encoder,))
+    monkeypatch.setattr(video, "_ENCODERS", (encoder,))
     flat = np.empty((47, 61, 3), np.uint8)
     flat[:] = (200, 40, 90)
-    with write_video(tmp_path / "a.mp4", NTSC) as write:
+    with _write_video(tmp_path / "a.mp4", NTSC) as write:
         write(flat, Fraction(5))
         write(flat, Fraction(6))
     first, second = read(tmp_path / "a.mp4")
@@ -101,7 +101,7 @@ def test_colours_survive_writing_and_odd_sizes_are_padded(encoder, tmp_path, mon
     assert (first.time, second.time) == (0, 1)
 
 
-def test_a_turned_video_is_read_as_it_is_shown(tmp_path):
+def test_a_rotated_video_is_read_as_displayed(tmp_path):
     path = tmp_path / "a.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate=25)
@@ -118,10 +118,10 @@ def test_a_turned_video_is_read_as_it_is_shown(tmp_path):
 def test_averages_over_time_by_hand():
     state = None
     for now in (1.0, 0.0, 0.5):
-        state = moving_average(state, torch.tensor([now, 1 - now]), 0.6)
+        state = _moving_average(state, torch.tensor([now, 1 - now]), 0.6)
     # 1; 0.6; 0.36 + 0.2
     assert_close(state, torch.tensor([0.56, 0.44]))
-    assert moving_average(torch.ones(2), torch.zeros(2), 0).tolist() == [0, 0]
+    assert _moving_average(torch.ones(2), torch.zeros(2), 0).tolist() == [0, 0]
 
 
 def test_ema_labels_are_those_of_the_averaged_scores(predictor, tmp_path):
@@ -137,13 +137,13 @@ def test_ema_labels_are_those_of_the_averaged_scores(predictor, tmp_path):
     assert np.abs(drawn - expected).mean() < np.abs(drawn - alone).mean()
 
 
-def test_a_frame_is_read_when_it_is_asked_for(tmp_path):
-    """The file is cut behind its first frames: these come, before the error does."""
+def test_frames_are_read_lazily(tmp_path):
+    """The file is truncated after its first frames: these are read before the error."""
     source = make(tmp_path / "a.mkv", [smooth(i) for i in range(90)], "mpeg4", g="1")
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
-    with open_video(source) as opened:
+    with _open_video(source) as opened:
         assert next(opened.frames).image.shape == (48, 64, 3)
-        with pytest.raises(UserError, match=r"a\.mkv' \(it is cut off\)"):
+        with pytest.raises(UserError, match=r"a\.mkv' \(it is truncated\)"):
             list(opened.frames)
 
 
@@ -172,15 +172,17 @@ def broken(path, kind):
     [
         ("a.mp4", "noise", "cannot read video"),
         ("a.avi", "empty", "cannot read video"),
-        ("a.mp4", "missing", "no such video"),
-        ("a.mp4", "sound", "holds no video"),
+        ("a.mp4", "missing", "not found; check the path"),
+        ("a.mp4", "sound", "has no video stream"),
         ("a.mp4", "cut", "cannot read video"),
         ("a.mp4", "cut, index first", "cannot read video"),
-        ("a.mkv", "cut", "cut off"),
-        ("a.avi", "cut", "cut off"),
+        ("a.mkv", "cut", "truncated"),
+        ("a.avi", "cut", "truncated"),
     ],
 )
-def test_broken_videos_are_told_and_nothing_is_written(name, kind, message, predictor, tmp_path):
+def test_broken_videos_are_reported_and_nothing_is_written(
+    name, kind, message, predictor, tmp_path
+):
     source, out = tmp_path / name, tmp_path / "out"
     broken(source, kind)
     with pytest.raises(UserError, match=message):
@@ -199,7 +201,7 @@ def model_folder(predictor, tmp_path_factory):
     return folder
 
 
-def test_predict_takes_pictures_and_videos(model_folder, tmp_path, capsys):
+def test_predict_takes_images_and_videos(model_folder, tmp_path, capsys):
     inputs, out = tmp_path / "in", tmp_path / "out"
     inputs.mkdir()
     make(inputs / "drive.mp4", [smooth(9 * i) for i in range(3)])
@@ -207,11 +209,11 @@ def test_predict_takes_pictures_and_videos(model_folder, tmp_path, capsys):
     Image.fromarray(smooth(0)).save(inputs / "street.png")
     words = (inputs, "--model", model_folder, "--out", out, "--temporal", "ema")
     assert predict(*words, "--ema-decay", "0.9") == 2
-    told = " ".join(capsys.readouterr().err.split())
-    assert "2 of 3 pictures and videos labelled" in told
-    assert "cut.mkv" in told
-    found = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
-    assert found == [
+    stderr = " ".join(capsys.readouterr().err.split())
+    assert "2 of 3 images and videos labelled" in stderr
+    assert "cut.mkv" in stderr
+    files = sorted(p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file())
+    assert files == [
         "classes.json",
         "labels/street.png",
         "overlays/drive.mp4",
@@ -228,13 +230,19 @@ def test_predict_takes_pictures_and_videos(model_folder, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        ("a.mp4", ["--temporal", "ema", "--ema-decay", "1"], "a decay is from 0 to below 1, not 1"),
+        (
+            "a.mp4",
+            ["--temporal", "ema", "--ema-decay", "1"],
+            "the decay must be from 0 to below 1, not 1",
+        ),
         ("a.mp4", ["--ema-decay", "0.5"], "--ema-decay needs --temporal ema"),
         ("a.mp4", ["--no-overlay"], "only the overlay is written"),
         ("a.png", ["--temporal", "ema"], "no input is one"),
     ],
 )
-def test_options_that_do_not_fit_are_told(name, options, message, model_folder, tmp_path, capsys):
+def test_options_that_do_not_fit_are_reported(
+    name, options, message, model_folder, tmp_path, capsys
+):
     (tmp_path / name).touch()
     words = (tmp_path / name, "--model", model_folder, "--out", tmp_path / "out", *options)
     assert predict(*words) == 2
@@ -242,7 +250,7 @@ def test_options_that_do_not_fit_are_told(name, options, message, model_folder, 
     assert not (tmp_path / "out").exists()
 
 
-def test_a_missing_extra_is_told(model_folder, tmp_path, capsys, monkeypatch):
+def test_a_missing_extra_is_reported(model_folder, tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "av", None)
     (tmp_path / "a.mp4").touch()
     assert predict(tmp_path / "a.mp4", "--model", model_folder, "--out", tmp_path / "out") == 2
@@ -276,7 +284,7 @@ def test_a_clip_is_drawn_frame_by_frame(tmp_path):
         ((1, 8, 3, 5, 7), 3, (0, 0, 0), 3, "a.bmp", "a figure is"),
     ],
 )
-def test_bad_clips_are_told(size, dims, at, count, name, message, tmp_path):
+def test_bad_clips_are_reported(size, dims, at, count, name, message, tmp_path):
     frames = [smooth(i) for i in range(count)]
     with pytest.raises(UserError, match=message):
         explain_clip(NonLocal(8, dims=dims), torch.randn(size), frames, at, tmp_path / name)

@@ -1,1 +1,1 @@
-"""The verbs of the command ``scenewise``, one module each."""
+"""The command ``scenewise``: one module or folder for each of its subcommands."""

@@ -1,4 +1,4 @@
-"""The command ``scenewise VERB``: finds the verb's module and turns errors into one sentence."""
+"""``scenewise COMMAND``: runs the module of a command and reports errors in one sentence."""
 
 import argparse
 import difflib
@@ -12,16 +12,16 @@ from typing import NoReturn
 from scenewise._version import __version__
 from scenewise.errors import UserError
 
-VERBS: dict[str, tuple[str, str]] = {
+COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("scenewise.apps.demo", "train, test, predict and explain on generated scenes"),
     "fit": ("scenewise.apps.fit", "train a network"),
-    "validate": ("scenewise.apps.fit", "score a trained network on the validation pictures"),
-    "test": ("scenewise.apps.fit", "score a trained network on the test pictures"),
-    "predict": ("scenewise.apps.predict", "label pictures with a trained network"),
-    "explain": ("scenewise.apps.explain", "show what one pixel of a picture attends to"),
+    "validate": ("scenewise.apps.fit", "score a trained network on the validation images"),
+    "test": ("scenewise.apps.fit", "score a trained network on the test images"),
+    "predict": ("scenewise.apps.predict", "label images with a trained network"),
+    "explain": ("scenewise.apps.explain", "show what one pixel of an image attends to"),
     "app": ("scenewise.apps.app", "a page where a click shows what a pixel attends to"),
-    "check": ("scenewise.apps.check", "read every label and say what is wrong with it"),
-    "prepare": ("scenewise.apps.prepare", "rewrite a published data set once as class-id masks"),
+    "check": ("scenewise.apps.check", "read every label and report what is wrong with it"),
+    "prepare": ("scenewise.apps.prepare", "rewrite a published dataset once as class-id masks"),
     "convert": ("scenewise.apps.convert", "a public checkpoint of another project into a model"),
     "export": ("scenewise.apps.export", "a model as ONNX, OpenVINO, .pt2 or folder, compared"),
     "models": (
@@ -30,35 +30,38 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "bench": ("scenewise.apps.bench", "measure speed and memory on this machine"),
 }
-UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG)
-OUT_OF_MEMORY = (
+_UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG)
+_OUT_OF_MEMORY = (
     "out of memory; in training choose a smaller batch or crop (--data.batch_size, "
     "--data.crop_size), --model.output_stride 16 or half precision (--trainer.precision "
-    "bf16-mixed), elsewhere a smaller picture or --window"
+    "bf16-mixed), otherwise a smaller image or --window"
 )
-TRAINING = ("fit", "validate", "test")
+_TRAINING = ("fit", "validate", "test")
 
-EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   scenewise demo
   scenewise fit --data.format folder --data.root DIR
   scenewise test --model RUN_FOLDER --data.format folder --data.root DIR
   scenewise predict street.png --model RUN_FOLDER --out labels
 
-scenewise VERB --help tells more. --debug, anywhere, shows the traceback of an error.
+scenewise COMMAND --help lists its options. --debug, anywhere, shows the traceback of an error.
 """
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse, but a wrong argument is a :class:`UserError` instead of two printed texts."""
+class _Parser(argparse.ArgumentParser):
+    """An argument parser that raises a :class:`UserError` instead of printing usage and error."""
 
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; the exit code is 0, 2 for bad input, 130 when stopped, 143 when told to
-    (SIGTERM), 1 for anything else.
+    """Run one command.
+
+    Returns:
+        The exit code: 0, 2 for bad input, 130 if interrupted, 143 if terminated (SIGTERM), 1 for
+        any other error.
 
     >>> main(["--version"])
     scenewise ...
@@ -69,19 +72,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         _run([word for word in words if word != "--debug"])
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning's way to stop
-            return _fail("stopped", 130)
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
+            return _fail("interrupted", 130)
         if type(stop).__name__ == "SIGTERMException":  # Lightning's
-            return _fail("told to stop; --ckpt_path last goes on from here", 143)
+            return _fail("terminated (SIGTERM); resume with --ckpt_path last", 143)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
-        return _fail("stopped", 130)
+        return _fail("interrupted", 130)
     except Exception as error:
         if debug:
             traceback.print_exc()
-        told = sentence(error)
-        if told is not None:
-            return _fail(f"error: {told}", 2)
+        message = sentence(error)
+        if message is not None:
+            return _fail(f"error: {message}", 2)
         what = next(iter(str(error).splitlines()), "")
         hint = "" if debug else "; run it again with --debug to see where"
         return _fail(f"error: unexpected {type(error).__name__}: {what}{hint}", 1)
@@ -89,9 +92,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def sentence(error: Exception) -> str | None:
-    """What to tell the user about an error that has a known cause, else None.
+    """The message for the user if the error has a known cause, else None.
 
-    A data loader's worker wraps the text of an error in its own traceback; that is taken off.
+    A data loader's worker wraps the text of an error in its own traceback; that is removed.
 
     >>> sentence(UserError("no such file: 'a.png'; check the path"))
     "no such file: 'a.png'; check the path"
@@ -102,15 +105,15 @@ def sentence(error: Exception) -> str | None:
     if isinstance(error, MemoryError | RuntimeError) and import_module("scenewise.memory").ran_out(
         error
     ):
-        return " ".join(getattr(error, "__notes__", [])) or OUT_OF_MEMORY
+        return " ".join(getattr(error, "__notes__", [])) or _OUT_OF_MEMORY
     if "does not have a deterministic implementation" in text:
         return (
-            f"{text.split()[0]} has no deterministic form on this device; give "
-            "--trainer.deterministic warn, which uses those that there are, or train on a CPU"
+            f"{text.split()[0]} has no deterministic implementation on this device; give "
+            "--trainer.deterministic warn, which allows others, or train on a CPU"
         )
-    if type(error).__name__ == "MisconfigurationException":  # Lightning's word for a UserError
+    if type(error).__name__ == "MisconfigurationException":  # Lightning's UserError
         return " ".join(text.split())
-    if isinstance(error, OSError) and error.errno in UNWRITABLE:
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:
         return (
             f"'{error.filename or 'a file'}' cannot be written: {error.strerror}; choose a folder "
             "with room that you may write to"
@@ -127,18 +130,18 @@ def _run(words: list[str]) -> None:
     if words[0] == "--version":
         print(f"scenewise {__version__}")
         return
-    verb, rest = words[0], words[1:]
-    if verb not in VERBS:
-        near = difflib.get_close_matches(verb, VERBS, n=1)
+    command, rest = words[0], words[1:]
+    if command not in COMMANDS:
+        near = difflib.get_close_matches(command, COMMANDS, n=1)
         hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UserError(f"no verb '{verb}'; {hint}There are {', '.join(VERBS)}")
-    module = import_module(VERBS[verb][0])
-    if verb in TRAINING:
-        module.run(verb, rest)
+        raise UserError(f"unknown command '{command}'; {hint}Choose one of {', '.join(COMMANDS)}")
+    module = import_module(COMMANDS[command][0])
+    if command in _TRAINING:
+        module.run(command, rest)
         return
-    parser = Parser(
-        prog=f"scenewise {verb}",
-        description=VERBS[verb][1],
+    parser = _Parser(
+        prog=f"scenewise {command}",
+        description=COMMANDS[command][1],
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.add_arguments(parser)
@@ -146,12 +149,12 @@ def _run(words: list[str]) -> None:
 
 
 def _overview() -> str:
-    width = max(map(len, VERBS))
-    verbs = "".join(f"  {verb:{width}}  {text}\n" for verb, (_, text) in VERBS.items())
+    width = max(map(len, COMMANDS))
+    lines = "".join(f"  {name:{width}}  {text}\n" for name, (_, text) in COMMANDS.items())
     return (
-        "usage: scenewise VERB [options]\n\n"
+        "usage: scenewise COMMAND [options]\n\n"
         "Train, test, explain and ship scene-segmentation networks built on attention.\n\n"
-        f"verbs:\n{verbs}\n{EXAMPLES}"
+        f"commands:\n{lines}\n{_EXAMPLES}"
     )
 
 

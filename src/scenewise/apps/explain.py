@@ -1,4 +1,4 @@
-"""``scenewise explain``: what pixels of a picture attend to, as a figure and as a report."""
+"""``scenewise explain``: what pixels of an image attend to, as a figure and as an HTML report."""
 
 import argparse
 import math
@@ -23,11 +23,11 @@ from scenewise.visualize.attention_maps import (
     PositionMaps,
     attention_maps,
 )
-from scenewise.visualize.figure import check_attention, check_pixels, explain_figure, map_picture
+from scenewise.visualize.figure import check_attention, check_pixels, explain_figure, map_image
 from scenewise.visualize.overlay import overlay, shares
 from scenewise.visualize.statistics import ablate, channel_contrast, class_attention, spread
 
-EXAMPLES = """\
+_EXAMPLES = """\
 rows and columns count from 0, at the upper left.
 
 examples:
@@ -35,23 +35,23 @@ examples:
   scenewise explain street.png --model RUN_FOLDER --at 120,300 --at 40,7 --out attention.pdf
   scenewise explain street.png --model RUN_FOLDER --class car --out car.png --report car.html
 """
-QUERIES = 1024
+_QUERIES = 1024  # at most about so many pixels are examined for the tables
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise explain``."""
-    parser.epilog = EXAMPLES
-    parser.add_argument("image", metavar="IMAGE", help="a picture")
+    parser.epilog = _EXAMPLES
+    parser.add_argument("image", metavar="IMAGE", help="an image")
     parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
     parser.add_argument(
-        "--at", type=_pixel, action="append", metavar="ROW,COL", help="a pixel; may be repeated"
+        "--at", type=_pixel, action="append", metavar="ROW,COL", help="a pixel; repeatable"
     )
     parser.add_argument(
         "--class",
         dest="class_name",
         action="append",
         metavar="NAME",
-        help="the surest pixel of this predicted class; may be repeated",
+        help="the most confident pixel of this predicted class; repeatable",
     )
     parser.add_argument(
         "--out", type=Path, required=True, help="figure to write: .png, .pdf or .svg"
@@ -60,11 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--mask", metavar="FILE", help="true labels for the report; default the prediction"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
+    device = "cpu, cuda, cuda:1, ...; default an accelerator if available"
+    parser.add_argument("--device", help=device)
 
 
 def run(args: argparse.Namespace) -> None:
-    """Draw the figure, and write the report if one is wanted."""
+    """Draw the figure, and with --report write the report."""
     if not args.at and not args.class_name:
         raise UserError("no pixel to explain; give --at ROW,COL or --class NAME")
     image = read_image(args.image)
@@ -74,31 +75,32 @@ def run(args: argparse.Namespace) -> None:
     with attention_maps(model) as maps:
         prediction = Predictor(model)(image)
     check_attention(maps)
-    at = [*(args.at or []), *(surest(prediction, model, name) for name in args.class_name or [])]
+    at = list(args.at or [])
+    at += [_most_confident_pixel(prediction, model, name) for name in args.class_name or []]
     explain_figure(model, image, at, args.out)
     if args.report is not None:
         labels = prediction.labels if args.mask is None else _mask(args.mask, size)
-        write_text(args.report, write_report(model, image, at, maps, prediction, labels))
+        write_text(args.report, _html_report(model, image, at, maps, prediction, labels))
 
 
-def surest(prediction: Prediction, model: Segmenter, name: str) -> Place:
+def _most_confident_pixel(prediction: Prediction, model: Segmenter, name: str) -> Place:
     """The pixel of the predicted class ``name`` with the highest confidence.
 
     Raises:
-        UserError: the model has no such class, or predicts it nowhere.
+        UserError: the model does not have this class, or predicts it nowhere.
     """
     names = model.classes.names
     if name not in names:
-        raise UserError(f"the model has no class '{name}'; it has {', '.join(names)}")
+        raise UserError(f"unknown class '{name}'; the model has {', '.join(names)}")
     inside = prediction.labels == names.index(name)
     if not inside.any():
-        there = ", ".join(found for found, _, _ in shares(prediction.labels, model.classes))
-        raise UserError(f"class '{name}' is predicted nowhere in the picture; there are {there}")
-    best = int(torch.where(inside, prediction.confidence, -1.0).argmax())
+        present = ", ".join(other for other, _, _ in shares(prediction.labels, model.classes))
+        raise UserError(f"class '{name}' is not predicted in this image; choose from {present}")
+    best = int(torch.where(inside, prediction.confidence, -1.0).argmax())  # flat index
     return divmod(best, inside.shape[1])
 
 
-def write_report(
+def _html_report(
     model: Segmenter,
     image: Tensor,
     at: Sequence[Place],
@@ -106,15 +108,15 @@ def write_report(
     prediction: Prediction,
     labels: Tensor,
 ) -> str:
-    """All pictures and numbers as one HTML page.
+    """All figures and tables as one HTML page.
 
     Args:
         model: with attention blocks.
         image: (3, H, W), uint8.
         at: marked pixels.
         maps: recorded while ``prediction`` was made.
-        prediction: of the picture.
-        labels: (H, W), what the class tables go by: true labels, or the prediction's.
+        prediction: of the image.
+        labels: (H, W), for the class tables: the true labels, or the predicted ones.
     """
     parts = [_figure(model, image, at), report.heading("Prediction"), _shares(prediction, model)]
     if maps.gammas:
@@ -135,21 +137,21 @@ def _figure(model: Segmenter, image: Tensor, at: Sequence[Place]) -> str:
     with TemporaryDirectory() as folder:
         path = Path(folder, "figure.png")
         explain_figure(model, image, at, path)
-        return report.figure(path, f"the marked pixels (row, column): {', '.join(map(str, at))}")
+        return report.figure(path, f"marked pixels (row, column): {', '.join(map(str, at))}")
 
 
 def _shares(prediction: Prediction, model: Segmenter) -> str:
     rows = [(name, _percent(share)) for name, _, share in shares(prediction.labels, model.classes)]
-    sure = float(prediction.confidence.mean())
-    return report.table(("class", "share of the picture"), rows) + report.paragraph(
-        f"Mean confidence {_percent(sure)}."
+    confidence = float(prediction.confidence.mean())
+    return report.table(("class", "share of the image"), rows) + report.paragraph(
+        f"Mean confidence {_percent(confidence)}."
     )
 
 
 def _position_part(block: PositionMaps, labels: Tensor, model: Segmenter) -> list[str]:
     x = block.before()
     cells = x.shape[2] * x.shape[3]
-    step = max(1, math.ceil(math.sqrt(cells / QUERIES)))
+    step = max(1, math.ceil(math.sqrt(cells / _QUERIES)))  # in rows and in columns
     wide = spread(block, step=step)
     table = class_attention(block, labels.to(x.device), len(model.classes), step=step)
     own, share = table.diagonal().tolist(), _class_shares(labels, len(model.classes))
@@ -158,20 +160,17 @@ def _position_part(block: PositionMaps, labels: Tensor, model: Segmenter) -> lis
         for k, name in enumerate(model.classes.names)
         if share[k] > 0 and not math.isnan(own[k])
     ]
+    entropy, distance = map_image(wide.entropy[0], "nats"), map_image(wide.distance[0], "cells")
     return [
         report.heading(block.name),
         report.paragraph(
             f"Every pixel attends to {x.shape[2]} x {x.shape[3]} cells; {wide.entropy.numel()} "
-            f"pixels were examined. Even attention has an entropy of {math.log(cells):.2f} nats."
+            f"pixels were examined. Uniform attention has an entropy of {math.log(cells):.2f} nats."
         ),
         report.grid(
             [
-                report.figure(
-                    map_picture(wide.entropy[0], "nats"), "entropy of each pixel's attention"
-                ),
-                report.figure(
-                    map_picture(wide.distance[0], "cells"), "mean distance to what it attends to"
-                ),
+                report.figure(entropy, "entropy of each pixel's attention"),
+                report.figure(distance, "mean distance of its attention"),
             ]
         ),
         report.table(("class", "share of pixels", "attention on own class", "ratio"), rows),
@@ -184,38 +183,34 @@ def _channel_part(block: ChannelMaps, labels: Tensor, model: Segmenter) -> list[
     strongest = features[0].abs().mean((1, 2)).topk(min(12, features.shape[1])).indices.tolist()
     rows = []
     for channel in strongest:
-        speaks = int(contrast[channel].nan_to_num(-math.inf).argmax())
+        selective = int(contrast[channel].nan_to_num(-math.inf).argmax())  # NaN: class absent
         partners = block.partners(channel, 3)
-        listed = ", ".join(
-            f"{c} ({_percent(w)})"
-            for c, w in zip(
-                partners.channels[0].tolist(), partners.weights[0].tolist(), strict=True
-            )
-        )
-        rows.append((str(channel), model.classes.names[speaks], listed))
+        pairs = zip(partners.channels[0].tolist(), partners.weights[0].tolist(), strict=True)
+        listed = ", ".join(f"{other} ({_percent(weight)})" for other, weight in pairs)
+        rows.append((str(channel), model.classes.names[selective], listed))
     return [
         report.heading(block.name),
         report.paragraph(
-            "The channels with the largest mean size behind the block, the class on which each is "
-            "highest above its mean, and the channels it gathers most from."
+            "The channels with the largest mean magnitude after the block, the class on which each "
+            "is highest above its mean, and the channels it gathers most from."
         ),
-        report.table(("channel", "speaks for", "gathers from"), rows),
+        report.table(("channel", "highest on class", "gathers from"), rows),
     ]
 
 
 def _ablation_part(model: Segmenter, image: Tensor, name: str) -> list[str]:
-    found = ablate(Predictor(model), image, name)
-    count = found.labels.numel()
+    result = ablate(Predictor(model), image, name)
+    count = result.labels.numel()
     rows = [
         (model.classes.names[k], f"{100 * int(change) / count:+.2f} %")
-        for k, change in enumerate(found.difference)
+        for k, change in enumerate(result.difference)
         if int(change) != 0
     ]
-    changed = _percent(float((found.labels != found.without).float().mean()))
+    changed = _percent(float((result.labels != result.without).float().mean()))
     return [
-        report.paragraph(f"Without {name}, {changed} of the pixels get another class."),
-        report.figure(overlay(image, found.without, model.classes), f"without {name}"),
-        report.table(("class", "change, share of the picture"), rows),
+        report.paragraph(f"Without {name}, {changed} of the pixels are assigned another class."),
+        report.figure(overlay(image, result.without, model.classes), f"without {name}"),
+        report.table(("class", "change, share of the image"), rows),
     ]
 
 
@@ -223,8 +218,8 @@ def _mask(path: str, size: Place) -> Tensor:
     mask = read_mask(path)
     if tuple(mask.shape) != tuple(size):
         raise UserError(
-            f"mask '{path}' is {mask.shape[0]} x {mask.shape[1]} and its picture {size[0]} x "
-            f"{size[1]}; give the mask of this picture"
+            f"mask '{path}' is {mask.shape[0]} x {mask.shape[1]} but its image {size[0]} x "
+            f"{size[1]}; give the mask of this image"
         )
     return mask
 

@@ -1,6 +1,6 @@
-"""The arithmetic of prediction: sizes, windows, and how scores are put together in place.
+"""Sliding-window inference: sizes, windows, and how overlapping scores are averaged in place.
 
-Shapes: (B, C, H, W) pictures, (K, H, W) scores of K classes.
+Shapes: (B, C, H, W) images, (K, H, W) scores of K classes.
 """
 
 import math
@@ -36,27 +36,27 @@ def two_thirds(window: Size) -> Size:
 def intervals(
     length: int, window: int, stride: int, *, shift_back: bool = True
 ) -> list[tuple[int, int]]:
-    """The (first, past-the-last) of the windows along one side of a picture.
+    """The (first, past-the-last) pixel of each window along one side of an image.
 
-    There are ceil((length - window) / stride) + 1 of them, one where the window holds the side.
+    There are ceil((length - window) / stride) + 1 of them; one if the window covers the side.
 
     Args:
         length: pixels of the side.
         window: pixels of a window.
         stride: pixels from one window to the next; at most ``window``.
-        shift_back: the last window ends at the border and keeps its length where it can; otherwise
-            it starts at its multiple of the stride and is cut at the border.
+        shift_back: move the last window back so that it ends at the border with its full length;
+            otherwise it starts at its multiple of the stride and is cut at the border.
 
     >>> intervals(10, 4, 3), intervals(9, 4, 3), intervals(3, 4, 3)
     ([(0, 4), (3, 7), (6, 10)], [(0, 4), (3, 7), (5, 9)], [(0, 3)])
     >>> intervals(9, 4, 3, shift_back=False)
     [(0, 4), (3, 7), (6, 9)]
     """
-    found = []
+    windows = []
     for i in range(max(0, math.ceil((length - window) / stride)) + 1):
         last = min(i * stride + window, length)
-        found.append((max(0, last - window) if shift_back else i * stride, last))
-    return found
+        windows.append((max(0, last - window) if shift_back else i * stride, last))
+    return windows
 
 
 def slide(
@@ -68,19 +68,19 @@ def slide(
     shift_back: bool = True,
     pad: Tensor | None = None,
 ) -> Tensor:
-    """The mean, at every pixel, of the scores of the windows that hold it.
+    """The mean, at every pixel, of the scores of the windows that cover it.
 
     Args:
         score: maps a window (1, C, h, w) to (K, h, w).
         images: (1, C, H, W).
-        window: (height, width) of a window; None scores the picture whole.
-        stride: (rows, columns) from one window to the next; None is one window, no overlap.
+        window: (height, width) of a window; None scores the whole image.
+        stride: (rows, columns) from one window to the next; None is the window: no overlap.
         shift_back: see :func:`intervals`.
-        pad: what fills a window that is cut short, right of and below the picture: (C, 1, 1).
-            Without it a short window is scored as it is.
+        pad: (C, 1, 1), fills a window that is cut short on its right and bottom. Without it a
+            short window is scored as it is.
 
     Returns:
-        (K, H, W). One such tensor is alive, and the scores of one window.
+        (K, H, W). Memory holds one such tensor and the scores of one window.
 
     >>> ramp = torch.arange(35.0).reshape(1, 1, 5, 7)
     >>> torch.equal(slide(lambda x: x[0], ramp, (2, 3), (2, 2)), ramp[0])
@@ -94,27 +94,27 @@ def slide(
     columns = intervals(width, window[1], stride[1], shift_back=shift_back)
     if len(rows) == len(columns) == 1:
         return _score_padded(score, images, window, pad)
-    total, count = None, images.new_zeros(height, width)
+    total, count = None, images.new_zeros(height, width)  # (K, H, W), (H, W)
     for (top, bottom), (left, right) in product(rows, columns):
         part = _score_padded(score, images[..., top:bottom, left:right], window, pad)
         if total is None:
-            total = part.new_zeros(len(part), height, width)
+            total = part.new_zeros(len(part), height, width)  # K is known only now
         total[:, top:bottom, left:right] += part
         count[top:bottom, left:right] += 1
-    assert total is not None
+    assert total is not None  # there is at least one window
     return total.div_(count)
 
 
 def _score_padded(score: Score, images: Tensor, window: Size, pad: Tensor | None) -> Tensor:
     height, width = images.shape[-2:]
-    below, right = max(0, window[0] - height), max(0, window[1] - width)
-    if pad is None or below == right == 0:
+    bottom, right = max(0, window[0] - height), max(0, window[1] - width)
+    if pad is None or bottom == right == 0:
         return score(images)
-    return score(pad_with(images, (0, right, 0, below), pad))[:, :height, :width]
+    return score(pad_with(images, (0, right, 0, bottom), pad))[:, :height, :width]
 
 
 def pad_with(images: Tensor, sides: tuple[int, int, int, int], value: Tensor) -> Tensor:
-    """Pad (B, C, H, W) by (left, right, top, bottom) pixels of the colour ``value`` (C, 1, 1).
+    """Pad (B, C, H, W) by (left, right, top, bottom) pixels of colour ``value`` (C, 1, 1).
 
     >>> pad_with(torch.ones(1, 1, 1, 1), (0, 1, 1, 0), torch.full((1, 1, 1), 5.0))[0, 0]
     tensor([[5., 5.],
@@ -138,32 +138,32 @@ def scaled(size: Size, scale: float) -> Size:
     >>> scaled((5, 7), 0.5), scaled((5, 7), 0.01)
     ((3, 4), (1, 1))
     """
-    return max(1, half_up(size[0] * scale)), max(1, half_up(size[1] * scale))
+    return max(1, _half_up(size[0] * scale)), max(1, _half_up(size[1] * scale))
 
 
-def half_up(value: float) -> int:
-    """The nearest whole number, from a half upwards.
+def _half_up(value: float) -> int:
+    """The nearest integer, halves rounded up.
 
-    >>> half_up(2.5), round(2.5)
+    >>> _half_up(2.5), round(2.5)
     (3, 2)
     """
     return int(value + 0.5)
 
 
-def long_side(size: Size, long: int, to_whole: Callable[[float], int] = half_up) -> Size:
-    """``size`` in proportion, with its long side at ``long`` and the other one rounded.
+def long_side(size: Size, long: int, rounding: Callable[[float], int] = _half_up) -> Size:
+    """``size`` scaled in proportion to a long side of ``long``; the other side is rounded.
 
     >>> long_side((480, 640), 2048), long_side((640, 480), 2048)
     ((1536, 2048), (2048, 1536))
     """
     height, width = size
     if height > width:
-        return long, max(1, to_whole(width * long / height))
-    return max(1, to_whole(height * long / width)), long
+        return long, max(1, rounding(width * long / height))
+    return max(1, rounding(height * long / width)), long
 
 
 def fitted(size: Size, fit: Size) -> Size:
-    """``size`` in proportion, as large as ``fit`` (short, long side) holds, rounded half up.
+    """``size`` scaled in proportion to the largest that ``fit`` (short, long side) allows.
 
     >>> fitted((1024, 2048), (1025, 2049)), fitted((640, 480), (512, 2048))
     ((1025, 2049), (683, 512))
@@ -172,9 +172,9 @@ def fitted(size: Size, fit: Size) -> Size:
 
 
 def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:
-    """Bilinear resize of (B, C, H, W) or (C, H, W) to ``size``; the same tensor if it has it.
+    """Bilinear resize of (B, C, H, W) or (C, H, W); the same tensor if it already has ``size``.
 
-    There is no smoothing before the picture is made smaller, as in the published protocols.
+    No anti-aliasing when downsampling, as in the published protocols.
     """
     if size_of(x) == size:
         return x
@@ -184,7 +184,7 @@ def resize(x: Tensor, size: Size, *, align_corners: bool) -> Tensor:
 
 
 def softmax_(logits: Tensor) -> Tensor:
-    """Turn logits (K, H, W) into probabilities in place, which saves a second such tensor.
+    """Softmax over the classes of logits (K, H, W), in place, which saves a second such tensor.
 
     >>> softmax_(torch.tensor([1.0, 1.0]).reshape(2, 1, 1)).flatten()
     tensor([0.5000, 0.5000])
@@ -193,12 +193,12 @@ def softmax_(logits: Tensor) -> Tensor:
 
 
 def normalise_(scores: Tensor) -> Tensor:
-    """Scale positive scores (K, H, W) in place so that those of each pixel sum to 1."""
-    return scores.div_(scores.sum(0).clamp_min_(torch.finfo(scores.dtype).tiny))
+    """Divide positive scores (K, H, W) in place so that each pixel's sum to 1."""
+    return scores.div_(scores.sum(0).clamp_min_(torch.finfo(scores.dtype).tiny))  # no 0 / 0
 
 
 def summed(parts: Iterable[Tensor]) -> Tensor:
-    """The sum of tensors, in place of the first; of the others one is alive at a time.
+    """The sum of tensors, into the first of them; the others are freed one by one.
 
     >>> summed(torch.full((2,), float(i)) for i in range(4))
     tensor([6., 6.])
@@ -207,5 +207,5 @@ def summed(parts: Iterable[Tensor]) -> Tensor:
     total = next(rest)
     for part in rest:
         total.add_(part)
-        del part
+        del part  # before the next one is computed
     return total

@@ -1,4 +1,4 @@
-"""What a network sees: labels as pictures, attention as maps, numbers and figures."""
+"""Label images and overlays; attention maps, statistics and figures."""
 
 from scenewise.visualize.attention_maps import (
     AttentionMaps,

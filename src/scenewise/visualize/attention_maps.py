@@ -1,4 +1,4 @@
-"""What the attention blocks of a network do to a picture.
+"""Record the inputs of attention blocks and compute their attention maps on request.
 
 >>> from scenewise import create_model
 >>> model = create_model("danet", num_classes=5, backbone="tiny").eval()
@@ -30,8 +30,8 @@ from scenewise.models.segmenter import evaluating
 Place = tuple[int, ...]
 
 
-class Partners(NamedTuple):
-    """Channels that one channel gathers from, the strongest first: both (B, count)."""
+class _Partners(NamedTuple):
+    """The channels that one channel gathers from, by decreasing weight: both (B, count)."""
 
     channels: Tensor
     weights: Tensor
@@ -39,12 +39,12 @@ class Partners(NamedTuple):
 
 @dataclass(frozen=True)
 class BlockMaps:
-    """One block, and what went into it at its latest calls; all is computed when asked for.
+    """One block and the arguments of its latest calls; everything else is computed on request.
 
     Attributes:
         name: of the block inside the model.
         module: the block itself.
-        calls: the arguments of its latest calls, the latest last.
+        calls: the arguments of its latest calls, oldest first.
     """
 
     name: str
@@ -52,20 +52,20 @@ class BlockMaps:
     calls: deque[tuple[Any, ...]]
 
     def before(self, call: int = -1) -> Tensor:
-        """The block's input, (B, C, H, W); of several layers the last, of two inputs the first.
+        """The block's input, (B, C, H, W): of a list of layers the last, of two inputs the first.
 
         Args:
-            call: which of the kept calls; -1 is the latest. A sliding window makes a call for
-                each window, in reading order.
+            call: index of the kept call; -1 is the latest. Sliding-window inference makes one
+                call for each window, row by row.
 
         Raises:
-            UserError: the block did not run inside ``attention_maps``, or not so often.
+            UserError: the block did not run inside ``attention_maps``, or has fewer calls.
         """
         return main_input(self._arguments(call))
 
     def after(self, call: int = -1) -> Tensor:
         """The block's output, (B, C, H, W)."""
-        out: Tensor = self._ask(self.module.forward, call)  # not (): no hook runs
+        out: Tensor = self._evaluate(self.module.forward, call)  # forward: runs no hooks
         return out
 
     def _arguments(self, call: int) -> tuple[Any, ...]:
@@ -73,17 +73,17 @@ class BlockMaps:
             return self.calls[call]
         except IndexError:
             raise UserError(
-                f"block '{self.name}' has {len(self.calls)} recorded calls, so call {call} is not "
-                "there; run the model inside attention_maps, with keep as large as the calls needed"
+                f"block '{self.name}' has {len(self.calls)} recorded calls and no call {call}; run "
+                "the model inside attention_maps, with keep as large as the calls needed"
             ) from None
 
-    def _ask(self, method: Any, call: int, **options: Any) -> Any:
+    def _evaluate(self, method: Any, call: int, **options: Any) -> Any:
         arguments = self._arguments(call)
         with torch.no_grad(), evaluating(self.module):
             try:
                 return method(*arguments, **options)
             except ValueError as error:
-                raise UserError(f"block '{self.name}' cannot tell: {error}") from error
+                raise UserError(f"block '{self.name}': {error}") from error
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ class PositionMaps(BlockMaps):
     """A block in which pixels attend to pixels.
 
     Attributes:
-        kept: what all pixels of a criss-cross block share, with its input, by rounds.
+        kept: a criss-cross block's input and the attention that all its pixels share, by rounds.
     """
 
     kept: dict[int, tuple[Tensor, list[Tensor]]] = field(default_factory=dict)
 
     def rows(self, at: Sequence[Place], *, call: int = -1, rounds: int | None = None) -> Tensor:
-        """What each of the places ``at`` gathers from.
+        """The attention of each of the places ``at``: what it gathers from.
 
         Args:
             at: (row, column) in the block's input, or (frame, row, column) for frames.
@@ -105,27 +105,27 @@ class PositionMaps(BlockMaps):
             rounds: for criss-cross attention, the number of its rounds instead of all.
 
         Returns:
-            (B, P, H, W), computed row by row, never all pairs. The size is that of the keys, which
-            some blocks pool. Rows of softmax attention sum to 1.
+            (B, P, H, W), computed row by row, never for all pairs. H and W are those of the keys,
+            which some blocks pool. Rows of softmax attention sum to 1.
 
         Raises:
-            UserError: a place outside, or rounds of a block that has none.
+            UserError: a place outside the features, or ``rounds`` of a block without rounds.
         """
         module = self.module if rounds is None else self._after_rounds(rounds)
         if isinstance(module, PositionAttention):
-            found: Tensor = self._ask(partial(_rows, module), call, at=at)
-            return found
+            result: Tensor = self._evaluate(partial(_rows, module), call, at=at)
+            return result
         options = {}
         if isinstance(module, CrissCrossAttention):
             options["crosses"] = self._crosses(module, call)
-        rows = [self._ask(module.weights, call, at=place, **options) for place in at]
-        return torch.stack(rows, dim=1)
+        rows = [self._evaluate(module.weights, call, at=place, **options) for place in at]
+        return torch.stack(rows, dim=1)  # P times (B, H, W) -> (B, P, H, W)
 
     def _crosses(self, module: CrissCrossAttention, call: int) -> list[Tensor]:
         x = self.before(call)
         known, crosses = self.kept.get(module.recurrence, (None, []))
-        if known is not x:
-            crosses = self._ask(module.crosses, call)
+        if known is not x:  # another input
+            crosses = self._evaluate(module.crosses, call)
             self.kept[module.recurrence] = x, crosses
         return crosses
 
@@ -133,7 +133,7 @@ class PositionMaps(BlockMaps):
         most = getattr(self.module, "recurrence", None)
         if most is None or not 1 <= rounds <= most:
             raise UserError(
-                f"block '{self.name}' has {most or 'no'} rounds, not {rounds}; leave rounds out"
+                f"block '{self.name}' has {most or 'no'} rounds, not {rounds}; omit rounds"
             )
         fewer = copy.copy(self.module)  # shares all weights
         fewer.recurrence = rounds  # type: ignore[assignment]
@@ -145,37 +145,37 @@ class ChannelMaps(BlockMaps):
 
     def weights(self, call: int = -1) -> Tensor:
         """What each channel gathers from: (B, C, C), rows sum to 1."""
-        found: Tensor = self._ask(self.module.weights, call)
-        return found
+        result: Tensor = self._evaluate(self.module.weights, call)
+        return result
 
-    def partners(self, channel: int, count: int = 5, call: int = -1) -> Partners:
-        """The channels that ``channel`` gathers most from."""
+    def partners(self, channel: int, count: int = 5, call: int = -1) -> _Partners:
+        """The ``count`` channels that ``channel`` gathers most from, and their weights."""
         weights = self.weights(call)
         if not 0 <= channel < weights.shape[1]:
             raise UserError(
                 f"block '{self.name}' has channels 0 to {weights.shape[1] - 1}, not {channel}"
             )
         strongest = weights[:, channel].topk(min(count, weights.shape[2]))
-        return Partners(strongest.indices, strongest.values)
+        return _Partners(strongest.indices, strongest.values)
 
 
 class GateMaps(BlockMaps):
     """A block that multiplies its input by gates (SE, CBAM)."""
 
     def gates(self, call: int = -1) -> Any:
-        """The gates as the block gives them."""
-        return self._ask(self.module.gates, call)
+        """The gates as the block returns them."""
+        return self._evaluate(self.module.gates, call)
 
 
 @dataclass(frozen=True)
 class AttentionMaps:
-    """The attention blocks of a model by their names in it.
+    """The attention blocks of a model by their names.
 
     Attributes:
         positions: blocks in which pixels attend to pixels.
         channels: blocks in which channels attend to channels.
         gates: blocks that gate their input.
-        gammas: the learned factor of every residual that has one.
+        gammas: the learned residual factor of every block that has one.
     """
 
     positions: dict[str, PositionMaps]
@@ -184,52 +184,52 @@ class AttentionMaps:
     gammas: dict[str, float]
 
     def blocks(self) -> dict[str, BlockMaps]:
-        """All of them."""
+        """All blocks."""
         return {**self.positions, **self.channels, **self.gates}
 
 
 @contextmanager
 def attention_maps(model: nn.Module, *, keep: int | None = 1) -> Iterator[AttentionMaps]:
-    """Record what goes into the attention blocks of ``model`` while the context is open.
+    """Record the inputs of the attention blocks of ``model`` while the context is open.
 
-    The model is left as it was found, also after an error: the hooks are there only inside, and
-    what is asked later is computed from the recorded inputs. A block is a module that has a
-    method ``weights(x, at=...)``, ``weights(x)`` or ``gates(x)``; blocks inside a block are its own
-    affair. Works with any model, batch, device, and with windows: each call is recorded.
+    The hooks exist only inside the context, also after an error; attention is computed later, from
+    the recorded inputs. A block is a module with a method ``weights(x, at=...)``, ``weights(x)`` or
+    ``gates(x)``; blocks inside a block are not listed. Works with any model, batch and device, and
+    with sliding windows: each call is recorded.
 
     Args:
-        model: may hold no block; then nothing is recorded.
-        keep: how many of the latest calls of each block are kept; None keeps all.
+        model: may contain no block; then nothing is recorded.
+        keep: number of latest calls kept for each block; None keeps all.
 
     Yields:
-        The maps. They stay usable after the context.
+        The blocks with their recorded inputs; usable after the context as well.
     """
-    found = AttentionMaps({}, {}, {}, _gammas(model))
+    maps = AttentionMaps({}, {}, {}, _gammas(model))
     handles = []
     try:
         for name, module, kind in _blocks(model):
             block = kind(name, module, deque(maxlen=keep))
             handles.append(module.register_forward_pre_hook(_recorder(block.calls)))
             if isinstance(block, PositionMaps):
-                found.positions[name] = block
+                maps.positions[name] = block
             elif isinstance(block, ChannelMaps):
-                found.channels[name] = block
+                maps.channels[name] = block
             elif isinstance(block, GateMaps):
-                found.gates[name] = block
-        yield found
+                maps.gates[name] = block
+        yield maps
     finally:
         for handle in handles:
             handle.remove()
 
 
-def cell(pixel: Place, picture: Place, cells: Place, *, align_corners: bool) -> Place:
-    """The cell of a feature map that is nearest to a pixel of the picture.
+def cell(pixel: Place, image: Place, cells: Place, *, align_corners: bool) -> Place:
+    """The cell of a feature map that is nearest to a pixel of the image.
 
     Args:
-        pixel: (row, column) in the picture.
-        picture: its (height, width).
+        pixel: (row, column) in the image.
+        image: its (height, width).
         cells: (height, width) of the feature map.
-        align_corners: whether the corners of both lie on each other, as the model upsamples maps.
+        align_corners: as the model upsamples: whether the centres of the corner pixels coincide.
 
     >>> cell((0, 63), (48, 64), (6, 8), align_corners=True)
     (0, 7)
@@ -237,24 +237,24 @@ def cell(pixel: Place, picture: Place, cells: Place, *, align_corners: bool) -> 
     (1, 7)
     """
     if align_corners:
-        triples = zip(pixel, picture, cells, strict=True)
+        triples = zip(pixel, image, cells, strict=True)
         return tuple(int(i * (n - 1) / max(1, size - 1) + 0.5) for i, size, n in triples)
-    return tuple(i * n // size for i, size, n in zip(pixel, picture, cells, strict=True))
+    return tuple(i * n // size for i, size, n in zip(pixel, image, cells, strict=True))
 
 
 def _rows(module: PositionAttention, x: Tensor, at: Sequence[Place]) -> Tensor:
-    """Rows of several places with the queries and keys of the map computed once."""
+    """Rows of several places, with queries and keys computed once: (B, P, H, W)."""
     for row, column in at:
-        pixel(x, (row, column))  # raises ValueError outside
+        pixel(x, (row, column))  # raises ValueError if outside
     index = torch.tensor([row * x.shape[3] + column for row, column in at], device=x.device)
-    query = pixels(module.query(x))[:, index]
+    query = pixels(module.query(x))[:, index]  # (B, N, D) -> (B, P, D)
     weights = attention_map(query, pixels(module.key(x)), x, None)  # (B, P, N)
-    return weights.view(*weights.shape[:2], *x.shape[2:])
+    return weights.view(*weights.shape[:2], *x.shape[2:])  # (B, P, H, W)
 
 
 def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, type[BlockMaps]]]:
     """Name, module and kind of the outermost blocks."""
-    inside = "\0"
+    inside = "\0"  # no name starts with it
     for name, module in model.named_modules():
         if name.startswith(inside):
             continue
@@ -285,7 +285,7 @@ def _detached(value: Any) -> Any:
 
 
 def main_input(args: tuple[Any, ...]) -> Tensor:
-    """The features that a block works on: its first argument, of a list of layers the last."""
+    """The features that a block processes: its first argument, of a list of layers the last."""
     main: Tensor = args[0] if isinstance(args[0], Tensor) else args[0][-1]
     return main
 

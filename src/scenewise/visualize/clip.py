@@ -1,4 +1,4 @@
-"""What one place of one frame gathers from the other frames of a clip."""
+"""Attention across frames: what one place of a clip gathers from every frame, as a figure."""
 
 import os
 from collections.abc import Sequence
@@ -15,15 +15,15 @@ from scenewise.visualize.figure import FORMATS, MARKS, _panel, _style, new_figur
 
 
 def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tensor:
-    """The row of one place over all frames: (B, T, H, W).
+    """The attention of one place over all frames: (B, T, H, W).
 
     Args:
-        block: ``NonLocal(dims=3)``, or ``InteractionAware``, whose output is one map for the clip.
+        block: ``NonLocal(dims=3)``, or ``InteractionAware``, which outputs one feature map per clip.
         x: the block's input, (B, C, T, H, W); for ``InteractionAware`` (B, T, C, H, W).
         at: (frame, row, column) in the cells of x; for ``InteractionAware`` (row, column).
 
     Raises:
-        UserError: a place outside, or a block and an input that are not for clips.
+        UserError: a place outside the clip, or a block or input that is not for clips.
 
     >>> frame_rows(NonLocal(8, dims=3), torch.randn(1, 8, 2, 5, 7), (1, 4, 6)).sum().round()
     tensor(1.)
@@ -34,7 +34,7 @@ def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tens
         with torch.no_grad():
             return block.weights(x, at=at)  # type: ignore[arg-type]
     except (ValueError, RuntimeError) as error:
-        raise UserError(f"this block cannot tell its rows over frames: {error}") from error
+        raise UserError(f"no attention over frames from this block: {error}") from error
 
 
 def explain_clip(
@@ -46,63 +46,63 @@ def explain_clip(
     *,
     width: float = 10.0,
 ) -> None:
-    """Draw the frames side by side under what one place gathers from each of them.
+    """Draw each frame, overlaid with what one place gathers from it.
 
-    For networks whose own block runs over frames. The networks of ``create_model`` work on single
-    pictures; a row across frames is not what they compute, so ``scenewise explain`` has none.
+    For custom networks with a block that runs over frames. The networks of ``create_model`` process
+    single images, so ``scenewise explain`` has no attention across frames.
 
-    All frames share one scale; 1 is the mean size of the weights, for softmax even attention.
+    All frames share one colour scale; 1 is the mean weight: for softmax, uniform attention.
 
     Args:
         block: see :func:`frame_rows`.
         x: the block's input for one clip, B = 1.
-        frames: the T pictures.
+        frames: the T images.
         at: see :func:`frame_rows`.
         path: ``.png``, ``.pdf`` or ``.svg``.
         width: of the figure, in inches.
 
     Raises:
-        UserError: as :func:`frame_rows`; several clips, another number of frames, another suffix.
+        UserError: as :func:`frame_rows`; several clips, a wrong number of frames, another suffix.
     """
     if Path(path).suffix.lower() not in FORMATS:
         raise UserError(f"a figure is {', '.join(FORMATS)}, not '{path}'; choose one of these")
     rows = frame_rows(block, x, at)
     if len(rows) != 1 or rows.shape[1] != len(frames):
         raise UserError(
-            f"{len(rows)} clips of {rows.shape[1]} frames do not fit {len(frames)} pictures; give "
-            "one clip and its pictures"
+            f"{len(rows)} clips of {rows.shape[1]} frames do not fit {len(frames)} images; give "
+            "one clip and its images"
         )
-    heat = (rows[0] / rows.abs().mean().clamp_min(1e-30)).cpu().float()
-    pictures = [as_floats(frame).cpu() for frame in frames]
-    _draw(heat, pictures, at, (x.shape[3], x.shape[4]), path, width)
+    heat = (rows[0] / rows.abs().mean().clamp_min(1e-30)).cpu().float()  # (T, H, W)
+    images = [as_floats(frame).cpu() for frame in frames]
+    _draw(heat, images, at, (x.shape[3], x.shape[4]), path, width)
 
 
 def _draw(
     heat: Tensor,
-    pictures: Sequence[Tensor],
+    images: Sequence[Tensor],
     at: Place,
     cells: Place,
     path: str | os.PathLike[str],
     width: float,
 ) -> None:
-    columns = min(len(pictures), 5)
-    lines = -(-len(pictures) // columns)
-    tall = pictures[0].shape[1] / pictures[0].shape[2]
+    columns = min(len(images), 5)
+    lines = -(-len(images) // columns)  # rounded up
+    tall = images[0].shape[1] / images[0].shape[2]
     with _style():
         figure = new_figure(width, lines * (width / columns * tall + 0.35) + 0.3)
         panels = figure.subplots(lines, columns, squeeze=False)
         for axes in panels.flat:
             axes.set_axis_off()
-        for t, (axes, picture) in enumerate(zip(panels.flat, pictures, strict=False)):
-            height, breadth = picture.shape[1:]
-            _panel(axes, f"frame {t}").imshow(picture.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
+        for t, (axes, image) in enumerate(zip(panels.flat, images, strict=False)):
+            height, breadth = image.shape[1:]
+            _panel(axes, f"frame {t}").imshow(image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
             shown = axes.imshow(
                 heat[t].numpy(),
                 cmap="inferno",
                 vmin=min(0.0, float(heat.min())),
                 vmax=float(heat.max()),
                 alpha=0.75,
-                extent=(-0.5, breadth - 0.5, height - 0.5, -0.5),
+                extent=(-0.5, breadth - 0.5, height - 0.5, -0.5),  # pixel centres at integers
             )
             if len(at) == 2 or at[0] == t:
                 row = (at[-2] + 0.5) * height / cells[0] - 0.5

@@ -1,4 +1,4 @@
-"""A confusion matrix as a picture: what each class is taken for."""
+"""A confusion matrix as a figure: which class each class is mistaken for."""
 
 from typing import TYPE_CHECKING
 
@@ -11,11 +11,11 @@ from scenewise.visualize.figure import new_figure
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-NUMBERS_UP_TO = 30  # classes; with more the numbers would be too small to read
+_MAX_WITH_NUMBERS = 30  # classes; with more, numbers in the cells are too small to read
 
 
 def confusion_figure(matrix: Tensor, classes: Classes) -> "Figure":
-    """Rows are true classes, columns labels; a cell is its percentage of the row's pixels.
+    """Rows are true classes, columns predicted ones; a cell is its percentage of the row's pixels.
 
     The row of a class without pixels is left empty.
 
@@ -29,21 +29,21 @@ def confusion_figure(matrix: Tensor, classes: Classes) -> "Figure":
     ['75', '25', '100']
     """
     counts = matrix.cpu().double().numpy()
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore"):  # 0 / 0 in rows without pixels
         percent = 100 * counts / counts.sum(1, keepdims=True)
     side = min(24.0, 2.5 + 0.36 * len(classes))
     figure = new_figure(side + 0.8, side)
     axes = figure.subplots()
     shown = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
     figure.colorbar(shown, ax=axes, label="% of the true class", shrink=0.8)
-    small = max(3.0, min(9.0, 360 / len(classes)))
-    axes.set_xticks(range(len(classes)), classes.names, rotation=90, fontsize=small)
-    axes.set_yticks(range(len(classes)), classes.names, fontsize=small)
-    axes.set_xlabel("label")
+    size = max(3.0, min(9.0, 360 / len(classes)))
+    axes.set_xticks(range(len(classes)), classes.names, rotation=90, fontsize=size)
+    axes.set_yticks(range(len(classes)), classes.names, fontsize=size)
+    axes.set_xlabel("predicted class")
     axes.set_ylabel("true class")
-    if len(classes) <= NUMBERS_UP_TO:
+    if len(classes) <= _MAX_WITH_NUMBERS:
         for row, column in zip(*np.nonzero(percent >= 0.5), strict=True):
             value = percent[row, column]
-            color = "white" if value > 60 else "black"
+            color = "white" if value > 60 else "black"  # on dark blue
             axes.text(column, row, f"{value:.0f}", ha="center", va="center", color=color, size=7)
     return figure

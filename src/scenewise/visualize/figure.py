@@ -1,4 +1,4 @@
-"""Figures that a paper can use: what a pixel attends to, and what channels respond to."""
+"""Figures for papers: what pixels attend to, and channels before and after a block."""
 
 import io
 import math
@@ -50,38 +50,38 @@ def explain_figure(
     width: float = 10.0,
     device: str | torch.device | None = None,
 ) -> None:
-    """Draw what pixels of a picture attend to, and the channels around channel attention.
+    """Draw what pixels of an image attend to, and the channels around channel attention.
 
-    The first row shows the picture with the pixels marked, and the prediction with the names of
-    its classes. Then, for each block in which pixels attend to pixels, one map for each marked
-    pixel; 1 on its colour bar is the weight each cell had if attention were even. Then, for each
-    block that mixes or gates channels, the channels with the largest mean size behind it: above
-    before the block, below after it.
+    The first row shows the image with the pixels marked, and the prediction with the names of its
+    classes. Then, for each block in which pixels attend to pixels, one attention map for each
+    marked pixel; 1 on its colour bar is the weight of uniform attention. Then, for each block that
+    mixes or gates channels, the channels with the largest mean magnitude after it: one row before
+    the block, one row after it.
 
     Args:
         model: with at least one attention block.
         image: as a :class:`~scenewise.inference.predictor.Predictor` takes it.
-        at: pixels as (row, column) of the picture, counted from 0.
-        path: ``.png``, ``.pdf`` or ``.svg``; text in the latter two stays text.
+        at: pixels as (row, column) of the image, counted from 0.
+        path: ``.png``, ``.pdf`` or ``.svg``; the latter two keep text as text.
         channels: number of channels shown.
         width: of the figure, in inches.
-        device: where the model works; None leaves it where it is.
+        device: the model is moved there; None leaves it where it is.
 
     Raises:
-        UserError: a model without attention, a pixel outside the picture, another suffix.
+        UserError: a model without attention, a pixel outside the image, another suffix.
     """
-    picture = as_floats(image)
-    check_pixels(at, (picture.shape[1], picture.shape[2]))
+    floats = as_floats(image)  # (3, H, W)
+    check_pixels(at, (floats.shape[1], floats.shape[2]))
     if Path(path).suffix.lower() not in FORMATS:
         raise UserError(f"a figure is {', '.join(FORMATS)}, not '{path}'; choose one of these")
     with attention_maps(model) as maps:
-        labels = Predictor(model, device=device)(picture).labels
+        labels = Predictor(model, device=device)(floats).labels
     check_attention(maps)
-    save_figure(_draw(model, _Scene(picture, at), labels, maps, channels, width), path)
+    save_figure(_draw(model, _Scene(floats, at), labels, maps, channels, width), path)
 
 
 def check_attention(maps: AttentionMaps) -> None:
-    """Raise a UserError for a model in which nothing attends to anything."""
+    """Raise a UserError for a model without attention blocks."""
     if not maps.blocks():
         raise UserError(
             "this model has no attention block, so there is nothing to explain; take one such as "
@@ -90,19 +90,19 @@ def check_attention(maps: AttentionMaps) -> None:
 
 
 def check_pixels(at: Sequence[Place], size: Place) -> None:
-    """Raise a UserError for pixels outside a picture of ``size``, or none at all."""
+    """Raise a UserError for pixels outside an image of ``size``, or none at all."""
     if not at:
         raise UserError("no pixel to explain; give at least one (row, column)")
     for pixel in at:
         if len(pixel) != 2 or not all(0 <= i < n for i, n in zip(pixel, size, strict=True)):
             raise UserError(
-                f"pixel {pixel} is outside the picture of {size[0]} rows and {size[1]} columns; "
+                f"pixel {pixel} is outside the image of {size[0]} rows and {size[1]} columns; "
                 "rows and columns count from 0"
             )
 
 
-def map_picture(values: Tensor, unit: str, *, width: float = 5.0) -> Image.Image:
-    """One map (h, w) with its colour bar, as a picture."""
+def map_image(values: Tensor, unit: str, *, width: float = 5.0) -> Image.Image:
+    """Values (h, w) as an image with a colour bar."""
     buffer = io.BytesIO()
     with _style():
         figure = new_figure(width, width * values.shape[0] / values.shape[1] + 0.4)
@@ -121,18 +121,18 @@ def save_figure(figure: "Figure", path: str | os.PathLike[str]) -> None:
 
 @dataclass(frozen=True)
 class _Scene:
-    """What all panels of a figure share: the picture (3, H, W) and the marked pixels."""
+    """What all panels of a figure share: the image (3, H, W) and the marked pixels."""
 
-    picture: Tensor
+    image: Tensor
     at: Sequence[Place]
 
     def grey(self) -> NDArray[np.floating]:
-        weights = self.picture.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-        return (self.picture * weights).sum(0).cpu().numpy()
+        weights = self.image.new_tensor([0.299, 0.587, 0.114]).view(3, 1, 1)  # luma, ITU-R BT.601
+        return (self.image * weights).sum(0).cpu().numpy()
 
     def extent(self) -> tuple[float, float, float, float]:
-        """Left, right, bottom and top of the picture in pixels, for maps of other sizes."""
-        return (-0.5, self.picture.shape[2] - 0.5, self.picture.shape[1] - 0.5, -0.5)
+        """Left, right, bottom and top of the image in pixels, for feature maps of other sizes."""
+        return (-0.5, self.image.shape[2] - 0.5, self.image.shape[1] - 0.5, -0.5)
 
     def mark(self, axes: "Axes", index: int) -> None:
         row, column = self.at[index]
@@ -141,7 +141,7 @@ class _Scene:
         )
 
 
-Row = Callable[["SubFigure"], None]
+_Row = Callable[["SubFigure"], None]
 
 
 def _draw(
@@ -152,8 +152,8 @@ def _draw(
     channels: int,
     width: float,
 ) -> "Figure":
-    """Rows of equal panels: two in a row for pictures, ``channels`` for channels."""
-    rows: list[tuple[int, Row]] = [(2, partial(_prediction_row, scene, labels, model.classes))]
+    """Rows of equal panels: two in a row for images, ``channels`` for channels."""
+    rows: list[tuple[int, _Row]] = [(2, partial(_prediction_row, scene, labels, model.classes))]
     for block in maps.positions.values():
         for start in range(0, len(scene.at), 2):
             shown = range(start, min(start + 2, len(scene.at)))
@@ -161,10 +161,10 @@ def _draw(
     for mixer in {**maps.channels, **maps.gates}.values():
         for moment in ("before", "after"):
             rows.append((channels, partial(_channel_row, scene, mixer, moment, channels)))
-    tall = scene.picture.shape[1] / scene.picture.shape[2]
+    tall = scene.image.shape[1] / scene.image.shape[2]
     heights = [width / panels * tall + 0.35 for panels, _ in rows]
     with _style():
-        lines = math.ceil(len(shares(labels, model.classes)) / legend_columns(width))
+        lines = math.ceil(len(shares(labels, model.classes)) / _legend_columns(width))
         figure = new_figure(width, sum(heights) + 0.2 + 0.22 * lines)
         _legend(figure, labels, model.classes)
         parts = figure.subfigures(len(rows), 1, height_ratios=heights, squeeze=False)[:, 0]
@@ -174,11 +174,11 @@ def _draw(
 
 
 def _prediction_row(scene: _Scene, labels: Tensor, classes: Classes, part: "SubFigure") -> None:
-    picture, prediction = part.subplots(1, 2)
-    _panel(picture, "picture").imshow(scene.picture.permute(1, 2, 0).cpu().numpy())
-    _panel(prediction, "prediction").imshow(np.asarray(overlay(scene.picture, labels, classes)))
+    original, prediction = part.subplots(1, 2)
+    _panel(original, "image").imshow(scene.image.permute(1, 2, 0).cpu().numpy())
+    _panel(prediction, "prediction").imshow(np.asarray(overlay(scene.image, labels, classes)))
     for index in range(len(scene.at)):
-        scene.mark(picture, index)
+        scene.mark(original, index)
         scene.mark(prediction, index)
 
 
@@ -191,7 +191,7 @@ def _attention_row(
     part: "SubFigure",
 ) -> None:
     x = block.before()
-    size = (scene.picture.shape[1], scene.picture.shape[2])
+    size = (scene.image.shape[1], scene.image.shape[2])
     cells = (x.shape[2], x.shape[3])
     panels = part.subplots(1, 2)
     gamma = f", gamma {gammas[block.name]:.3g}" if block.name in gammas else ""
@@ -202,15 +202,15 @@ def _attention_row(
         _panel(axes, f"{block.name}{gamma}: what ({pixel[0]}, {pixel[1]}) attends to")
         axes.imshow(scene.grey(), cmap="gray", vmin=0, vmax=1)
         heat = axes.imshow(
-            (weights * weights.numel()).numpy(),
+            (weights * weights.numel()).numpy(),  # 1 is uniform
             cmap="inferno",
             vmin=0,
             alpha=0.75,
             extent=scene.extent(),
         )
         scene.mark(axes, index)
-        beside = axes.inset_axes((1.02, 0, 0.03, 1))
-        part.colorbar(heat, cax=beside, label="1 = even")
+        bar = axes.inset_axes((1.02, 0, 0.03, 1))
+        part.colorbar(heat, cax=bar, label="1 = uniform")
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
 
@@ -237,21 +237,21 @@ def _legend(figure: "Figure", labels: Tensor, classes: Classes) -> None:
         Patch(color="#{:02x}{:02x}{:02x}".format(*color), label=f"{name} {100 * share:.1f} %")
         for name, color, share in shares(labels, classes)
     ]
-    columns = legend_columns(figure.get_figwidth())
+    columns = _legend_columns(figure.get_figwidth())
     figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False)
 
 
-def legend_columns(width: float) -> int:
-    """How many names of classes stand side by side in a figure of ``width`` inches.
+def _legend_columns(width: float) -> int:
+    """The number of class names in a row of the legend of a figure of ``width`` inches.
 
-    >>> legend_columns(10), legend_columns(1)
+    >>> _legend_columns(10), _legend_columns(1)
     (5, 1)
     """
-    return max(1, int(width / 1.9))
+    return max(1, int(width / 1.9))  # inches for a name of usual length
 
 
 def _style() -> AbstractContextManager[None]:
-    """Text stays text in SVG and PDF, so that it can be searched and edited."""
+    """Keep text as text in SVG and PDF, so that it can be searched and edited."""
     from matplotlib import rc_context
 
     return rc_context(

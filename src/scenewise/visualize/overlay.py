@@ -1,4 +1,4 @@
-"""Labels as pictures: indexed PNGs with a palette, and overlays."""
+"""Label images: indexed PNGs with a palette, and overlays of labels on images."""
 
 import os
 from typing import Any, TypeGuard
@@ -17,63 +17,64 @@ from scenewise.files import atomic_write
 from scenewise.inference.sliding_window import size_of
 
 Labels = Tensor | NDArray[np.integer]
-STRIP = 64  # rows that are drawn at once
-NOTE = "scenewise"  # the name of the note in a PNG
+_ROWS = 64  # blended at once, so that no float copy of the whole image is held
+NOTE = "scenewise"  # key of the text chunk in a PNG
 
 
 def colorize(labels: Labels, classes: Classes) -> Image.Image:
-    """An indexed picture: one byte a pixel, the class id, and the palette of ``classes``.
+    """An indexed image: one byte per pixel, the class id, and the palette of ``classes``.
 
     Ids without a class, such as the ignore index, are black.
 
     Raises:
         UserError: ids outside 0..255, or not (H, W).
 
-    >>> picture = colorize(torch.tensor([[0, 1, 255]]), Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
-    >>> picture.mode, picture.convert("RGB").getpixel((1, 0)), np.asarray(picture)[0, 2]
+    >>> image = colorize(torch.tensor([[0, 1, 255]]), Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
+    >>> image.mode, image.convert("RGB").getpixel((1, 0)), np.asarray(image)[0, 2]
     ('P', (4, 5, 6), np.uint8(255))
     """
-    picture = Image.fromarray(_ids(labels))
-    picture.putpalette(classes.palette())  # the mode becomes P
-    return picture
+    image = Image.fromarray(_ids(labels))
+    image.putpalette(classes.palette())  # the mode becomes P
+    return image
 
 
 def overlay(
     image: ImageLike, labels: Labels, classes: Classes, opacity: float = 0.5
 ) -> Image.Image:
-    """The picture under the colours of its labels.
+    """The image blended with the colours of its labels.
 
-    Pixels whose id has no class keep the picture's colour.
+    Pixels whose id has no class keep their colour.
 
     Args:
         image: as a :class:`~scenewise.inference.predictor.Predictor` takes it.
-        labels: (H, W) class ids, of the size of the picture.
+        labels: (H, W) class ids, of the size of the image.
         classes: the colours.
         opacity: of the colours, 0..1.
 
     Raises:
-        UserError: another size, an opacity outside 0..1.
+        UserError: sizes that differ, an opacity outside 0..1.
 
     >>> red = Classes(("a",), ((255, 0, 0),))
     >>> overlay(torch.zeros(3, 1, 2), torch.tensor([[0, 255]]), red, 0.2).getpixel((0, 0))
     (51, 0, 0)
     """
     if not 0 <= opacity <= 1:
-        raise UserError(f"an opacity is in 0..1, not {opacity:g}")
-    picture, ids = image if _is_bytes(image) else as_floats(image), torch.from_numpy(_ids(labels))
-    if size_of(picture) != size_of(ids):
+        raise UserError(f"opacity must be in 0..1, not {opacity:g}")
+    pixels = image if _is_bytes(image) else as_floats(image)  # (3, H, W)
+    ids = torch.from_numpy(_ids(labels))
+    if size_of(pixels) != size_of(ids):
         raise UserError(
-            f"a picture of {_size(picture[0])} and labels of {_size(ids)} do not fit; give both in "
+            f"image of {_size(pixels[0])} and labels of {_size(ids)} differ in size; give both in "
             "the same size"
         )
     colors = torch.tensor(classes.palette()).view(256, 3) / 255
     drawn = np.empty((*ids.shape, 3), np.uint8)
-    for top in range(0, len(ids), STRIP):  # so that no copy in floats is alive
-        rows = slice(top, top + STRIP)
-        strip, own = as_floats(picture[:, rows]).permute(1, 2, 0).cpu(), ids[rows].long()
-        weight = (opacity * (own < len(classes)))[..., None]
-        mixed = strip * (1 - weight) + colors[own] * weight
-        drawn[rows] = mixed.mul(255).round().byte().numpy()
+    for top in range(0, len(ids), _ROWS):
+        rows = slice(top, top + _ROWS)
+        block, classes_of = as_floats(pixels[:, rows]).permute(1, 2, 0).cpu(), ids[rows].long()
+        weight = (opacity * (classes_of < len(classes)))[..., None]  # (rows, W, 1)
+        blended = block * (1 - weight) + colors[classes_of] * weight  # (rows, W, 3)
+        drawn[rows] = blended.mul(255).round().byte().numpy()
     return Image.fromarray(drawn)
 
 
@@ -86,10 +87,10 @@ def save_labels(
 ) -> None:
     """Write labels (H, W) as an indexed PNG, whole or not at all.
 
-    A note is kept in the file as a text; ``PIL.Image.open(path).info["scenewise"]`` reads it.
+    A note is kept as a text chunk; ``PIL.Image.open(path).info["scenewise"]`` reads it.
 
     Raises:
-        UserError: the file cannot be written, or the name does not end in .png.
+        UserError: the file cannot be written, or its name does not end in .png.
     """
     if os.path.splitext(path)[1].lower() != ".png":
         raise UserError(f"labels are written as PNG, not '{os.fspath(path)}'; choose a .png name")
@@ -100,21 +101,26 @@ def save_labels(
     save_image(path, colorize(labels, classes), **options)
 
 
-def save_image(path: str | os.PathLike[str], picture: Image.Image, **options: Any) -> None:
-    """Write a picture, whole or not at all; the suffix chooses the format, Pillow's options more.
+def save_image(path: str | os.PathLike[str], image: Image.Image, **options: Any) -> None:
+    """Write an image, whole or not at all; the suffix chooses the format.
+
+    Args:
+        path: the file.
+        image: what to write.
+        options: of Pillow's ``save`` for the format.
 
     Raises:
         UserError: the file cannot be written, or Pillow does not know the suffix.
     """
     try:
         with atomic_write(path) as temporary:
-            picture.save(temporary, quality=90, **options)  # of JPEG; PNG has none
+            image.save(temporary, quality=90, **options)  # JPEG's quality; PNG ignores it
     except ValueError as error:
         raise UserError(f"cannot write '{os.fspath(path)}': {error}; choose .png") from error
 
 
 def shares(labels: Labels, classes: Classes) -> list[tuple[str, Color, float]]:
-    """Name, colour and share of the pixels of each class that occurs, the largest first.
+    """Name, colour and share of the pixels of each class that occurs, by decreasing share.
 
     >>> shares(torch.tensor([[0, 1, 1, 255]]), Classes.numbered(3))
     [('class_1', (...), 0.5), ('class_0', (...), 0.25)]
@@ -128,9 +134,9 @@ def shares(labels: Labels, classes: Classes) -> list[tuple[str, Color, float]]:
 def _ids(labels: Labels) -> NDArray[np.uint8]:
     array = labels.cpu().numpy() if isinstance(labels, Tensor) else labels
     if array.ndim != 2 or array.size == 0:
-        raise UserError(f"labels are (H, W), not {array.shape}; convert them")
+        raise UserError(f"labels must be (H, W), not {array.shape}; convert them")
     if array.min() < 0 or array.max() > 255:
-        raise UserError(f"labels hold {array.min()} to {array.max()}; class ids are 0 to 255")
+        raise UserError(f"labels range from {array.min()} to {array.max()}; class ids are 0 to 255")
     return np.ascontiguousarray(array.astype(np.uint8))
 
 

@@ -1,4 +1,4 @@
-"""One HTML file that carries its pictures in itself."""
+"""HTML reports in one file, with their images embedded."""
 
 import base64
 import html
@@ -25,7 +25,7 @@ code { background: #f3f4f6; padding: .1rem .3rem; }
 
 
 def page(title: str, *parts: str) -> str:
-    """A whole HTML document; ``parts`` come from the functions below.
+    """A complete HTML document; ``parts`` come from the functions below.
 
     >>> page("Report", paragraph("all < well")).count("&lt;")
     1
@@ -41,17 +41,17 @@ def page(title: str, *parts: str) -> str:
 
 
 def heading(text: str) -> str:
-    """A heading of a section."""
+    """The heading of a section."""
     return f"<h2>{html.escape(text)}</h2>"
 
 
 def paragraph(text: str) -> str:
-    """Plain text; nothing in it is taken as HTML."""
+    """A paragraph of plain text, escaped."""
     return f"<p>{html.escape(text)}</p>"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of plain text.
+    """A table of plain text, escaped.
 
     >>> table(["a"], [["<1>"]])
     '<table><tr><th>a</th></tr><tr><td>&lt;1&gt;</td></tr></table>'
@@ -61,13 +61,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "<table>" + "".join(f"<tr>{''.join(row)}</tr>" for row in cells) + "</table>"
 
 
-def figure(picture: Image.Image | Path, caption: str) -> str:
-    """A picture, PNG inside the page, with its caption, which is also its alternative text."""
-    if isinstance(picture, Path):
-        content = picture.read_bytes()
+def figure(image: Image.Image | Path, caption: str) -> str:
+    """An embedded PNG with its caption, which is also its alternative text."""
+    if isinstance(image, Path):
+        content = image.read_bytes()
     else:
         buffer = io.BytesIO()
-        picture.save(buffer, format="PNG")
+        image.save(buffer, format="PNG")
         content = buffer.getvalue()
     text = html.escape(caption)
     data = base64.b64encode(content).decode()

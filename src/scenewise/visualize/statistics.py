@@ -1,6 +1,6 @@
-"""Attention in numbers: how wide it is, what it gathers, and what a block is worth.
+"""Attention statistics: entropy and distance, attention by class, and ablation of a block.
 
-Nothing here holds a map of all pairs of pixels; rows come in groups of a few million weights.
+Attention is computed in groups of a few million weights, never for all pairs of pixels at once.
 """
 
 from collections.abc import Iterator
@@ -16,15 +16,15 @@ from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
 from scenewise.visualize.attention_maps import Place, PositionMaps, main_input
 
-_GROUP = 2**22
+_GROUP = 2**22  # attention weights at a time: 16 MB in float32
 
 
 class Spread(NamedTuple):
-    """How widely each pixel attends, for every ``step``-th pixel: both (B, rows, columns).
+    """How far attention spreads, for every ``step``-th pixel: both (B, rows, columns).
 
     Attributes:
-        entropy: of its attention, in nats; log N where it is even over N pixels.
-        distance: mean distance to what it attends to, in cells of the block's input.
+        entropy: of the attention, in nats; log N if it is uniform over N pixels.
+        distance: mean distance to the attended pixels, in cells of the block's input.
     """
 
     entropy: Tensor
@@ -32,11 +32,11 @@ class Spread(NamedTuple):
 
 
 class Ablation(NamedTuple):
-    """A prediction with a block and without it.
+    """Predictions with and without a block.
 
     Attributes:
         labels: (H, W), with the block.
-        without: (H, W), with the block passing its input on.
+        without: (H, W), with the block replaced by its input.
         difference: (K,), pixels of each class without the block minus those with it.
     """
 
@@ -45,39 +45,39 @@ class Ablation(NamedTuple):
     difference: Tensor
 
 
-def entropy(rows: Tensor) -> Tensor:
+def _entropy(rows: Tensor) -> Tensor:
     """Entropy of attention rows (..., H, W), in nats: (...).
 
-    Rows need not sum to 1; weights below 0 (dot-product non-local blocks) count as 0.
+    Rows need not sum to 1; negative weights (dot-product non-local blocks) count as 0.
 
-    >>> entropy(torch.tensor([[0.5, 0.5], [0.0, 0.0]])).exp()
+    >>> _entropy(torch.tensor([[0.5, 0.5], [0.0, 0.0]])).exp()
     tensor(2.)
     """
     weights = rows.flatten(-2).clamp(min=0)
     weights = weights / weights.sum(-1, keepdim=True)
-    return -torch.xlogy(weights, weights).sum(-1)
+    return -torch.xlogy(weights, weights).sum(-1)  # xlogy: 0 log 0 = 0
 
 
-def mean_distance(rows: Tensor, at: list[Place], size: Place) -> Tensor:
-    """Mean distance from places to what they attend to, weighted by attention.
+def _mean_distance(rows: Tensor, at: list[Place], size: Place) -> Tensor:
+    """Mean distance from places to the pixels they attend to, weighted by attention.
 
     Args:
         rows: (B, P, h, w) attention of P places.
-        at: the P places, (row, column) in a map of ``size``.
-        size: (H, W); the rows may be of a smaller map that covers the same area.
+        at: the P places, (row, column) in features of ``size``.
+        size: (H, W); the keys may be pooled to a smaller (h, w) over the same area.
 
     Returns:
-        (B, P), in cells of the map of ``size``.
+        (B, P), in cells of ``size``.
 
     >>> rows = torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.0, 0.5]]).expand(1, 1, 2, 3)
-    >>> mean_distance(rows, [(0, 0)], (2, 3))
+    >>> _mean_distance(rows, [(0, 0)], (2, 3))
     tensor([[1.1180]])
     """
     places = torch.tensor(at, dtype=rows.dtype, device=rows.device)
     deltas = []
     for axis in (0, 1):
         scale = size[axis] / rows.shape[2 + axis]
-        keys = (torch.arange(rows.shape[2 + axis]).to(places) + 0.5) * scale - 0.5
+        keys = (torch.arange(rows.shape[2 + axis]).to(places) + 0.5) * scale - 0.5  # centres
         deltas.append(keys - places[:, axis, None])  # (P, h) and (P, w)
     distances = torch.hypot(deltas[0][:, :, None], deltas[1][:, None, :])  # (P, h, w)
     weights = rows.clamp(min=0)
@@ -93,35 +93,33 @@ def spread(block: PositionMaps, *, step: int = 1, call: int = -1) -> Spread:
         call: see :meth:`~scenewise.visualize.BlockMaps.before`.
     """
     x = block.before(call)
-    size = _plane(x)
-    found = [
-        (entropy(rows), mean_distance(rows, places, size))
-        for places, rows in _groups(block, step, call)
-    ]
+    size = _size(x)
+    groups = _groups(block, step, call)
+    parts = [(_entropy(rows), _mean_distance(rows, places, size)) for places, rows in groups]
     grid = (-1, len(range(0, size[0], step)), len(range(0, size[1], step)))
-    return Spread(*(torch.cat(part, dim=1).reshape(grid) for part in zip(*found, strict=True)))
+    return Spread(*(torch.cat(part, dim=1).reshape(grid) for part in zip(*parts, strict=True)))
 
 
 def class_attention(
     block: PositionMaps, labels: Tensor, num_classes: int, *, step: int = 1, call: int = -1
 ) -> Tensor:
-    """Where the attention of each class goes, class by class.
+    """How the attention of each class is distributed over the classes.
 
     Args:
         block: from :func:`~scenewise.visualize.attention_maps`.
         labels: (B, H, W) or (H, W) class ids of any size that covers the same area; ids of
-            ``num_classes`` and above belong to no class.
+            ``num_classes`` and above have no class.
         num_classes: K.
         step: examine every ``step``-th pixel in rows and columns.
         call: see :meth:`~scenewise.visualize.BlockMaps.before`.
 
     Returns:
-        (K, K): the mean share of the attention of pixels of class k that falls on each class; its
-        diagonal is the share on their own class, to be compared with the class's share of the
-        pixels. Rows of classes that do not occur are NaN. The rest of a row to 1 falls on pixels
-        of no class.
+        (K, K): the mean share of the attention of pixels of class k that falls on each class; the
+        diagonal is the share on the own class, to be compared with the class's share of the pixels.
+        Rows of classes that do not occur are NaN. What a row lacks to 1 falls on pixels without a
+        class.
     """
-    own = _labels_at(labels, _plane(block.before(call)))  # (B, H, W)
+    own = _labels_at(labels, _size(block.before(call)))  # (B, H, W)
     total = torch.zeros(num_classes + 1, num_classes, dtype=torch.float64, device=own.device)
     count = torch.zeros(num_classes + 1, dtype=torch.float64, device=own.device)
     for places, rows in _groups(block, step, call):
@@ -136,22 +134,22 @@ def class_attention(
 
 
 def channel_contrast(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
-    """Which class each channel speaks for.
+    """How much higher each channel is on each class than on average.
 
     Args:
         features: (B, C, h, w).
-        labels: (B, H, W) or (H, W) class ids; ids of ``num_classes`` and above are left out.
+        labels: (B, H, W) or (H, W) class ids; ids of ``num_classes`` and above are excluded.
         num_classes: K.
 
     Returns:
         (C, K): the channel's mean over the pixels of each class minus its mean over all pixels, in
-        its standard deviations. The class it speaks for is the largest; NaN where none occurs.
+        its standard deviations; NaN for classes that do not occur.
 
     >>> features = torch.tensor([[[[1.0, 1.0, 5.0, 5.0]]]])
     >>> channel_contrast(features, torch.tensor([[0, 0, 1, 1]]), 2)
     tensor([[-1.,  1.]])
     """
-    ids = _labels_at(labels, _plane(features)).expand(len(features), -1, -1).flatten()
+    ids = _labels_at(labels, _size(features)).expand(len(features), -1, -1).flatten()
     values = features.transpose(0, 1).flatten(1)  # (C, B N)
     kept = ids < num_classes
     of_class = F.one_hot(ids[kept], num_classes).to(values)
@@ -162,28 +160,28 @@ def channel_contrast(features: Tensor, labels: Tensor, num_classes: int) -> Tens
 
 @contextmanager
 def switched_off(model: nn.Module, name: str) -> Iterator[None]:
-    """Inside, the block ``name`` of ``model`` passes its input on unchanged.
+    """Inside the context, the block ``name`` of ``model`` returns its input unchanged.
 
-    For a block with a residual factor this is the same as setting the factor to 0. The model is
-    left as it was found, also after an error.
+    For a block with a residual factor this is the same as setting the factor to 0. The hook is
+    removed afterwards, also after an error.
 
     Raises:
-        UserError: no such module, or one whose output has another shape than its input.
+        UserError: the module does not exist, or its output has another shape than its input.
     """
 
-    def pass_on(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+    def bypass(_: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
         x = main_input(args)
         if x.shape != output.shape:
             raise UserError(
                 f"block '{name}' maps {tuple(x.shape)} to {tuple(output.shape)}, so it cannot be "
-                "left out; choose one that keeps the shape"
+                "switched off; choose one that keeps the shape"
             )
         return x
 
     modules = dict(model.named_modules())
     if name not in modules:
-        raise UserError(f"the model has no block '{name}'; attention_maps lists the names")
-    handle = modules[name].register_forward_hook(pass_on)
+        raise UserError(f"unknown block '{name}'; attention_maps lists the names")
+    handle = modules[name].register_forward_hook(bypass)
     try:
         yield
     finally:
@@ -196,16 +194,16 @@ def ablate(predictor: Predictor, image: ImageLike, name: str) -> Ablation:
     with switched_off(predictor.model, name):
         without = predictor(image).labels
     count = len(predictor.model.classes)
-    pixels = [torch.bincount(ids.flatten(), minlength=count) for ids in (without, labels)]
-    return Ablation(labels, without, pixels[0] - pixels[1])
+    after, before = (torch.bincount(ids.flatten(), minlength=count) for ids in (without, labels))
+    return Ablation(labels, without, after - before)
 
 
 def _groups(block: PositionMaps, step: int, call: int) -> Iterator[tuple[list[Place], Tensor]]:
-    """Places and their rows (B, P, h, w), a bounded number of weights at a time."""
+    """Places and their attention (B, P, h, w), at most ``_GROUP`` weights at a time."""
     if step < 1:
-        raise UserError(f"a step is at least 1, not {step}")
+        raise UserError(f"step must be at least 1, not {step}")
     x = block.before(call)
-    height, width = _plane(x)
+    height, width = _size(x)
     places: list[Place] = [
         (row, column) for row in range(0, height, step) for column in range(0, width, step)
     ]
@@ -215,13 +213,13 @@ def _groups(block: PositionMaps, step: int, call: int) -> Iterator[tuple[list[Pl
         yield group, block.rows(group, call=call)
 
 
-def _plane(x: Tensor) -> tuple[int, int]:
+def _size(x: Tensor) -> tuple[int, int]:
     if x.ndim != 4:
-        raise UserError(f"this needs maps (B, C, H, W), not {tuple(x.shape)}; take one frame")
+        raise UserError(f"features must be (B, C, H, W), not {tuple(x.shape)}; take one frame")
     return x.shape[2], x.shape[3]
 
 
 def _labels_at(labels: Tensor, size: tuple[int, int]) -> Tensor:
-    """Labels (B, H, W) or (H, W) at ``size``, the nearest pixel of each cell: (B or 1, h, w)."""
-    batch = labels if labels.ndim == 3 else labels[None]
+    """Labels (B, H, W) or (H, W), nearest-neighbour resized to ``size``: (B or 1, h, w)."""
+    batch = labels if labels.ndim == 3 else labels[None]  # (B or 1, H, W)
     return F.interpolate(batch[:, None].double(), size, mode="nearest-exact")[:, 0].long()

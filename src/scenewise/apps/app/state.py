@@ -177,7 +177,7 @@ class Session:
     def _fitting(self, network: Network) -> "Session":
         """This session with smaller windows, if the estimate says that there is no other way."""
         with network.lock:
-            sides = network.fitting.sides(self.size)
+            sides = network.fitting.candidates(self.size)
         usual = self.window
         small = [side for side in sides if side is not None and side < (usual or side + 1)]
         fits = sides[0] is None or (usual is not None and usual >= sides[0])

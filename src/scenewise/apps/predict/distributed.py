@@ -1,4 +1,4 @@
-"""The part of a job that is this process's, where torchrun or a scheduler has started several."""
+"""Prediction by several processes: the share of each, and the sum of their counts."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,26 +12,26 @@ from torch import distributed
 
 from scenewise.errors import UserError
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
-class Processes:
-    """Process number ``rank`` of ``size``.
+class Worker:
+    """The process ``rank`` of ``world_size``, started by torchrun or a scheduler.
 
-    >>> list(Processes(1, 3).share("abcde"))
+    >>> list(Worker(1, 3).share("abcde"))
     ['b', 'e']
     """
 
     rank: int = 0
-    size: int = 1
+    world_size: int = 1
 
     @classmethod
-    def from_environment(cls) -> "Processes":
-        """As RANK and WORLD_SIZE say; without them there is one.
+    def from_environment(cls) -> "Worker":
+        """As RANK and WORLD_SIZE say; without both of them, the only process.
 
         Raises:
-            UserError: they are no such numbers.
+            UserError: they are not valid numbers.
         """
         rank, size = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE"))
         if rank is None and size is None:
@@ -43,25 +43,24 @@ class Processes:
             )
         return cls(int(rank or 0), int(size or 0))
 
-    def share(self, items: Iterable[Item]) -> Iterator[Item]:
-        """Every ``size``-th item."""
-        return islice(items, self.rank, None, self.size)
+    @property
+    def is_connected(self) -> bool:
+        """Whether the processes can communicate: torchrun sets MASTER_ADDR."""
+        return self.world_size > 1 and "MASTER_ADDR" in os.environ
 
-    def sums(self, counts: Sequence[int]) -> list[int]:
-        """Wait for the others, so that none ends early in an error, and add up their counts.
+    def share(self, items: Iterable[_Item]) -> Iterator[_Item]:
+        """Every ``world_size``-th item, starting with item ``rank``."""
+        return islice(items, self.rank, None, self.world_size)
 
-        Without a meeting point (MASTER_ADDR, which torchrun sets) nobody waits, and the counts are
-        this process's own.
+    def sum_counts(self, counts: Sequence[int]) -> list[int]:
+        """The counts summed over all processes; waits for them, so that none exits early.
+
+        Without a connection it does not wait and returns this process's counts.
         """
-        if not self.together:
+        if not self.is_connected:
             return list(counts)
-        distributed.init_process_group("gloo", timeout=timedelta(days=30))
+        distributed.init_process_group("gloo", timeout=timedelta(days=30))  # others may be slow
         total = torch.tensor(counts)
         distributed.all_reduce(total)
         distributed.destroy_process_group()
         return [int(count) for count in total]
-
-    @property
-    def together(self) -> bool:
-        """Whether the processes can meet."""
-        return self.size > 1 and "MASTER_ADDR" in os.environ

@@ -1,103 +1,82 @@
-"""Which pictures there are and what their results are called, however many there are.
-
-The list lies in a temporary file (SQLite), so that memory does not grow with it.
-"""
+"""Inputs of ``scenewise predict``: which images and videos, in which order, under which names."""
 
 import glob
 import os
-import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from scenewise.data.images import SUFFIXES
 from scenewise.errors import UserError
 from scenewise.visualize import video
 
-TABLE = "CREATE TABLE pictures (real BLOB PRIMARY KEY, word INTEGER, path BLOB) WITHOUT ROWID"
-# Of two paths to one file, the first one counts: by word, then by name.
-ADD = """INSERT INTO pictures VALUES (?, ?, ?) ON CONFLICT (real) DO UPDATE
-    SET word = excluded.word, path = excluded.path
-    WHERE (excluded.word, excluded.path) < (pictures.word, pictures.path)"""
 
+class Inputs:
+    """The images and videos that files, folders and glob patterns give, each file once, in order.
 
-class Listing:
-    """The pictures and videos that files, folders and glob patterns name, each once, in order.
-
-    Iteration gives each path with its name: that of the file without suffix; where two files share
-    it, the suffix is kept, or the folders.
+    Iteration gives each path with the name of its results: the file's name without suffix; where
+    that is not unique the suffix is kept, or the folders.
 
     Attributes:
-        left_out: the number of files in the folders that are neither picture nor video.
+        left_out: number of files in the folders that are neither image nor video.
 
     Raises:
-        UserError: a word names no picture.
+        UserError: an argument gives no image.
 
-    >>> [name for _, name in Listing(["x/a.png", "y/a.png"], must_exist=False)]
+    >>> [name for _, name in Inputs(["x/a.png", "y/a.png"], must_exist=False)]
     ['x/a', 'y/a']
     """
 
     def __init__(self, words: Sequence[str], *, must_exist: bool = True) -> None:
         self.left_out = 0
-        self._top = ""
-        self._table = sqlite3.connect("")  # a file that goes away by itself
-        self._table.create_function("folded", 2, lambda path, kind: self._name(path, kind, True))
-        self._table.execute(TABLE)
-        for number, word in enumerate(words):
-            self._add(number, word, self._found(word) if must_exist else [word])
-        self._kind = next((kind for kind in range(4) if self._tells_apart(kind)), 3)
+        first: dict[str, tuple[int, str]] = {}  # real path -> (index of the word, path as given)
+        folders = set()
+        for index, word in enumerate(words):
+            paths = [os.fspath(Path(p)) for p in (self._find(word) if must_exist else [word])]
+            if not paths:
+                raise UserError(
+                    f"no image found for '{word}'; give an image, a folder of images, or a pattern"
+                )
+            for path in paths:
+                folders.add(os.path.dirname(os.path.abspath(path)))
+                entry, real = (index, path), os.path.realpath(path)
+                first[real] = min(first.get(real, entry), entry)
+        self._files = [Path(path) for _, path in sorted(first.values())]
+        self._names = _unique_names(self._files, os.path.commonpath(folders))
 
     def __len__(self) -> int:
-        return int(self._table.execute("SELECT count(*) FROM pictures").fetchone()[0])
+        return len(self._files)
 
     def __iter__(self) -> Iterator[tuple[Path, str]]:
-        for (path,) in self._table.execute("SELECT path FROM pictures ORDER BY word, path"):
-            yield Path(os.fsdecode(path)), self._name(path, self._kind)
+        return zip(self._files, self._names, strict=True)
 
     def first_video(self) -> Path | None:
-        """The first video, if there is any."""
-        return next((path for path, _ in self if is_video(path)), None)
+        """The first video, if any."""
+        return next(filter(is_video, self._files), None)
 
-    def _found(self, word: str) -> Iterator[str]:
+    def _find(self, word: str) -> Iterator[str]:
         if os.path.isdir(word):
-            with os.scandir(word) as inside:
-                for entry in inside:
-                    if is_video(entry.name) or os.path.splitext(entry.name)[1].lower() in SUFFIXES:
-                        if entry.is_file():
-                            yield os.path.join(word, entry.name)
-                    elif entry.is_file():
-                        self.left_out += 1
+            for entry in os.scandir(word):
+                usable = is_video(entry.name) or Path(entry.name).suffix.lower() in SUFFIXES
+                if usable and entry.is_file():
+                    yield entry.path
+                self.left_out += not usable and entry.is_file()
         elif os.path.exists(word):
-            yield word
+            yield word  # before patterns: its name may hold brackets
         else:
             yield from filter(os.path.isfile, glob.iglob(word, recursive=True))
 
-    def _add(self, number: int, word: str, paths: Iterable[str]) -> None:
-        empty = True
-        for path in paths:
-            empty = False
-            path = os.fspath(Path(path))  # without ./ and double slashes
-            folder = os.path.dirname(os.path.abspath(path))
-            self._top = os.path.commonpath([self._top or folder, folder])
-            row = (os.fsencode(os.path.realpath(path)), number, os.fsencode(path))
-            self._table.execute(ADD, row)
-        if empty:
-            raise UserError(
-                f"'{word}' names no picture; give a picture, a folder of them, or a pattern"
-            )
-
-    def _name(self, path: bytes, kind: int, folded: bool = False) -> str:
-        file = Path(os.fsdecode(path))
-        if kind > 1:
-            file = Path(os.path.abspath(file)).relative_to(self._top)
-        name = (file.stem, file.name, file.with_suffix("").as_posix(), file.as_posix())[kind]
-        # SQLite takes no lone surrogates, which stand for bytes that are no UTF-8
-        return name.casefold().encode("utf-8", "backslashreplace").decode() if folded else name
-
-    def _tells_apart(self, kind: int) -> bool:
-        count = "SELECT count(*) = count(DISTINCT folded(path, ?)) FROM pictures"
-        return bool(self._table.execute(count, (kind,)).fetchone()[0])
-
 
 def is_video(file: str | Path) -> bool:
-    """Whether the name is a video's."""
+    """Whether the suffix is a video's."""
     return os.path.splitext(file)[1].lower() in video.SUFFIXES
+
+
+def _unique_names(files: Sequence[Path], top: str) -> list[str]:
+    """The shortest of four kinds of names that is unique, also where case does not count."""
+    paths = [Path(os.path.abspath(file)).relative_to(top) for file in files]
+    names = [path.stem for path in paths]
+    for longer in (lambda p: p.name, lambda p: p.with_suffix("").as_posix(), Path.as_posix):
+        if len({name.casefold() for name in names}) == len(names):
+            break
+        names = [longer(path) for path in paths]
+    return names

@@ -1,7 +1,7 @@
-"""What a result tells of its origin, so that the same work is not done twice.
+"""Records of finished results: model, options and version, kept in each result to skip it later.
 
-The record lies inside the result (a text of the PNG, the comment of the video), so one cannot
-appear without the other.
+The record is part of the result (a text chunk of the PNG, the comment of the video), so one cannot
+exist without the other.
 """
 
 import hashlib
@@ -23,17 +23,17 @@ from scenewise.visualize.overlay import NOTE
 Record = Mapping[str, Any]
 
 
-def origin(model: Segmenter, path: str | Path, options: Mapping[str, Any]) -> Record:
-    """What decides on a result beside the picture: model, options, version.
+def model_record(model: Segmenter, path: str | Path, options: Mapping[str, Any]) -> Record:
+    """What a result depends on besides the image: model, options, version.
 
     Args:
         model: as it was loaded from ``path``.
-        path: of an exported file its bytes are the model.
+        path: an exported model is identified by the bytes of its files.
         options: JSON-able.
     """
     if isinstance(model, EngineSegmenter):
         files = [file for file in (Path(path), Path(path).with_suffix(".bin")) if file.is_file()]
-        key = " ".join(map(_digest, files))
+        key = " ".join(map(_sha256, files))
     else:
         config = {**model.config(), "align_corners": model.align_corners}
         key = model_fingerprint(model) + json.dumps(config, sort_keys=True)
@@ -41,31 +41,31 @@ def origin(model: Segmenter, path: str | Path, options: Mapping[str, Any]) -> Re
     return {"model": digest, "options": dict(options), "scenewise": __version__}
 
 
-def record(file: Path, common: Record) -> Record:
-    """The record of the result of ``file`` as the file is now: its length and time of change.
+def result_record(file: Path, common: Record) -> Record:
+    """``common`` with what identifies the input ``file``: its size and modification time.
 
     Raises:
         UserError: the file is gone.
     """
     try:
-        found = file.stat()
+        status = file.stat()
     except OSError as error:
         raise UserError(f"'{file}' cannot be read: {error.strerror}; check the path") from error
-    return {"picture": [found.st_size, found.st_mtime_ns], **common}
+    return {"image": [status.st_size, status.st_mtime_ns], **common}
 
 
-def is_finished(results: Sequence[Path], wanted: Record) -> bool:
-    """Whether all results are there, the last of them with all that ``wanted`` says."""
+def is_finished(results: Sequence[Path], record: Record) -> bool:
+    """Whether all results exist and the last one holds every item of ``record``."""
     if not all(result.is_file() for result in results):
         return False
     try:
-        found = json.loads(_note(results[-1]))
-        return isinstance(found, dict) and found.items() >= dict(wanted).items()
-    except Exception:  # not ours, or damaged: decoders raise errors of many kinds
+        stored = json.loads(_note(results[-1]))
+        return isinstance(stored, dict) and stored.items() >= dict(record).items()
+    except Exception:  # another program's file, or damaged: decoders raise errors of many kinds
         return False
 
 
-def _digest(file: Path) -> str:
+def _sha256(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
@@ -73,5 +73,5 @@ def _digest(file: Path) -> str:
 def _note(result: Path) -> str:
     if result.suffix == ".mp4":
         return video.comment(result)
-    with Image.open(result, formats=["PNG"]) as picture:
-        return str(picture.info[NOTE])
+    with Image.open(result, formats=["PNG"]) as image:
+        return str(image.info[NOTE])
