@@ -138,7 +138,7 @@ class Predictor:
 
     def in_windows(self, side: int) -> "Predictor":
         """The same predictor with windows of ``side`` pixels and a stride of two thirds of it."""
-        other = copy(self)
+        other = copy(self)  # shares the model
         other.window = pair(side)
         stride = two_thirds(other.window)
         other.protocol = partial(self.protocol, window=other.window, stride=stride)
@@ -157,7 +157,7 @@ class Predictor:
         if self.at_once:
             labels, confidence = self._run(_label_whole, image)
         else:
-            confidence, labels = self.scores(image).max(0)
+            confidence, labels = self.scores(image).max(0)  # (K, H, W) -> (H, W) each
         return Prediction(labels.cpu(), confidence.cpu())
 
     def scores(self, image: ImageLike) -> Tensor:
@@ -174,7 +174,7 @@ class Predictor:
         weight = next(self.model.parameters())
         dtype = torch.promote_types(weight.dtype, torch.float32)  # at least float32
         floats = as_floats(image).to(weight.device, dtype)  # (3, H, W)
-        with torch.no_grad(), evaluating(self.model):
+        with torch.no_grad(), evaluating(self.model):  # no_grad: callers may modify the result
             return score(self.model, floats)
 
 
@@ -194,7 +194,7 @@ def _usable_device(name: str | torch.device) -> torch.device:
     """
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.empty(0, device=device)  # fails if it is not available
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device '{name}' is not available ({reason}); cpu always is") from error

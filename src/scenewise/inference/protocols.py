@@ -36,7 +36,7 @@ from scenewise.inference.sliding_window import (
 )
 from scenewise.models.segmenter import Segmenter
 
-Protocol = Callable[[Segmenter, Tensor], Tensor]
+_Protocol = Callable[[Segmenter, Tensor], Tensor]
 
 
 def plain(
@@ -232,7 +232,7 @@ def paper_ocnet(
     return softmax_(summed(parts()).div_(len(scales) * (1 + flip)))
 
 
-PROTOCOLS: dict[str, Protocol] = {
+PROTOCOLS: dict[str, _Protocol] = {
     "danet_ss": danet_long_side,
     "danet_ms": partial(
         danet_long_side,

@@ -18,7 +18,7 @@ def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tens
     """The attention of one place over all frames: (B, T, H, W).
 
     Args:
-        block: ``NonLocal(dims=3)``, or ``InteractionAware``, which outputs one feature map per clip.
+        block: ``NonLocal(dims=3)``; or ``InteractionAware``, with one output map per clip.
         x: the block's input, (B, C, T, H, W); for ``InteractionAware`` (B, T, C, H, W).
         at: (frame, row, column) in the cells of x; for ``InteractionAware`` (row, column).
 

@@ -162,7 +162,7 @@ def _draw(
         for moment in ("before", "after"):
             rows.append((channels, partial(_channel_row, scene, mixer, moment, channels)))
     tall = scene.image.shape[1] / scene.image.shape[2]
-    heights = [width / panels * tall + 0.35 for panels, _ in rows]
+    heights = [width / panels * tall + 0.35 for panels, _ in rows]  # inches; 0.35 for titles
     with _style():
         lines = math.ceil(len(shares(labels, model.classes)) / _legend_columns(width))
         figure = new_figure(width, sum(heights) + 0.2 + 0.22 * lines)
@@ -198,7 +198,7 @@ def _attention_row(
     for axes, index in zip(panels, shown, strict=False):
         pixel = scene.at[index]
         place = cell(pixel, size, cells, align_corners=model.align_corners)
-        weights = block.rows([place])[0, 0].cpu().float()
+        weights = block.rows([place])[0, 0].cpu().float()  # (1, 1, h, w) -> (h, w)
         _panel(axes, f"{block.name}{gamma}: what ({pixel[0]}, {pixel[1]}) attends to")
         axes.imshow(scene.grey(), cmap="gray", vmin=0, vmax=1)
         heat = axes.imshow(
@@ -264,7 +264,7 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    FigureCanvasAgg(figure)  # draws without a display
     return figure
 
 

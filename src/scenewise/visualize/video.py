@@ -72,8 +72,8 @@ def overlay_video(
         predictor: labels each frame by itself.
         source: the video.
         target: ``.mp4``: H.264 if that encoder is available, else MPEG-4.
-        decay: d of the average of the scores p over time, s_t = d s_(t-1) + (1 - d) p_t; 0 uses each
-            frame by itself.
+        decay: d of the average of the scores p, s_t = d s_(t-1) + (1 - d) p_t; 0 uses each frame by
+            itself.
         opacity: of the colours, 0..1.
         progress: called with the number of frames done and the total, None if unknown.
         note: stored in the file, see :func:`comment`.
