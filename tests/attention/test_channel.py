@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.testing import assert_close
 
 from scenewise.attention import ChannelAttention, channel_attention
-from scenewise.attention.channel import Similarity, channel_weights
+from scenewise.attention.channel import Similarity, _channel_weights
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -72,7 +72,7 @@ def test_unknown_similarity_raises() -> None:
 def test_no_weight_is_subnormal(similarity: Similarity) -> None:
     """Subnormal weights would slow down the next product, and change no sum."""
     x = torch.randn(1, 64, 500) * torch.linspace(0.2, 2, 64)[:, None]
-    weights = channel_weights(x, similarity=similarity)
+    weights = _channel_weights(x, similarity=similarity)
     assert weights.min() > torch.finfo(torch.float32).tiny
     energy = x.double() @ x.double().transpose(1, 2)
     plain = torch.softmax(-energy if similarity == "reversed" else energy, dim=-1)

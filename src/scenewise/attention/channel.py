@@ -29,11 +29,11 @@ def channel_attention(x: Tensor, *, similarity: Similarity = "reversed") -> Tens
     >>> channel_attention(torch.randn(2, 3, 35)).shape
     torch.Size([2, 3, 35])
     """
-    weights = channel_weights(x, similarity=similarity)
+    weights = _channel_weights(x, similarity=similarity)
     return weights.to(x.dtype) @ x  # (B, C, N)
 
 
-def channel_weights(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor:
+def _channel_weights(x: Tensor, *, similarity: Similarity = "reversed") -> Tensor:
     """Attention weights between the channels of ``x`` (B, C, N): (B, C, C), rows sum to 1.
 
     Energies are sums of N products, so they are float32 for half-precision inputs.
@@ -82,4 +82,4 @@ class ChannelAttention(nn.Module):
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights of each channel over all channels: (B, C, C), rows sum to 1."""
-        return channel_weights(x.flatten(2), similarity=self.similarity)
+        return _channel_weights(x.flatten(2), similarity=self.similarity)

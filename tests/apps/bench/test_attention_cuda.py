@@ -15,7 +15,7 @@ ONLY_ON_GPUS = {"efficient", "triton"}
 
 @pytest.fixture
 def _small(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in {"PIXELS": (37,), "DTYPES": (torch.float32,), "PRODUCT": 8}.items():
+    for name, value in {"_PIXELS": (37,), "_DTYPES": (torch.float32,), "_PRODUCT": 8}.items():
         monkeypatch.setattr(attention_cuda, name, value)
 
 

@@ -71,7 +71,7 @@ def test_the_plain_training_step_has_the_losses_of_the_task() -> None:
 def test_json_names_the_machine_and_every_row(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name, value in {"PIXELS": (64,), "SPREAD_PIXELS": 0, "FULL": 0}.items():
+    for name, value in {"_PIXELS": (64,), "_SPREAD_PIXELS": 0, "_FULL": 0}.items():
         monkeypatch.setattr(attention, name, value)
     assert main(["bench", "attention", "--repeats", "1", "--json"]) == 0
     report = json.loads(capsys.readouterr().out)

@@ -10,9 +10,9 @@ from scenewise.apps.bench import data
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "SIZE", (40, 80))
-    monkeypatch.setattr(data, "CROP", 24)
-    monkeypatch.setattr(data, "SCALES", (0.75, 2.0))
+    monkeypatch.setattr(data, "_SIZE", (40, 80))
+    monkeypatch.setattr(data, "_CROP", 24)
+    monkeypatch.setattr(data, "_SCALES", (0.75, 2.0))
 
 
 @pytest.mark.usefixtures("small")

@@ -21,7 +21,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {  # each module has rows(repeats) -> [ro
     "train": ("scenewise.apps.bench.train", "a training step of a whole DANet"),
     "data": ("scenewise.apps.bench.data", "from an image file to a training crop, one core"),
 }
-EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   scenewise bench attention
   scenewise bench criss_cross --repeats 9 --json
@@ -32,7 +32,7 @@ Run it on an idle machine, and compare ratios within one run only.
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise bench``."""
     subjects = "\n".join(f"  {name:14} {text}" for name, (_, text) in SUBJECTS.items())
-    parser.epilog = f"subjects:\n{subjects}\n\n{EXAMPLES}"
+    parser.epilog = f"subjects:\n{subjects}\n\n{_EXAMPLES}"
     parser.add_argument("subject", choices=list(SUBJECTS), metavar="SUBJECT", help="see below")
     parser.add_argument("--repeats", type=int, default=5, help="rounds; the median is reported")
     parser.add_argument("--threads", type=int, help="threads of PyTorch; default: all cores")

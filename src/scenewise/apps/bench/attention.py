@@ -15,9 +15,9 @@ from scenewise.attention import position_attention
 from scenewise.attention.kernels import tiled
 
 CHANNELS, INNER = 512, 64
-PIXELS = (1024, 4096, 9216, 16384)
-FULL = 32768  # 1024 x 2048 at stride 8; the dense formula would need 13 GB
-SPREAD_PIXELS, SPREAD = 4096, 20.0  # energies far apart
+_PIXELS = (1024, 4096, 9216, 16384)
+_FULL = 32768  # 1024 x 2048 at stride 8; the dense formula would need 13 GB
+_SPREAD_PIXELS, _SPREAD = 4096, 20.0  # energies far apart
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -28,12 +28,12 @@ def dense(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 def rows(repeats: int = 5) -> list[Row]:
     """Forward, and forward + backward, at several numbers of pixels."""
     table = []
-    for pixels in PIXELS:
+    for pixels in _PIXELS:
         table += _against_dense(pixels, 1.0, repeats)
-    if SPREAD_PIXELS:
-        table += _against_dense(SPREAD_PIXELS, SPREAD, 1)
-    if FULL:
-        table += _against_products(FULL, min(repeats, 2))
+    if _SPREAD_PIXELS:
+        table += _against_dense(_SPREAD_PIXELS, _SPREAD, 1)
+    if _FULL:
+        table += _against_products(_FULL, min(repeats, 2))
     return table
 
 

@@ -14,10 +14,10 @@ from scenewise.attention.kernels import autotune
 from scenewise.attention.kernels.tiled import BackwardInputs
 from scenewise.errors import UserError
 
-PIXELS = (9216, 16384, 32768)
-DTYPES = (torch.bfloat16, torch.float32)
-PRODUCT = 8192  # side of the matrices whose product is the GPU's rate
-Meter = Callable[[Run, int], tuple[float, int]]  # run and repeats to seconds and bytes
+_PIXELS = (9216, 16384, 32768)
+_DTYPES = (torch.bfloat16, torch.float32)
+_PRODUCT = 8192  # side of the matrices whose product is the GPU's rate
+_Meter = Callable[[Run, int], tuple[float, int]]  # run and repeats to seconds and bytes
 
 
 @dataclass(frozen=True)
@@ -59,12 +59,12 @@ def rows(repeats: int = 5) -> list[Row]:
     return list(_measure(torch.device("cuda"), _cuda_meter, repeats))
 
 
-def _measure(device: torch.device, meter: Meter, repeats: int) -> Iterator[Row]:
+def _measure(device: torch.device, meter: _Meter, repeats: int) -> Iterator[Row]:
     """The rows, with the time and memory that ``meter`` returns."""
-    for dtype in DTYPES:
-        square = torch.randn(PRODUCT, PRODUCT, device=device, dtype=dtype)
-        rate = 2 * PRODUCT**3 / meter(lambda a=square: a @ a, repeats)[0]  # type: ignore[misc]
-        for pixels in PIXELS:
+    for dtype in _DTYPES:
+        square = torch.randn(_PRODUCT, _PRODUCT, device=device, dtype=dtype)
+        rate = 2 * _PRODUCT**3 / meter(lambda a=square: a @ a, repeats)[0]  # type: ignore[misc]
+        for pixels in _PIXELS:
             inputs = [x.to(device, dtype) for x in draw(pixels)]
             for step, products in (("forward", 1), ("+ backward", 3)):
                 name = str(dtype).removeprefix("torch.")
@@ -98,7 +98,7 @@ def _kernel_run(
 
 
 def _row(
-    work: str, variant: str, run: Run, meter: Meter, repeats: int, operations: float, rate: float
+    work: str, variant: str, run: Run, meter: _Meter, repeats: int, operations: float, rate: float
 ) -> Row:
     try:
         seconds, peak = meter(run, repeats)
@@ -110,7 +110,7 @@ def _row(
 
 def _cuda_meter(run: Run, repeats: int) -> tuple[float, int]:
     """Median seconds by CUDA events after two warm-up runs; peak bytes beyond before."""
-    run()  # autotuning and compilation allocate memory of their own
+    run()  # compiles, which allocates memory of its own
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

@@ -8,8 +8,8 @@ from torch import Tensor
 from scenewise.apps.bench.measure import Row, compare, forward_and_backward, forward_only
 from scenewise.attention import criss_cross_attention
 
-CHANNELS, INNER, RECURRENCE = 512, 64, 2
-SIZES = ((97, 97), (128, 256))
+_CHANNELS, _INNER, _RECURRENCE = 512, 64, 2
+_SIZES = ((97, 97), (128, 256))
 
 
 def _plain(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -32,22 +32,22 @@ def rows(repeats: int = 5) -> list[Row]:
     layout that suits it.
     """
     table = []
-    for height, width in SIZES:
-        inputs = [torch.randn(1, c, height, width) for c in (INNER, INNER, CHANNELS)]
-        inputs[0] *= INNER**-0.5
+    for height, width in _SIZES:
+        inputs = [torch.randn(1, c, height, width) for c in (_INNER, _INNER, _CHANNELS)]
+        inputs[0] *= _INNER**-0.5
         last = [x.contiguous(memory_format=torch.channels_last) for x in inputs]
         for name, runner in (("forward", forward_only), ("+ backward", forward_and_backward)):
             variants = {
                 "plain": runner(_twice(_plain), inputs),
                 "scenewise": runner(_twice(criss_cross_attention), last),
             }
-            table += compare(f"{height} x {width}, C {CHANNELS}, R 2, {name}", variants, repeats)
+            table += compare(f"{height} x {width}, C {_CHANNELS}, R 2, {name}", variants, repeats)
     return table
 
 
 def _twice(attention: Callable[[Tensor, Tensor, Tensor], Tensor]) -> Callable[..., Tensor]:
     def run(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        for _ in range(RECURRENCE):
+        for _ in range(_RECURRENCE):
             value = attention(query, key, value)
         return value
 

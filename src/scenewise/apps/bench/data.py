@@ -33,10 +33,10 @@ cv2: Any = None
 with suppress(ImportError):  # pip install 'scenewise[bench]'
     cv2 = import_module("cv2")
 
-SIZE, CROP, CLASSES = (1024, 2048), 768, 19
-SCALES = tuple(0.75 + 1.25 * k / 7 for k in range(8))  # 0.75 to 2
-Pair = tuple[Any, Any]
-Step = Callable[[float], object]
+_SIZE, _CROP, _CLASSES = (1024, 2048), 768, 19
+_SCALES = tuple(0.75 + 1.25 * k / 7 for k in range(8))  # 0.75 to 2
+_Pair = tuple[Any, Any]
+_Step = Callable[[float], object]
 
 
 @dataclass(frozen=True)
@@ -71,30 +71,30 @@ def rows(repeats: int = 5) -> list[Rate]:
     return table
 
 
-def _compare(work: str, variants: dict[str, Step], repeats: int) -> list[Rate]:
+def _compare(work: str, variants: dict[str, _Step], repeats: int) -> list[Rate]:
     """Each variant at all scales, in turns, ``repeats`` rounds after a warm-up round."""
     times: dict[str, list[float]] = {variant: [] for variant in variants}
     for counts in [False] + [True] * repeats:
         for variant, step in variants.items():
             start = time.perf_counter()
-            for scale in SCALES:
+            for scale in _SCALES:
                 step(scale)
             if counts:
-                times[variant].append((time.perf_counter() - start) / len(SCALES))
+                times[variant].append((time.perf_counter() - start) / len(_SCALES))
     seconds = {variant: statistics.median(values) for variant, values in times.items()}
     first = next(iter(seconds.values()))
     return [Rate(work, variant, 1 / s, 1000 * s, s / first) for variant, s in seconds.items()]
 
 
-def _pipelines(file: Path, mask: Path) -> dict[str, Step]:
+def _pipelines(file: Path, mask: Path) -> dict[str, _Step]:
     """From the files to a crop: the variants of :func:`_decoders` and :func:`_croppers`."""
-    variants: dict[str, Step] = {
+    variants: dict[str, _Step] = {
         "PIL + torchvision v2": lambda s: _v2_crop(_open_pil(file), _open_pil(mask), s)
     }
     if cv2 is not None:
         variants["OpenCV"] = lambda s: _cv2_resize_first(*_open_cv2(file, mask), s)
         variants["OpenCV, crop first"] = lambda s: _cv2_crop_first(*_open_cv2(file, mask), s)
-    dataset = PairedDataset([file], [mask], Classes.numbered(CLASSES))
+    dataset = PairedDataset([file], [mask], Classes.numbered(_CLASSES))
 
     def scenewise(scale: float) -> object:
         dataset.transform = _training_transform(scale)
@@ -103,30 +103,30 @@ def _pipelines(file: Path, mask: Path) -> dict[str, Step]:
     return variants | {"scenewise, PIL alone": _without_fast(scenewise), "scenewise": scenewise}
 
 
-def _decoders(file: Path) -> dict[str, Step]:
+def _decoders(file: Path) -> dict[str, _Step]:
     """To an array of red, green, blue."""
-    variants: dict[str, Step] = {"PIL": lambda s: np.array(_open_pil(file))}
+    variants: dict[str, _Step] = {"PIL": lambda s: np.array(_open_pil(file))}
     if cv2 is not None:
         read = partial(cv2.imread, str(file), cv2.IMREAD_COLOR)
         variants["OpenCV"] = lambda s: read()
-    scenewise: Step = lambda s: images.read_image(file)  # noqa: E731
+    scenewise: _Step = lambda s: images.read_image(file)  # noqa: E731
     return variants | {"scenewise, PIL alone": _without_fast(scenewise), "scenewise": scenewise}
 
 
-def _mask_decoders(mask: Path) -> dict[str, Step]:
+def _mask_decoders(mask: Path) -> dict[str, _Step]:
     """To an array of class ids; scenewise also rejects invalid ids."""
-    variants: dict[str, Step] = {"PIL": lambda s: np.array(_open_pil(mask))}
+    variants: dict[str, _Step] = {"PIL": lambda s: np.array(_open_pil(mask))}
     if cv2 is not None:
         read = partial(cv2.imread, str(mask), cv2.IMREAD_UNCHANGED)
         variants["OpenCV"] = lambda s: read()
     return variants | {"scenewise": lambda s: images.read_mask(mask)}
 
 
-def _croppers(image: Tensor, ids: Tensor) -> dict[str, Step]:
+def _croppers(image: Tensor, ids: Tensor) -> dict[str, _Step]:
     """From a decoded image to a crop."""
     array, mask = image.permute(1, 2, 0).contiguous().numpy(), ids.numpy()  # (H, W, 3), (H, W)
     both = Image.fromarray(array), Image.fromarray(mask)
-    variants: dict[str, Step] = {"PIL + torchvision v2": lambda s: _v2_crop(*both, s)}
+    variants: dict[str, _Step] = {"PIL + torchvision v2": lambda s: _v2_crop(*both, s)}
     if cv2 is not None:
         variants["OpenCV"] = lambda s: _cv2_resize_first(array, mask, s)
         variants["OpenCV, crop first"] = lambda s: _cv2_crop_first(array, mask, s)
@@ -134,11 +134,11 @@ def _croppers(image: Tensor, ids: Tensor) -> dict[str, Step]:
     return variants | {"scenewise": lambda s: _contiguous(*_training_transform(s)(*pair))}
 
 
-def _color_changes(image: Tensor) -> dict[str, Step]:
+def _color_changes(image: Tensor) -> dict[str, _Step]:
     """Brightness, contrast, saturation and hue of a crop, all four of them."""
-    crop = tv_tensors.Image(image[:, :CROP, :CROP].contiguous())
+    crop = tv_tensors.Image(image[:, :_CROP, :_CROP].contiguous())
     standard = v2.RandomPhotometricDistort(p=1.0)
-    variants: dict[str, Step] = {"torchvision v2": lambda s: standard(crop)}
+    variants: dict[str, _Step] = {"torchvision v2": lambda s: standard(crop)}
     if cv2 is not None:
         array = crop.permute(1, 2, 0).contiguous().numpy()  # (H, W, 3)
         variants["OpenCV"] = lambda s: _cv2_colors(array)
@@ -148,12 +148,12 @@ def _color_changes(image: Tensor) -> dict[str, Step]:
 
 def _training_transform(scale: float) -> v2.Compose:
     """Scale, crop and flip, the transforms of training at one scale."""
-    crop = RandomScaleCrop((CROP, CROP), (scale, scale))
+    crop = RandomScaleCrop((_CROP, _CROP), (scale, scale))
     steps: list[nn.Module] = [crop, v2.RandomHorizontalFlip()]
     return v2.Compose(steps)
 
 
-def _contiguous(image: Tensor, mask: Tensor) -> Pair:
+def _contiguous(image: Tensor, mask: Tensor) -> _Pair:
     """Plain contiguous tensors, as a batch needs them."""
     return image.as_subclass(Tensor).contiguous(), mask.as_subclass(Tensor).contiguous()
 
@@ -164,14 +164,14 @@ def _open_pil(file: Path) -> Image.Image:
     return image
 
 
-def _v2_crop(image: Image.Image, mask: Image.Image, scale: float) -> Pair:
+def _v2_crop(image: Image.Image, mask: Image.Image, scale: float) -> _Pair:
     """The usual torchvision pipeline: resize the whole image, crop, flip, make tensors."""
-    size = [round(side * scale) for side in SIZE]
+    size = [round(side * scale) for side in _SIZE]
     both = v2.functional.resize(image, size), tv_tensors.Mask(np.array(mask)[None])
     fill: dict[Any, Any] = {Image.Image: MEAN_COLOR, tv_tensors.Mask: 255}
     steps = v2.Compose(
         [
-            v2.RandomCrop(CROP, pad_if_needed=True, fill=fill),
+            v2.RandomCrop(_CROP, pad_if_needed=True, fill=fill),
             v2.RandomHorizontalFlip(),
             v2.ToImage(),
         ]
@@ -180,31 +180,31 @@ def _v2_crop(image: Image.Image, mask: Image.Image, scale: float) -> Pair:
     return _contiguous(*steps(both[0], tv_tensors.Mask(ids)))
 
 
-def _open_cv2(file: Path, mask: Path) -> Pair:
+def _open_cv2(file: Path, mask: Path) -> _Pair:
     """Image (blue, green, red) and mask."""
     return cv2.imread(str(file), cv2.IMREAD_COLOR), cv2.imread(str(mask), cv2.IMREAD_UNCHANGED)
 
 
-def _cv2_resize_first(image: Any, mask: Any, scale: float) -> Pair:
+def _cv2_resize_first(image: Any, mask: Any, scale: float) -> _Pair:
     """The usual OpenCV pipeline: resize the whole image, crop, flip, make tensors."""
-    size = (round(SIZE[1] * scale), round(SIZE[0] * scale))  # OpenCV wants (width, height)
+    size = (round(_SIZE[1] * scale), round(_SIZE[0] * scale))  # OpenCV wants (width, height)
     image = cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
     mask = cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST)
-    top, left = (int(torch.randint(max(1, n - CROP), ())) for n in mask.shape)
-    cut = slice(top, top + CROP), slice(left, left + CROP)
+    top, left = (int(torch.randint(max(1, n - _CROP), ())) for n in mask.shape)
+    cut = slice(top, top + _CROP), slice(left, left + _CROP)
     return _cv2_tensors(image[cut], mask[cut])
 
 
-def _cv2_crop_first(image: Any, mask: Any, scale: float) -> Pair:
+def _cv2_crop_first(image: Any, mask: Any, scale: float) -> _Pair:
     """Crop before resizing, as scenewise does."""
-    side = min(SIZE[0], round(CROP / scale))
-    top, left = (int(torch.randint(n - side + 1, ())) for n in SIZE)
+    side = min(_SIZE[0], round(_CROP / scale))
+    top, left = (int(torch.randint(n - side + 1, ())) for n in _SIZE)
     cut = slice(top, top + side), slice(left, left + side)
-    image = cv2.resize(image[cut], (CROP, CROP), interpolation=cv2.INTER_LINEAR)
-    return _cv2_tensors(image, cv2.resize(mask[cut], (CROP, CROP), interpolation=0))
+    image = cv2.resize(image[cut], (_CROP, _CROP), interpolation=cv2.INTER_LINEAR)
+    return _cv2_tensors(image, cv2.resize(mask[cut], (_CROP, _CROP), interpolation=0))
 
 
-def _cv2_tensors(image: Any, mask: Any) -> Pair:
+def _cv2_tensors(image: Any, mask: Any) -> _Pair:
     """Flipped with probability 1/2, in the order red, green, blue, as tensors."""
     if torch.rand(()) < 0.5:
         image, mask = image[:, ::-1], mask[:, ::-1]
@@ -232,13 +232,13 @@ def _write_images(folder: Path) -> tuple[Path, dict[str, Path]]:
 
     def noise(channels: int, rows: int) -> Tensor:
         low_res = torch.randn(1, channels, rows, 2 * rows, generator=generator)
-        return nn.functional.interpolate(low_res, SIZE, mode="bicubic")[0]
+        return nn.functional.interpolate(low_res, _SIZE, mode="bicubic")[0]
 
     layers = [noise(3, rows) * (8 / rows) ** 0.7 for rows in (8, 32, 128, 512)]  # a 1/f spectrum
     total = torch.stack(layers).sum(0)
     pixels = (110 + 45 * (total - total.mean()) / total.std()).clamp(0, 255).byte()
     image = Image.fromarray(pixels.permute(1, 2, 0).contiguous().numpy())
-    ids = (noise(1, 32)[0] * 4 + CLASSES / 2).clamp(0, CLASSES - 1).byte()
+    ids = (noise(1, 32)[0] * 4 + _CLASSES / 2).clamp(0, _CLASSES - 1).byte()
     paths = {"PNG": folder / "a.png", "JPEG": folder / "a.jpg"}
     image.save(paths["PNG"])
     image.save(paths["JPEG"], quality=90)
@@ -246,7 +246,7 @@ def _write_images(folder: Path) -> tuple[Path, dict[str, Path]]:
     return folder / "mask.png", paths
 
 
-def _without_fast(step: Step) -> Step:
+def _without_fast(step: _Step) -> _Step:
     """The step without the decoders of the extra ``fast``."""
 
     def run(scale: float) -> object:

@@ -12,15 +12,17 @@ from scenewise.models.heads.danet import DANetHead
 from scenewise.models.optimize.fuse import for_inference
 from scenewise.models.segmenter import Segmenter
 
-CLASSES, SIZE = 19, (512, 1024)
+_CLASSES, _SIZE = 19, (512, 1024)
 
 
 def rows(repeats: int = 5) -> list[Row]:
     """DANet with ResNet-50 at stride 8, one image of 512 x 1024, 19 classes."""
     torch.manual_seed(0)
-    model = create_model("danet", num_classes=CLASSES, backbone="resnet50", pretrained=False).eval()
+    model = create_model(
+        "danet", num_classes=_CLASSES, backbone="resnet50", pretrained=False
+    ).eval()
     fast = for_inference(model)
-    image = torch.rand(3, *SIZE)
+    image = torch.rand(3, *_SIZE)
     plain, trained, folded = _plain_labels(model, image), Predictor(model), Predictor(fast)
     for name, predictor in {"as trained": trained, "for inference": folded}.items():
         share = (predictor(image).labels == plain).double().mean().item()
@@ -31,7 +33,7 @@ def rows(repeats: int = 5) -> list[Row]:
         "scenewise, as trained": lambda: trained(image),
         "scenewise, for inference": lambda: folded(image),
     }
-    return compare(f"DANet R50, {SIZE[0]} x {SIZE[1]}, one image to labels", variants, repeats)
+    return compare(f"DANet R50, {_SIZE[0]} x {_SIZE[1]}, one image to labels", variants, repeats)
 
 
 @torch.no_grad()
@@ -42,7 +44,7 @@ def _plain_labels(model: Segmenter, image: Tensor) -> Tensor:
     position, channel = dense_branches(head, model.backbone(model.normalize(image[None]))[-1])
     both = head.classify(position + channel)
     logits = [both, head.classify_position(position), head.classify_channel(channel)]
-    full = [F.interpolate(y, SIZE, mode="bilinear", align_corners=True) for y in logits]
+    full = [F.interpolate(y, _SIZE, mode="bilinear", align_corners=True) for y in logits]
     return full[0][0].argmax(0)
 
 

@@ -15,15 +15,15 @@ from scenewise.models.heads.danet import DANetHead
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.task import SegmentationTask
 
-CLASSES, SIZE, BATCH, BACKBONE = 19, (512, 512), 2, "resnet50"
+_CLASSES, _SIZE, _BATCH, _BACKBONE = 19, (512, 512), 2, "resnet50"
 
 
 def rows(repeats: int = 5) -> list[Row]:
     """DANet at stride 8: forward, three losses, backward, SGD with momentum."""
     torch.manual_seed(0)
-    model = create_model("danet", num_classes=CLASSES, backbone=BACKBONE, pretrained=False)
-    images = torch.randint(256, (BATCH, 3, *SIZE), dtype=torch.uint8)
-    masks = torch.randint(CLASSES, (BATCH, *SIZE))
+    model = create_model("danet", num_classes=_CLASSES, backbone=_BACKBONE, pretrained=False)
+    images = torch.randint(256, (_BATCH, 3, *_SIZE), dtype=torch.uint8)
+    masks = torch.randint(_CLASSES, (_BATCH, *_SIZE))
     saving = _task(model)
     recompute_backbone(saving.model.backbone)
     variants = {
@@ -31,7 +31,7 @@ def rows(repeats: int = 5) -> list[Row]:
         "scenewise": _scenewise_step(_task(model), images, masks),
         "scenewise, checkpoint_activations": _scenewise_step(saving, images, masks),
     }
-    work = f"DANet on {BACKBONE}, {SIZE[0]} x {SIZE[1]}, batch {BATCH}, one training step"
+    work = f"DANet on {_BACKBONE}, {_SIZE[0]} x {_SIZE[1]}, batch {_BATCH}, one training step"
     return compare(work, variants, min(repeats, 3))
 
 
@@ -81,7 +81,7 @@ def _scenewise_step(task: SegmentationTask, images: Tensor, masks: Tensor) -> Ru
 
 def _task(model: Segmenter) -> SegmentationTask:
     task = SegmentationTask(
-        Classes.numbered(CLASSES), network="danet", backbone=BACKBONE, pretrained=False
+        Classes.numbered(_CLASSES), network="danet", backbone=_BACKBONE, pretrained=False
     )
     task.model.load_state_dict(model.state_dict())
     return task.train()
