@@ -104,8 +104,8 @@ def run(args: argparse.Namespace) -> None:
         check_server(args.submission, predictor.model.classes)
     with Progress(console=console, disable=worker.rank > 0) as progress:
         job = _Job(args, predictor, common, decay, progress)
-        share = list(worker.share(inputs))
-        for file, name in progress.track(share, description="predict"):
+        total = len(range(worker.rank, len(inputs), worker.world_size))
+        for file, name in progress.track(worker.share(inputs), total, description="predict"):
             job.label(file, name)
     if worker.rank == 0:
         write_json(args.out / "classes.json", predictor.model.classes.to_dict())

@@ -2,7 +2,8 @@
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from scenewise.data.images import SUFFIXES
@@ -40,18 +41,18 @@ class Inputs:
                 folders.add(os.path.dirname(os.path.abspath(path)))
                 entry, real = (index, path), os.path.realpath(path)
                 first[real] = min(first.get(real, entry), entry)
-        self._files = [Path(path) for _, path in sorted(first.values())]
-        self._names = _unique_names(self._files, os.path.commonpath(folders))
+        self._files = [path for _, path in sorted(first.values())]
+        self._name = _unique_naming(self._files, os.path.commonpath(folders))
 
     def __len__(self) -> int:
         return len(self._files)
 
     def __iter__(self) -> Iterator[tuple[Path, str]]:
-        return zip(self._files, self._names, strict=True)
+        return ((Path(file), self._name(file)) for file in self._files)
 
     def first_video(self) -> Path | None:
         """The first video, if any."""
-        return next(filter(is_video, self._files), None)
+        return next((Path(file) for file in self._files if is_video(file)), None)
 
     def _find(self, word: str) -> Iterator[str]:
         if os.path.isdir(word):
@@ -71,12 +72,20 @@ def is_video(file: str | Path) -> bool:
     return os.path.splitext(file)[1].lower() in video.SUFFIXES
 
 
-def _unique_names(files: Sequence[Path], top: str) -> list[str]:
-    """The shortest of four kinds of names that is unique, also where case does not count."""
-    paths = [Path(os.path.abspath(file)).relative_to(top) for file in files]
-    names = [path.stem for path in paths]
-    for longer in (lambda p: p.name, lambda p: p.with_suffix("").as_posix(), Path.as_posix):
-        if len({name.casefold() for name in names}) == len(names):
+def _unique_naming(files: Sequence[str], top: str) -> Callable[[str], str]:
+    """Gives each file its name: the shortest of four kinds that is unique, case aside."""
+    kinds: tuple[Callable[[Path], str], ...] = (
+        lambda path: path.stem,
+        lambda path: path.name,
+        lambda path: path.with_suffix("").as_posix(),
+        lambda path: path.as_posix(),
+    )
+    for kind in kinds:
+        name = partial(_name, kind, top)
+        if len({name(file).casefold() for file in files}) == len(files):
             break
-        names = [longer(path) for path in paths]
-    return names
+    return name
+
+
+def _name(kind: Callable[[Path], str], top: str, file: str) -> str:
+    return kind(Path(os.path.abspath(file)).relative_to(top))
