@@ -1,5 +1,8 @@
 """Attention blocks as PyTorch modules: (B, C, H, W) in, the same shape out; torch alone is needed.
 
+Shapes: B samples, C channels, H rows and W columns, N = H W pixels in row-major order, D (or d)
+channels of query and key, K classes, codewords or bases, S bins or centres.
+
 >>> import torch
 >>> from scenewise.attention import PositionAttention
 >>> PositionAttention(64)(torch.randn(1, 64, 12, 20)).shape

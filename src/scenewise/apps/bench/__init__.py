@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+from dataclasses import asdict
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +14,7 @@ from rich.table import Table
 from scenewise._version import __version__
 from scenewise.models.cost import product_rate
 
-SUBJECTS: dict[str, tuple[str, str]] = {  # each module has rows(repeats) -> [row.to_dict(), ...]
+SUBJECTS: dict[str, tuple[str, str]] = {  # each module has rows(repeats), a list of dataclasses
     "attention": ("scenewise.apps.bench.attention", "position attention against the dense formula"),
     "attention_cuda": ("scenewise.apps.bench.attention_cuda", "position attention on a CUDA GPU"),
     "criss_cross": ("scenewise.apps.bench.criss_cross", "criss-cross attention"),
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
 
 def measurements(module: str, repeats: int) -> list[dict[str, Any]]:
     """The rows of a subject's module, as dicts that can be written as JSON."""
-    return [row.to_dict() for row in import_module(module).rows(repeats)]
+    return [asdict(row) for row in import_module(module).rows(repeats)]
 
 
 def machine() -> dict[str, Any]:

@@ -2,8 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -40,10 +39,6 @@ class Row:
     megabytes: float | None
     tflops: float | None
     rate_share: float | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """A dict that can be written as JSON."""
-        return asdict(self)
 
 
 def rows(repeats: int = 5) -> list[Row]:

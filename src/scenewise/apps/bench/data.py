@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -48,10 +48,6 @@ class Rate:
     images_per_second: float
     milliseconds: float
     time_ratio: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """A dict that can be written as JSON."""
-        return asdict(self)
 
 
 def rows(repeats: int = 5) -> list[Rate]:

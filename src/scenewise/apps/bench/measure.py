@@ -4,8 +4,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch.profiler import ProfilerActivity, profile
@@ -32,10 +31,6 @@ class Row:
     megabytes: float
     time_ratio: float
     memory_ratio: float
-
-    def to_dict(self) -> dict[str, Any]:
-        """A dict that can be written as JSON."""
-        return asdict(self)
 
 
 def compare(work: str, variants: Mapping[str, Run], repeats: int = 5) -> list[Row]:
