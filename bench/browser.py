@@ -1,4 +1,4 @@
-"""The page of ``scenewise app`` in headless Chromium: for its tests, pictures and timings."""
+"""The page of ``scenewise app`` in headless Chromium: for its tests, screenshots and timings."""
 
 import shutil
 import socket
@@ -15,7 +15,7 @@ from urllib.error import URLError
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-ARGUMENTS = (
+_ARGUMENTS = (
     "--headless",
     "--no-sandbox",
     "--disable-gpu",
@@ -28,7 +28,7 @@ ARGUMENTS = (
 
 
 def chromium() -> str | None:
-    """The path of an installed Chromium."""
+    """The path of an installed Chromium, or None."""
     return shutil.which("chromium") or shutil.which("chromium-browser")
 
 
@@ -38,7 +38,7 @@ def browser() -> Iterator["Browser"]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=chromium(), args=list(ARGUMENTS))
+        opened = playwright.chromium.launch(executable_path=chromium(), args=list(_ARGUMENTS))
         try:
             yield opened
         finally:
@@ -47,7 +47,7 @@ def browser() -> Iterator["Browser"]:
 
 @contextmanager
 def served(*models: Path, samples: Path | None = None, seconds: float = 120) -> Iterator[str]:
-    """``scenewise app`` in a process of its own; yields its address."""
+    """``scenewise app`` in its own process; yields its address."""
     with running(*models, samples=samples, seconds=seconds) as (address, _):
         yield address
 
@@ -56,9 +56,9 @@ def served(*models: Path, samples: Path | None = None, seconds: float = 120) -> 
 def running(
     *models: Path, samples: Path | None = None, seconds: float = 120
 ) -> Iterator[tuple[str, "subprocess.Popen[bytes]"]]:
-    """``scenewise app`` in a process of its own; yields its address and the process."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port = found.getsockname()[1]
+    """``scenewise app`` in its own process; yields its address and the process."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     words = [word for model in models for word in ("--model", str(model))]
     words += [] if samples is None else ["--samples", str(samples)]
     command = [sys.executable, "-m", "scenewise", "app", "--device", "cpu", "--port", str(port)]

@@ -25,8 +25,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from bench.attack import answers, resident
 from bench.browser import running
-from bench.siege import answers, resident
 from bench.visitor import Visitor
 from scenewise import create_model
 from scenewise.data import Scenes

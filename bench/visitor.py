@@ -1,4 +1,4 @@
-"""A visitor of the page without a browser: says over HTTP what the browser would say."""
+"""A visitor of the page without a browser: sends the HTTP requests that the browser would send."""
 
 import json
 import uuid
@@ -6,11 +6,11 @@ from http.client import HTTPConnection, HTTPResponse
 from typing import Any
 from urllib.parse import urlsplit
 
-SECONDS = 120
+_SECONDS = 120
 
 
 class Visitor:
-    """One visitor of the page at ``address``, with a picture of their own."""
+    """One visitor of the page at ``address``, with their own image."""
 
     def __init__(self, address: str) -> None:
         self.place = urlsplit(address).netloc
@@ -20,17 +20,16 @@ class Visitor:
         self.events = config["dependencies"]
 
     def take(self, name: str) -> list[Any]:
-        """Open a sample; the answer of the page."""
+        """Open a sample and return the page's answer."""
         event = self._event("take")
         body = {**self._body(event), "event_data": {"name": name}}
         self._ask("POST", "/gradio_api/queue/join", body)
-        return self._told()
+        return self._result()
 
     def pick(self, row: int, column: int) -> list[Any]:
-        """Click a pixel of the first panel; the answer of the page."""
+        """Click a pixel of the first panel and return the page's answer."""
         body = {**self._body(self._event("pick")), "event_data": {"row": row, "column": column}}
-        found = json.loads(self._ask("POST", "/gradio_api/run/predict", body))
-        return list(found["data"])
+        return list(json.loads(self._ask("POST", "/gradio_api/run/predict", body))["data"])
 
     def _event(self, trigger: str) -> dict[str, Any]:
         return next(e for e in self.events if any(t[1] == trigger for t in e["targets"]))
@@ -45,9 +44,9 @@ class Visitor:
             "trigger_id": trigger,
         }
 
-    def _told(self) -> list[Any]:
-        """What the stream of this visitor says at the end of the work."""
-        connection = HTTPConnection(self.place, timeout=SECONDS)
+    def _result(self) -> list[Any]:
+        """The last message of this visitor's event stream: the result of the work."""
+        connection = HTTPConnection(self.place, timeout=_SECONDS)
         try:
             connection.request("GET", f"/gradio_api/queue/data?session_hash={self.name}")
             for line in connection.getresponse():
@@ -62,14 +61,14 @@ class Visitor:
             connection.close()
 
     def _ask(self, method: str, path: str, body: object = None) -> bytes:
-        connection = HTTPConnection(self.place, timeout=SECONDS)
+        connection = HTTPConnection(self.place, timeout=_SECONDS)
         try:
             text = None if body is None else json.dumps(body)
             connection.request(method, path, text, {"Content-Type": "application/json"})
             answer: HTTPResponse = connection.getresponse()
-            found = answer.read()
+            content = answer.read()
             if answer.status != 200:
-                raise RuntimeError(f"{method} {path}: {answer.status} {found[:300]!r}")
-            return found
+                raise RuntimeError(f"{method} {path}: {answer.status} {content[:300]!r}")
+            return content
         finally:
             connection.close()

@@ -14,8 +14,8 @@ from PIL import Image
 from bench.browser import browser as chromium_browser
 from bench.browser import chromium, served
 from scenewise import Predictor
-from scenewise.apps.app.render import percent_of
-from scenewise.apps.app.state import only_branch
+from scenewise.apps.app.render import _percent_of
+from scenewise.apps.app.state import _only_branch
 from scenewise.data import Scenes
 from scenewise.visualize import attention_maps, shares
 from scenewise.visualize.attention_maps import cell
@@ -26,7 +26,7 @@ pytest.importorskip("playwright", reason="playwright is not installed")
 if chromium() is None:
     pytest.skip("no Chromium here; apt-get install chromium", allow_module_level=True)
 
-AXE = Path(__file__).parents[2] / ".cache/axe/node_modules/axe-core/axe.min.js"
+AXE = Path(__file__).parents[3] / ".cache/axe/node_modules/axe-core/axe.min.js"
 SIZE = (64, 192)
 PLACES = [(9, 11), (50, 180)]
 CANVAS = """canvas => {
@@ -45,8 +45,8 @@ def address(models, tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for name, model in models.items():
         model.save_pretrained(folder / name)
-    with served(*(folder / name for name in models)) as found:
-        yield found
+    with served(*(folder / name for name in models)) as url:
+        yield url
 
 
 @pytest.fixture(scope="module")
@@ -63,13 +63,13 @@ def page(browser, address):
 
 @contextmanager
 def visit(browser, address, **options):
-    """A visitor of his own, whose page must make no error and ask no other host."""
+    """A new visitor, whose page must make no error and send no request to another host."""
     context = browser.new_context(viewport={"width": 1400, "height": 1000}, **options)
     context.set_default_timeout(30_000)
     page = context.new_page()
-    asked, errors = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("websocket", lambda socket: asked.append(socket.url))
+    requested, errors = [], []
+    page.on("request", lambda request: requested.append(request.url))
+    page.on("websocket", lambda socket: requested.append(socket.url))
     page.on("pageerror", lambda error: errors.append(str(error)))
     page.goto(address)
     page.locator(".samples button").first.wait_for()
@@ -77,7 +77,7 @@ def visit(browser, address, **options):
     yield page
     context.close()
     assert errors == []
-    hosts = {urlsplit(url).hostname for url in asked if not url.startswith(("data:", "blob:"))}
+    hosts = {urlsplit(url).hostname for url in requested if not url.startswith(("data:", "blob:"))}
     assert hosts == {"127.0.0.1"}
 
 
@@ -85,9 +85,9 @@ def scene(index: int) -> torch.Tensor:
     return Scenes(6, SIZE, seed=index).read(index)[0]
 
 
-def encoded(picture: torch.Tensor) -> bytes:
+def encoded(image: torch.Tensor) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(buffer, "PNG")
+    Image.fromarray(image.permute(1, 2, 0).numpy()).save(buffer, "PNG")
     return buffer.getvalue()
 
 
@@ -96,8 +96,8 @@ def upload(page, content: bytes, name: str = "street.png") -> None:
     page.locator("#upload input[type=file]").set_input_files(file)
 
 
-def open_picture(page, picture: torch.Tensor) -> None:
-    upload(page, encoded(picture))
+def open_image(page, image: torch.Tensor) -> None:
+    upload(page, encoded(image))
     page.locator("#panel0 .viewer:not(.empty)").wait_for()
     page.locator("#panel1 .viewer:not(.empty)").wait_for()
 
@@ -108,7 +108,7 @@ def turn(page, panel: str = "#panel0") -> str:
 
 @contextmanager
 def redrawn(page, panel: str = "#panel0"):
-    """Waits until what is done inside has been drawn."""
+    """Wait until the effect of the block has been drawn."""
     before = turn(page, panel)
     yield
     page.wait_for_function(
@@ -136,9 +136,9 @@ def shown_attention(page) -> np.ndarray:
     return ((canvas(page, "heat")[..., 3] - 100.0) / 155) ** 2
 
 
-def attention(model, picture, at) -> np.ndarray:
+def attention(model, image, at) -> np.ndarray:
     with attention_maps(model) as maps:
-        Predictor(model)(picture)
+        Predictor(model)(image)
     block = maps.positions["head.position.1"]
     cells = tuple(block.before().shape[2:])
     row = block.rows([cell(at, SIZE, cells, align_corners=model.align_corners)])[0, 0]
@@ -146,19 +146,19 @@ def attention(model, picture, at) -> np.ndarray:
 
 
 def test_upload_shows_labels_and_legend(page, models):
-    open_picture(page, scene(0))
+    open_image(page, scene(0))
     for k, model in enumerate(models.values()):
         labels = Predictor(model)(scene(0)).labels
         drawn = canvas(page, "labels", f"#panel{k}")[..., :3]
         assert np.array_equal(drawn, np.array(conftest.CLASSES.colors)[labels.numpy()])
         lines = page.locator(f"#panel{k} .legend li").all_inner_texts()
-        expected = [f"{name}{percent_of(s)}" for name, _, s in shares(labels, conftest.CLASSES)]
+        expected = [f"{name}{_percent_of(s)}" for name, _, s in shares(labels, conftest.CLASSES)]
         assert [re.sub(r"\s*\n\s*", "", line) for line in lines] == expected
     assert page.locator("#message").inner_text() == "street.png, 64 x 192 pixels."
 
 
 def test_click_shows_the_attention_of_the_pixel(page, models):
-    open_picture(page, scene(0))
+    open_image(page, scene(0))
     seen = []
     for at in PLACES:
         click(page, *at)
@@ -171,7 +171,7 @@ def test_click_shows_the_attention_of_the_pixel(page, models):
 
 
 def test_hover_names_class_and_confidence(page, models):
-    open_picture(page, scene(0))
+    open_image(page, scene(0))
     labels, confidence = Predictor(models["danet"])(scene(0))
     box = page.locator("#panel0 .stage").bounding_box()
     for row, column in PLACES:
@@ -185,7 +185,7 @@ def test_hover_names_class_and_confidence(page, models):
 
 
 def test_opacity(page):
-    open_picture(page, scene(0))
+    open_image(page, scene(0))
     slider = page.locator("#opacity input[type=range]")
     slider.focus()
     slider.press("Home")
@@ -193,11 +193,11 @@ def test_opacity(page):
 
 
 def test_branch_and_channel(page, models):
-    open_picture(page, scene(0))
+    open_image(page, scene(0))
     panel = page.locator("#panel0")
     with redrawn(page):
         panel.get_by_label("position", exact=True).check()
-    with only_branch(models["danet"], "position"):
+    with _only_branch(models["danet"], "position"):
         labels = Predictor(models["danet"])(scene(0)).labels
     drawn = canvas(page, "labels")[..., :3]
     assert np.array_equal(drawn, np.array(conftest.CLASSES.colors)[labels.numpy()])
@@ -211,13 +211,13 @@ def test_branch_and_channel(page, models):
 
 
 @pytest.mark.parametrize(
-    ("name", "content", "told"),
+    ("name", "content", "message"),
     [
-        ("notes.png", b"hello", "'notes.png' is no picture that can be read; take PNG, JPEG"),
-        ("wide.png", None, "'wide.png' has 2000 x 5000 pixels and a picture here at most 8.4"),
+        ("notes.png", b"hello", "'notes.png' is not a readable image; supported are PNG, JPEG"),
+        ("wide.png", None, "'wide.png' has 2000 x 5000 pixels, more than the limit of 8.4"),
     ],
 )
-def test_bad_upload_gets_the_message(page, name, content, told):
+def test_bad_upload_gets_the_message(page, name, content, message):
     if content is None:
         buffer = io.BytesIO()
         Image.new("L", (5000, 2000)).save(buffer, "PNG")
@@ -225,7 +225,7 @@ def test_bad_upload_gets_the_message(page, name, content, told):
     upload(page, content, name)
     alert = page.locator("#message [role=alert]")
     alert.wait_for()
-    assert told in alert.inner_text()
+    assert message in alert.inner_text()
     assert page.locator("#panel0 .viewer.empty").count() == 1
 
 
@@ -238,12 +238,12 @@ def test_too_many_bytes(page, tmp_path):
 
 def test_two_visitors_do_not_mix(browser, address, models):
     with visit(browser, address) as anna, visit(browser, address) as bert:
-        open_picture(anna, scene(0))
-        open_picture(bert, scene(3))
-        for page, picture in ((anna, scene(0)), (bert, scene(3)), (anna, scene(0))):
+        open_image(anna, scene(0))
+        open_image(bert, scene(3))
+        for page, image in ((anna, scene(0)), (bert, scene(3)), (anna, scene(0))):
             click(page, *PLACES[0])
             click(page, *PLACES[1])
-            expected = attention(models["danet"], picture, PLACES[1])
+            expected = attention(models["danet"], image, PLACES[1])
             assert np.abs(shown_attention(page) - expected).max() < 0.02
     other = attention(models["danet"], scene(3), PLACES[1])
     assert np.abs(other - attention(models["danet"], scene(0), PLACES[1])).max() > 0.05
@@ -259,8 +259,8 @@ def test_keyboard_alone(page, models):
     assert re.search(r"\d+%", page.locator("#panel0 .tip").inner_text())
     with redrawn(page):
         page.keyboard.press("Enter")
-    picture = Scenes(6).read(0)[0]
-    expected = attention(models["danet"], picture, (7, 16))
+    image = Scenes(6).read(0)[0]
+    expected = attention(models["danet"], image, (7, 16))
     assert np.abs(shown_attention(page) - expected).max() < 0.02
     page.keyboard.press("Escape")
     page.get_by_role("spinbutton", name="Row").focus()
@@ -269,7 +269,7 @@ def test_keyboard_alone(page, models):
     tab_to(page, "#go:focus")
     with redrawn(page):
         page.keyboard.press("Enter")
-    expected = attention(models["danet"], picture, (33, 16))
+    expected = attention(models["danet"], image, (33, 16))
     assert np.abs(shown_attention(page) - expected).max() < 0.02
 
 
@@ -282,7 +282,7 @@ def tab_to(page, selector: str) -> None:
 
 
 def test_save(page, models):
-    open_picture(page, scene(0))
+    open_image(page, scene(0))
     with page.expect_download() as download:
         page.locator("#panel0").get_by_text("Save labels").click()
     assert download.value.suggested_filename == "street_labels.png"
@@ -299,20 +299,20 @@ def test_long_work_shows_progress_and_stops(page):
     buffer = io.BytesIO()
     Image.new("RGB", (4096, 2048), (90, 120, 60)).save(buffer, "PNG")
     upload(page, buffer.getvalue())
-    page.get_by_text(re.compile(r"The network is looking - \d")).first.wait_for()
+    page.get_by_text(re.compile(r"Predicting - \d")).first.wait_for()
     page.locator("#stop").click()
-    page.get_by_text("Stopped; what was there before").wait_for()
+    page.get_by_text("Stopped; the previous image is unchanged").wait_for()
     assert page.locator("#panel0 .viewer.empty").count() == 1
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="no axe-core here; see .ci/run")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_labels_and_contrast(browser, address, scheme):
-    """Every rule of axe-core, on the empty page, with a picture, and after a message."""
+    """Every rule of axe-core, on the empty page, with an image, and after a message."""
     with visit(browser, address, color_scheme=scheme) as page:
         page.evaluate(AXE.read_text(encoding="utf-8"))
         assert faults(page) == []
-        open_picture(page, scene(0))
+        open_image(page, scene(0))
         assert faults(page) == []
         click(page, *PLACES[0])
         page.locator("#panel0 .stage").hover()
@@ -325,9 +325,9 @@ def test_labels_and_contrast(browser, address, scheme):
 def faults(page) -> list[str]:
     page.locator("#message [data-testid=status-tracker].hide").wait_for(state="attached")
     page.wait_for_function("document.getAnimations().every(a => a.playState !== 'running')")
-    found = page.evaluate("axe.run()")["violations"]
+    violations = page.evaluate("axe.run()")["violations"]
     return [
         f"{f['id']}: {n['target']} {n['html'][:200]} {n['failureSummary']}"
-        for f in found
+        for f in violations
         for n in f["nodes"]
     ]

@@ -1,4 +1,4 @@
-"""What each event changes on the page, and the verb, without a browser."""
+"""What each event changes on the page, and the command, without a browser."""
 
 import asyncio
 import sys
@@ -9,16 +9,16 @@ import pytest
 import torch
 from PIL import Image
 
-from scenewise.apps import app as verb
+from scenewise.apps import app as command
 from scenewise.apps.app.explorer import Explorer
-from scenewise.apps.app.state import MAX_SESSIONS
+from scenewise.apps.app.state import MAX_VISITORS
 from scenewise.apps.cli import main
 from scenewise.data import Scenes
 from scenewise.errors import UserError
 
 gr = pytest.importorskip("gradio", reason="gradio is not installed")
 
-from scenewise.apps.app.events import Handlers, PanelHandlers, build_page  # noqa: E402
+from scenewise.apps.app.events import _Handlers, _PanelHandlers, build_page  # noqa: E402
 from scenewise.apps.app.layout import lay_out  # noqa: E402
 
 ANNA, BERT = (SimpleNamespace(session_hash=name) for name in ("anna", "bert"))
@@ -39,11 +39,11 @@ class Page:
     def __init__(self, *networks):
         self.explorer = Explorer({network.name: network for network in networks})
         self.parts = inside_a_loop(self.build)
-        self.all = Handlers(self.explorer, self.parts)
-        self.panels = [PanelHandlers(self.explorer, self.parts, p) for p in self.parts.panels]
+        self.all = _Handlers(self.explorer, self.parts)
+        self.panels = [_PanelHandlers(self.explorer, self.parts, p) for p in self.parts.panels]
         p = self.parts
         choosers = [part for panel in p.panels for part in panel.choosers()]
-        self.data = {part: part.value for part in (p.session, p.upload, p.row, p.column, *choosers)}
+        self.data = {part: part.value for part in (p.state, p.upload, p.row, p.column, *choosers)}
 
     def build(self):
         with gr.Blocks(analytics_enabled=False):
@@ -82,7 +82,7 @@ def test_sample_fills_every_panel(page):
         assert message["scene"]["height"] == 64
         assert message["heat"] is None
     assert "scene 1, 64 x 192 pixels." in page.message(answer)
-    assert torch.equal(page.data[page.parts.session].picture, Scenes(6).read(1)[0])
+    assert torch.equal(page.data[page.parts.state].image, Scenes(6).read(1)[0])
 
 
 def test_click_turns_classes_into_attention(page):
@@ -105,32 +105,32 @@ def test_click_at_channels_stays_there(page):
     assert page.data[panel.show] == "Channel"
 
 
-def test_numbers_do_what_a_click_does(page):
+def test_row_and_column_do_what_a_click_does(page):
     page.open()
     clicked = page.pick(20, 30)
     typed = page.do(page.all.go, ANNA, row=20, column=30)
     assert typed[page.parts.panels[0].viewer] == clicked[page.parts.panels[0].viewer]
-    assert "outside the picture" in page.message(page.do(page.all.go, ANNA, row=64, column=0))
-    assert "No pixel is given" in page.message(page.do(page.all.go, ANNA, row=None))
+    assert "outside the image" in page.message(page.do(page.all.go, ANNA, row=64, column=0))
+    assert "The pixel is missing" in page.message(page.do(page.all.go, ANNA, row=None))
 
 
-def test_without_a_picture(page):
+def test_without_an_image(page):
     panel = page.panels[0]
     for answer in (page.pick(1, 2), page.do(panel.save_labels), page.do(panel.save_figure)):
         assert 'role="alert"' in page.message(answer)
-        assert "There is no picture" in page.message(answer)
+        assert "No image is open" in page.message(answer)
     assert page.parts.panels[0].viewer not in page.do(panel.change)
 
 
-def test_bad_upload_keeps_the_picture(page, tmp_path):
+def test_bad_upload_keeps_the_image(page, tmp_path):
     page.open()
-    before = page.data[page.parts.session]
+    before = page.data[page.parts.state]
     path = tmp_path / "<b>notes.png"
     path.write_text("hello")
     answer = page.do(page.all.upload, ANNA, None, upload=str(path))
     assert list(answer) == [page.parts.message]
-    assert "&#x27;&lt;b&gt;notes.png&#x27; is no picture" in page.message(answer)
-    assert page.data[page.parts.session] is before
+    assert "&#x27;&lt;b&gt;notes.png&#x27; is not a readable image" in page.message(answer)
+    assert page.data[page.parts.state] is before
 
 
 def test_another_model_in_a_panel(page):
@@ -154,10 +154,10 @@ def test_branch(page):
     page.data[first.panel.branch] = "position"
     answer = page.do(first.change_branch, ANNA, None)
     assert answer[first.panel.viewer]["scene"]["cells"].startswith("data:image/png")
-    assert set(page.data[page.parts.session].looks["danet"].predictions) == {"fused", "position"}
+    assert set(page.data[page.parts.state].results["danet"].predictions) == {"fused", "position"}
 
 
-def test_rounds_are_offered_where_there_are_any(ccnet, danet):
+def test_rounds_are_offered_for_criss_cross_attention(ccnet, danet):
     page = Page(ccnet, danet)
     page.open()
     answer = page.pick(20, 30)
@@ -173,19 +173,19 @@ def test_rounds_are_offered_where_there_are_any(ccnet, danet):
 
 
 def test_progress_and_stop(page):
-    told = []
+    reported = []
 
     def progress(done, desc):
-        told.append(done)
-        if len(told) == 3:
+        reported.append(done)
+        if len(reported) == 3:
             page.all.stop(BERT)
-        if len(told) == 5:
+        if len(reported) == 5:
             page.all.stop(ANNA)
 
     answer = page.open(progress=progress)
     assert "Stopped" in page.message(answer)
-    assert len(told) == 5
-    assert page.data[page.parts.session] is None
+    assert len(reported) == 5
+    assert page.data[page.parts.state] is None
     assert page.explorer.jobs == {}
 
 
@@ -197,7 +197,7 @@ def test_new_work_of_a_visitor_ends_the_old(page):
             old(0.5)
 
 
-def test_saved_twice_is_told_twice(page):
+def test_the_same_file_is_downloaded_twice(page):
     page.open()
     first = page.do(page.panels[0].save_labels)[page.parts.saver]
     second = page.do(page.panels[0].save_labels)[page.parts.saver]
@@ -205,9 +205,9 @@ def test_saved_twice_is_told_twice(page):
     assert first["url"] == second["url"]
 
 
-def test_sessions_are_bounded(danet):
+def test_states_are_bounded(danet):
     page = inside_a_loop(lambda: build_page(Explorer({"danet": danet})))
-    assert page.state_session_capacity == MAX_SESSIONS
+    assert page.state_session_capacity == MAX_VISITORS
     states = [block for block in page.blocks.values() if isinstance(block, gr.State)]
     assert [state.time_to_live for state in states] == [3600]
     assert page.analytics_enabled is False
@@ -224,24 +224,24 @@ class TestSamples:
         (tmp_path / "notes.txt").write_text("hello")
         explorer = Explorer({"danet": danet}, tmp_path)
         assert [s["name"] for s in explorer.sample_buttons()] == ["a.bmp", "b.png"]
-        assert explorer.sample("b.png").picture.shape == (3, 5, 7)
+        assert explorer.sample("b.png").image.shape == (3, 5, 7)
 
     def test_only_those_in_the_folder(self, danet, tmp_path):
         inner = tmp_path / "inner"
         inner.mkdir()
         self.save(tmp_path, "secret.png")
         self.save(inner, "a.png")
-        with pytest.raises(UserError, match="no sample"):
+        with pytest.raises(UserError, match="unknown sample"):
             Explorer({"danet": danet}, inner).sample("../secret.png")
 
     @pytest.mark.parametrize("name", ["", "missing"])
-    def test_nothing_there(self, danet, tmp_path, name):
+    def test_without_images(self, danet, tmp_path, name):
         (tmp_path / "notes.txt").write_text("hello")
-        with pytest.raises(UserError, match="give --samples a folder of pictures"):
+        with pytest.raises(UserError, match="give --samples a folder of images"):
             Explorer({"danet": danet}, tmp_path / name).sample_names()
 
 
-class TestVerb:
+class TestCommand:
     def test_without_gradio(self, danet, tmp_path, monkeypatch, capsys):
         danet.model.save_pretrained(tmp_path / "danet")
         monkeypatch.setitem(sys.modules, "gradio", None)
@@ -253,24 +253,24 @@ class TestVerb:
         assert "no model in" in capsys.readouterr().err
 
     def test_port_taken(self):
-        with verb.listening("127.0.0.1", 0) as taken:
+        with command.listening("127.0.0.1", 0) as taken:
             port = taken.getsockname()[1]
             with pytest.raises(UserError, match=f"cannot serve at 127.0.0.1:{port} .* --port"):
-                verb.listening("127.0.0.1", port)
+                command.listening("127.0.0.1", port)
 
     def test_model_given_twice(self):
         with pytest.raises(UserError, match="given twice"):
-            verb.names_of(["a/b", "a/b"])
+            command._names(["a/b", "a/b"])
 
 
-def test_a_picture_is_never_fetched(danet, monkeypatch):
-    """Gradio would, where a request names an address in place of an uploaded file."""
+def test_an_image_is_never_downloaded(danet, monkeypatch):
+    """Gradio would, if a request gives a URL instead of an uploaded file."""
     monkeypatch.setattr(gr.processing_utils, "async_ssrf_protected_download", None)  # put back
 
     async def ask():
-        verb.build_application(Explorer({"danet": danet}))
+        command.build_application(Explorer({"danet": danet}))
         image = gr.Image(type="filepath")
         await image.async_move_resource_to_block_cache("https://example.org/street.png")
 
-    with pytest.raises(ValueError, match="this page fetches no pictures; upload them"):
+    with pytest.raises(ValueError, match="this page does not download images; upload them"):
         asyncio.run(ask())

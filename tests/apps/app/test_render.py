@@ -1,4 +1,4 @@
-"""What the viewer gets: pictures as data URLs, and sentences."""
+"""Messages to the viewer: images as data URLs, and captions."""
 
 import base64
 import io
@@ -12,23 +12,23 @@ from PIL import Image
 
 from scenewise.apps.app import state as module
 from scenewise.apps.app.render import (
+    _NO_ATTENTION,
     AFTER,
     ATTENTION,
     BEFORE,
     CHANNEL,
     CLASSES,
-    NO_ATTENTION,
     Choice,
     Panel,
+    _class_shares,
     figure_file,
     labels_file,
-    mass,
 )
-from scenewise.apps.app.state import Network, Session
+from scenewise.apps.app.state import Network, VisitorState
 from scenewise.errors import UserError
 from scenewise.visualize.attention_maps import cell
 from tests.apps.app import conftest
-from tests.apps.app.test_state import picture, silent
+from tests.apps.app.test_state import noise, silent
 
 POSITION, MIXER = "head.position.1", "head.channel.1"
 
@@ -36,9 +36,9 @@ POSITION, MIXER = "head.position.1", "head.channel.1"
 def panel(network: Network, at=None, size=(37, 53), **choice: object) -> Panel:
     block = next(iter(network.maps.blocks()), None)
     chosen = Choice(network.name, "fused", CLASSES, block, 2, 0, BEFORE)._replace(**choice)
-    session = Session("street.one.png", picture(size=size), at)
-    session = session.seen(network, chosen.branch, silent).viewed(network, silent)
-    return Panel(session, network, chosen)
+    state = VisitorState("street.one.png", noise(size=size), at)
+    state = state.predicted(network, chosen.branch, silent).recorded(network, silent)
+    return Panel(state, network, chosen)
 
 
 def decode(url: str) -> np.ndarray:
@@ -49,12 +49,14 @@ def values(heat: dict) -> np.ndarray:
     return decode(heat["map"]) / 255 * (heat["high"] - heat["low"]) + heat["low"]
 
 
-def test_says_what_a_switched_off_block_changes(danet):
+def test_caption_of_a_switched_off_block(danet):
     off = f"without {POSITION}"
-    session = Session("a", picture()).seen(danet, "fused", silent).seen(danet, off, silent)
+    state = (
+        VisitorState("a", noise()).predicted(danet, "fused", silent).predicted(danet, off, silent)
+    )
     choice = panel(danet).choice._replace(branch=off)
-    drawn = Panel(session, danet, choice)
-    whole, without = (session.looks["danet"].predictions[b].labels for b in ("fused", off))
+    drawn = Panel(state, danet, choice)
+    whole, without = (state.results["danet"].predictions[b].labels for b in ("fused", off))
     caption = drawn.draw()["caption"]
     assert f"{float((whole != without).float().mean()):.1%} of the pixels" in caption
     for k, name in enumerate(conftest.CLASSES.names):
@@ -70,17 +72,17 @@ class TestScene:
         assert cells.shape == (scene["height"], scene["width"], 3) == (37, 53, 3)
         assert np.array_equal(cells[..., 0], labels.numpy())
         assert np.abs(cells[..., 1] / 100 - confidence.numpy()).max() <= 0.005 + 1e-6
-        assert decode(scene["picture"]).shape == (37, 53, 3)
+        assert decode(scene["image"]).shape == (37, 53, 3)
 
     def test_legend(self, danet):
         drawn = panel(danet)
         labels = torch.zeros(40, 50, dtype=torch.uint8)
         labels[0, :2], labels[:10, 5:] = 1, 2
         prediction = drawn.prediction._replace(labels=labels, confidence=labels / 2)
-        look = replace(drawn.session.looks["danet"], predictions={"fused": prediction})
-        session = replace(drawn.session, picture=picture(size=(40, 50)), looks={"danet": look})
+        result = replace(drawn.state.results["danet"], predictions={"fused": prediction})
+        state = replace(drawn.state, image=noise(size=(40, 50)), results={"danet": result})
         colors = conftest.CLASSES.colors
-        assert Panel(session, danet, drawn.choice).scene()["legend"] == [
+        assert Panel(state, danet, drawn.choice).scene()["legend"] == [
             {"name": "road", "color": colors[0], "share": "77.4%"},
             {"name": "red <b>car</b>", "color": colors[2], "share": "22.5%"},
             {"name": "sky", "color": colors[1], "share": "0.1%"},
@@ -102,7 +104,7 @@ class TestAttention:
         assert np.abs(values(heat) - expected).max() <= 0.51 * expected.max() / 255
         assert heat["box"] == (0, 0, 37, 53)
 
-    def test_says_what_it_falls_on(self, danet):
+    def test_caption_names_the_classes(self, danet):
         drawn = panel(danet, (20, 11), show=ATTENTION)
         message = drawn.draw()
         row = drawn.view.maps.positions[POSITION].rows(
@@ -115,9 +117,11 @@ class TestAttention:
         }
         best = max(sums, key=sums.get)
         assert f"It attends to {best} {sums[best]:.0%}" in message["caption"]
-        sure = drawn.prediction.confidence[20, 11]
+        confidence = drawn.prediction.confidence[20, 11]
         name = conftest.CLASSES.names[int(labels[20, 11])]
-        assert message["caption"].startswith(f"Row 20, column 11: {name}, {sure:.0%} sure.")
+        assert message["caption"].startswith(
+            f"Row 20, column 11: {name}, confidence {confidence:.0%}."
+        )
         assert f"adds {danet.model.head.position[1].gamma.item():.3g} (gamma)" in message["caption"]
 
     def test_rounds(self, ccnet):
@@ -132,8 +136,8 @@ class TestAttention:
         assert (twice[~cross] > 0).sum() > 5
 
     def test_in_a_window(self, danet, monkeypatch):
-        monkeypatch.setattr(module, "WHOLE_PIXELS", 1)
-        monkeypatch.setattr(module, "WINDOW", 24)
+        monkeypatch.setattr(module, "_WHOLE_PIXELS", 1)
+        monkeypatch.setattr(module, "_WINDOW", 24)
         drawn = panel(danet, (30, 3), show=ATTENTION)
         block = drawn.view.maps.positions[POSITION]
         place = cell((30 - 13, 3), (24, 24), (3, 3), align_corners=danet.model.align_corners)
@@ -150,13 +154,13 @@ class TestAttention:
     def test_of_a_block_without_it(self, danet):
         message = panel(danet, (1, 2), show=ATTENTION, block=MIXER).draw()
         assert message["heat"] is None
-        assert "see its channels instead" in message["caption"]
+        assert "show its channels instead" in message["caption"]
 
     def test_of_a_model_without_it(self, fcn):
         for show in (CLASSES, ATTENTION, CHANNEL):
             message = panel(fcn, (1, 2), show=show).draw()
             assert message["heat"] is None
-            assert message["caption"].endswith(NO_ATTENTION)
+            assert message["caption"].endswith(_NO_ATTENTION)
 
 
 class TestChannel:
@@ -166,9 +170,9 @@ class TestChannel:
             drawn = panel(danet, show=CHANNEL, block=block, channel=5, moment=moment)
             maps = drawn.view.maps.blocks()[block]
             features = maps.before() if moment == BEFORE else maps.after()
-            found = values(drawn.draw()["heat"])
+            heat = values(drawn.draw()["heat"])
             expected = features[0, 5].numpy()
-            assert np.abs(found - expected).max() <= 0.51 * np.ptp(expected) / 255
+            assert np.abs(heat - expected).max() <= 0.51 * np.ptp(expected) / 255
             assert "Channel 5 of 64" in drawn.draw()["caption"]
 
     def test_partners(self, danet):
@@ -178,7 +182,7 @@ class TestChannel:
         assert weights[int(first[1])] == weights.max()
         assert first[2] == f"{weights.max():.1%}"
 
-    def test_speaks_for_the_class_where_it_is_highest(self, danet):
+    def test_caption_names_the_class_where_it_is_highest(self, danet):
         drawn = panel(danet, show=CHANNEL, channel=5)
         features = drawn.view.maps.positions[POSITION].before()[0, 5]
         near = drawn.prediction.labels[[3, 11, 18, 25, 33]][:, [3, 11, 18, 26, 34, 41, 49]]
@@ -197,7 +201,10 @@ class TestChannel:
 def test_mass_by_hand():
     row = torch.tensor([[0.5, 0.25, 0.25]])
     labels = torch.tensor([[0, 0, 2, 2, 0, 0]])
-    assert mass(row, labels, conftest.CLASSES) == [("road", 0.75), ("red <b>car</b>", 0.25)]
+    assert _class_shares(row, labels, conftest.CLASSES) == [
+        ("road", 0.75),
+        ("red <b>car</b>", 0.25),
+    ]
 
 
 def test_labels_file(danet):

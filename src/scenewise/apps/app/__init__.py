@@ -1,4 +1,4 @@
-"""``scenewise app``: a page on which a click shows what a pixel attends to."""
+"""``scenewise app``: a web page on which a click shows what a pixel attends to."""
 
 import argparse
 from pathlib import Path
@@ -12,20 +12,20 @@ from scenewise.errors import UserError
 from scenewise.inference.predictor import best_device
 from scenewise.models.checkpoints import load_model
 
-EXAMPLES = """\
-the page is served to this machine alone unless --host says otherwise, and asks no other host for
-anything. Pictures stay in memory for an hour at most.
+_EXAMPLES = """\
+The page is served to this machine only, unless --host is given, and sends no request to any other
+host. Images are kept for an hour at most.
 
 examples:
   scenewise app --model RUN_FOLDER
-  scenewise app --model runs/danet --model runs/ccnet --samples pictures/
+  scenewise app --model runs/danet --model runs/ccnet --samples images/
   scenewise app --model RUN_FOLDER --host 0.0.0.0 --port 8000
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise app``."""
-    parser.epilog = EXAMPLES
+    parser.epilog = _EXAMPLES
     parser.add_argument(
         "--model",
         action="append",
@@ -33,40 +33,46 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="M",
         help="model folder, run folder or checkpoint; repeat to compare two side by side",
     )
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve; this machine alone")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="address to serve on; default 127.0.0.1, this machine only",
+    )
     parser.add_argument("--port", type=int, default=7860, help="default 7860")
     parser.add_argument(
-        "--samples", type=Path, metavar="DIR", help="pictures to start with; generated scenes"
+        "--samples", type=Path, metavar="DIR", help="sample images; default generated scenes"
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if any")
+    parser.add_argument(
+        "--device", help="cpu, cuda, cuda:1, ...; default an accelerator if available"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Serve the page until Ctrl+C."""
     device = best_device(args.device)
-    models = {name: load_model(path).to(device) for name, path in names_of(args.model).items()}
+    models = {name: load_model(path).to(device) for name, path in _names(args.model).items()}
     explorer = Explorer(
         {name: Network(name, model) for name, model in models.items()}, args.samples
     )
     application = build_application(explorer)
     with listening(args.host, args.port) as sock:
-        host, port = sock.getsockname()[:2]
-        address = f"[{host}]" if ":" in host else host
+        host, port = sock.getsockname()[:2]  # the port that --port 0 got; IPv6 has more parts
+        address = f"[{host}]" if ":" in host else host  # IPv6 in a URL
         Console(stderr=True).print(f"http://{address}:{port}  (Ctrl+C stops)", soft_wrap=True)
         serve(application, sock, args.host)
 
 
-def names_of(paths: list[str]) -> dict[str, str]:
-    """Models by their shortest names that differ: the last parts of their paths.
+def _names(paths: list[str]) -> dict[str, str]:
+    """Model paths by their shortest unique names: the last parts of the paths.
 
-    >>> names_of(["runs/danet", "runs/fcn/"])
+    >>> _names(["runs/danet", "runs/fcn/"])
     {'danet': 'runs/danet', 'fcn': 'runs/fcn/'}
-    >>> names_of(["a/best", "b/best"])
+    >>> _names(["a/best", "b/best"])
     {'a/best': 'a/best', 'b/best': 'b/best'}
     """
     parts = [Path(path).parts for path in paths]
     if len(set(parts)) < len(parts):
-        raise UserError(f"a model is given twice in {', '.join(paths)}; give each once")
+        raise UserError(f"the same --model is given twice in {', '.join(paths)}; give each once")
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-count:]) for part in parts]
         if len(set(names)) == len(names):

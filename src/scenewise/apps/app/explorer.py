@@ -1,4 +1,7 @@
-"""What happens when a visitor does something. There is no Gradio here."""
+"""What the page computes for its visitors: predictions, samples, and the state of the controls.
+
+Nothing in this module depends on Gradio.
+"""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,59 +27,61 @@ from scenewise.apps.app.state import (
     FUSED,
     MAX_SECONDS,
     Network,
-    Session,
+    Report,
     Stopped,
-    Tell,
-    read_picture,
+    VisitorState,
+    read_upload,
     windows,
 )
 from scenewise.data.images import SUFFIXES
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
 
-MAX_SAMPLES = 24
-NO_PICTURE = (
-    "there is no picture; drop one or take a sample (pictures are put away after "
-    f"{MAX_SECONDS // 60} minutes, or sooner when many visitors come)"
+_MAX_SAMPLES = 24  # their thumbnails are part of the page that every visitor loads
+_NO_IMAGE = (
+    "no image is open; upload one or choose a sample (images are removed after "
+    f"{MAX_SECONDS // 60} minutes, or sooner when there are many visitors)"
 )
 
 
 @dataclass
-class Job:
-    """Long work of a visitor."""
-
+class _Job:
     stopped: bool = False
 
 
 @dataclass(frozen=True)
 class Explorer:
-    """The models that the page offers, and the work under way.
+    """The models that the page offers, and the work in progress.
 
     Attributes:
         networks: by name.
-        folder: of pictures to start with; None offers generated scenes.
-        jobs: the work under way, by visitor.
+        folder: of sample images; None offers generated scenes.
+        jobs: the work in progress, by visitor.
     """
 
     networks: dict[str, Network]
     folder: Path | None = None
-    jobs: dict[str, Job] = field(default_factory=dict)
+    jobs: dict[str, _Job] = field(default_factory=dict)
 
     @contextmanager
-    def job(self, visitor: str, tell: Tell) -> Iterator[Tell]:
-        """New work of ``visitor`` instead of an older one: ``tell``, which raises once stopped."""
-        self.stop(visitor)
-        job = self.jobs[visitor] = Job()
+    def job(self, visitor: str, report: Report) -> Iterator[Report]:
+        """New work of ``visitor``, which replaces older work: ``report``, which raises if stopped.
 
-        def told(done: float) -> None:
+        Raises:
+            Stopped: from ``report``, after :meth:`stop` or newer work of the same visitor.
+        """
+        self.stop(visitor)
+        job = self.jobs[visitor] = _Job()
+
+        def report_unless_stopped(done: float) -> None:
             if job.stopped:
-                raise Stopped("stopped; what was there before is still there")
-            tell(done)
+                raise Stopped("stopped; the previous image is unchanged")
+            report(done)
 
         try:
-            yield told
+            yield report_unless_stopped
         finally:
-            if self.jobs.get(visitor) is job:
+            if self.jobs.get(visitor) is job:  # not replaced by newer work
                 del self.jobs[visitor]
 
     def stop(self, visitor: str) -> None:
@@ -84,94 +89,100 @@ class Explorer:
         if visitor in self.jobs:
             self.jobs[visitor].stopped = True
 
-    def looked(self, session: Session, choices: Sequence[Choice], tell: Tell) -> Session:
-        """The session with all that is needed to draw ``choices``."""
+    def computed(
+        self, state: VisitorState, choices: Sequence[Choice], report: Report
+    ) -> VisitorState:
+        """The state with all that is needed to draw ``choices``."""
         for choice in choices:
             network = self.networks[choice.network]
-            session = session.seen(network, choice.branch, tell).viewed(network, tell)
-        return session
+            state = state.predicted(network, choice.branch, report).recorded(network, report)
+        return state
 
-    def panel(self, session: Session | None, choice: Choice) -> Panel:
-        """A panel of a session that has a picture."""
-        if session is None:
-            raise UserError(NO_PICTURE)
-        return Panel(session, self.networks[choice.network], choice)
+    def panel(self, state: VisitorState | None, choice: Choice) -> Panel:
+        """A panel of a state with an image.
+
+        Raises:
+            UserError: there is no state, so no image.
+        """
+        if state is None:
+            raise UserError(_NO_IMAGE)
+        return Panel(state, self.networks[choice.network], choice)
 
     def sample_names(self) -> list[str]:
         """Names of the samples.
 
         Raises:
-            UserError: the folder is not there or holds no picture.
+            UserError: the folder does not exist or holds no image.
         """
         if self.folder is None:
             return [f"scene {k}" for k in range(6)]
         if not self.folder.is_dir():
-            raise UserError(f"no folder '{self.folder}'; give --samples a folder of pictures")
+            raise UserError(f"folder '{self.folder}' not found; give --samples a folder of images")
         names = sorted(p.name for p in self.folder.iterdir() if p.suffix.lower() in SUFFIXES)
         if not names:
-            raise UserError(f"no picture in '{self.folder}'; give --samples a folder of pictures")
-        return names[:MAX_SAMPLES]
+            raise UserError(f"no image in '{self.folder}'; give --samples a folder of images")
+        return names[:_MAX_SAMPLES]
 
-    def sample(self, name: str) -> Session:
-        """A session with the sample called ``name``.
+    def sample(self, name: str) -> VisitorState:
+        """A state with the sample called ``name``.
 
         Raises:
-            UserError: there is no such sample, or it cannot be read.
+            UserError: there is no sample of that name, or it cannot be read.
         """
         names = self.sample_names()
-        if name not in names:
-            raise UserError(f"no sample '{name}'; take one of {', '.join(names)}")
+        if name not in names:  # also keeps "../" out: the name comes from the browser
+            raise UserError(f"unknown sample '{name}'; choose one of {', '.join(names)}")
         if self.folder is None:
-            return Session(name, Scenes(len(names)).read(names.index(name))[0])
-        return Session(name, read_picture(self.folder / name, name))
+            return VisitorState(name, Scenes(len(names)).read(names.index(name))[0])
+        return VisitorState(name, read_upload(self.folder / name, name))
 
     def sample_buttons(self) -> list[Message]:
-        """Names and small pictures of the samples that can be read."""
-        found = []
+        """Names and thumbnails of the samples that can be read."""
+        buttons = []
         for name in self.sample_names():
             try:
-                found.append({"name": name, "url": thumbnail(self.sample(name).picture)})
+                buttons.append({"name": name, "url": _thumbnail(self.sample(name).image)})
             except UserError:
                 continue
-        return found
+        return buttons
 
 
-def thumbnail(picture: Tensor) -> str:
-    """A small JPEG of (3, H, W), as a data URL."""
-    image = Image.fromarray(picture.permute(1, 2, 0).numpy())
+def _thumbnail(pixels: Tensor) -> str:
+    """A JPEG of (3, H, W), at most 320 pixels wide and high, as a data URL."""
+    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())  # (H, W, 3)
     image.thumbnail((320, 320))
     return data_url(image, "JPEG")
 
 
-def greeting(session: Session) -> str:
-    """What to say about a new picture."""
-    height, width = session.size
-    told = f"{session.name}, {height} x {width} pixels."
-    if session.window is not None:
-        why = "The memory is short" if session.side else "It is large"
-        told += (
-            f" {why}, so it was predicted in {len(windows(session.size, session.window))} windows "
-            f"of {session.window} x {session.window}; attention reaches to the edge of a window."
-        )
-    return told
+def greeting(state: VisitorState) -> str:
+    """The message about a new image."""
+    height, width = state.size
+    text = f"{state.name}, {height} x {width} pixels."
+    if state.window is None:
+        return text
+    return (
+        f"{text} {'Memory is short' if state.side else 'The image is large'}, so it was predicted "
+        f"in {len(windows(state.size, state.window))} windows of {state.window} x {state.window}; "
+        "attention reaches to the edge of a window."
+    )
 
 
 def first_choice(network: Network) -> Choice:
     """What a panel shows at first: classes; the block is one with attention between pixels."""
     maps = network.maps
-    block = next(iter([*maps.positions, *maps.blocks()]), None)
+    block = next(iter([*maps.positions, *maps.blocks()]), None)  # else over channels
     rounds = most_rounds(maps.blocks()[block]) if block else 1
-    return Choice(network.name, FUSED, CLASSES, block, rounds, 0, BEFORE)
+    return Choice(network.name, FUSED, CLASSES, block, rounds, 0, BEFORE)  # channel 0
 
 
 def on_click(network: Network, choice: Choice) -> Choice:
-    """The choice after a click on a pixel: attention instead of classes, where there is any."""
+    """The choice after a click on a pixel: attention instead of classes, if the model has any."""
     shows = choice.show == CLASSES and network.maps.blocks()
     return choice._replace(show=ATTENTION) if shows else choice
 
 
 def controls(network: Network, choice: Choice) -> dict[str, dict[str, Any]]:
-    """How the controls of a panel look for a choice: properties of each by its name."""
+    """Properties of a panel's controls for a choice, by the name of the control."""
     blocks = network.maps.blocks()
     block = blocks.get(choice.block or "")
     most = most_rounds(block) if block else 1

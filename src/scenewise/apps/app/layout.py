@@ -1,4 +1,4 @@
-"""The page's components and their layout."""
+"""The Gradio components of the page and their layout."""
 
 import html
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from scenewise.apps.app.render import MOMENTS, SHOWN, Choice
 from scenewise.apps.app.state import FORMATS, MAX_BYTES, MAX_PIXELS, MAX_SECONDS
 
 Data = dict[Any, Any]
-HEADER = (
-    "<h1>What does the network attend to?</h1><p>Drop a picture or take a sample. Then click a "
-    "pixel: the picture lights up where the network looked to name it.</p>"
+_HEADER = (
+    "<h1>What does the network attend to?</h1><p>Upload an image or choose a sample, then click a "
+    "pixel: the heat map shows which pixels it attends to.</p>"
 )
-LIMITS = (
-    f"Takes {', '.join(FORMATS)} of up to {MAX_BYTES // 2**20} MiB and {MAX_PIXELS / 1e6:.1f} "
-    "million pixels. Nothing leaves this server."
+_LIMITS = (
+    f"{', '.join(FORMATS)} of up to {MAX_BYTES // 2**20} MiB and {MAX_PIXELS / 1e6:.1f} million "
+    "pixels. Images stay on this server."
 )
 
 
@@ -38,20 +38,19 @@ class PanelParts:
     figure: gr.Button
 
     def choosers(self) -> list[Any]:
-        """The components that make a choice."""
+        """The components that hold a choice, in the order of its fields."""
         return [getattr(self, name) for name in Choice._fields]
 
     def choice(self, data: Data) -> Choice:
-        """What they hold."""
+        """The choice that they hold."""
         return Choice(*(data[part] for part in self.choosers()))
 
     def updates(self, explorer: Explorer, choice: Choice) -> Data:
-        """How they change to fit ``choice``."""
-        found = controls(explorer.networks[choice.network], choice)
+        """The changes that make them show ``choice``."""
         values = choice._asdict()
         return {
             getattr(self, name): gr.update(**{"value": values[name], **properties})
-            for name, properties in found.items()
+            for name, properties in controls(explorer.networks[choice.network], choice).items()
         }
 
 
@@ -59,7 +58,7 @@ class PanelParts:
 class Parts:
     """All components of the page."""
 
-    session: gr.State
+    state: gr.State
     message: gr.HTML
     upload: gr.File
     samples: gr.HTML
@@ -73,13 +72,13 @@ class Parts:
 
 def lay_out(explorer: Explorer) -> Parts:
     """All components, inside the open ``gr.Blocks``."""
-    session = gr.State(None, time_to_live=MAX_SECONDS)
-    gr.HTML(HEADER, elem_id="title")
+    state = gr.State(None, time_to_live=MAX_SECONDS)
+    gr.HTML(_HEADER, elem_id="title")
     with gr.Row():
         with gr.Column(scale=0, min_width=300, elem_id="side"):
-            upload = gr.File(show_label=False, label="Picture", height=90, elem_id="upload")
+            upload = gr.File(show_label=False, label="Upload an image", height=90, elem_id="upload")
             samples = _scripted("samples", explorer.sample_buttons(), _asset("samples.html"))
-            message = gr.HTML(told(LIMITS), elem_id="message")
+            message = gr.HTML(message_html(_LIMITS), elem_id="message")
             stop = gr.Button("Stop", elem_id="stop", size="sm")
             _opacity()
             with gr.Row():
@@ -88,19 +87,20 @@ def lay_out(explorer: Explorer) -> Parts:
             go = gr.Button("Show what this pixel attends to", elem_id="go", size="md")
             saver = _scripted("saver", None, "")
         with gr.Column(), gr.Row():
-            names = list(explorer.networks)
+            names = list(explorer.networks)  # the first two; the others are in each panel's list
             panels = [_panel(explorer, name, f"panel{k}") for k, name in enumerate(names[:2])]
-    return Parts(session, message, upload, samples, stop, row, column, go, saver, panels)
+    return Parts(state, message, upload, samples, stop, row, column, go, saver, panels)
 
 
-def told(text: str, *, bad: bool = False) -> str:
+def message_html(text: str, *, error: bool = False) -> str:
     """A message to the visitor, as HTML."""
-    role, kind = ("alert", "bad") if bad else ("status", "good")
+    role, kind = ("alert", "bad") if error else ("status", "good")
     return f'<p role="{role}" class="{kind}">{html.escape(text)}</p>'
 
 
 def _opacity() -> None:
-    slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the layer", elem_id="opacity")
+    slider = gr.Slider(0, 1, 0.6, step=0.05, label="Opacity of the overlay", elem_id="opacity")
+    # a CSS variable: the browser changes the opacity without asking the server
     script = "v => { document.documentElement.style.setProperty('--layer', v); }"
     slider.change(None, slider, js=script, api_visibility="private")
 
@@ -116,10 +116,8 @@ def _panel(explorer: Explorer, name: str, place: str) -> PanelParts:
             show = gr.Radio(SHOWN, label="Show", value=choice.show, min_width=350, **fit["show"])
         viewer = _scripted("viewer", None, _asset("viewer.html"))
         with gr.Row():
-            block = gr.Dropdown(label="Block", value=choice.block, min_width=170, **fit["block"])
-            branch = gr.Radio(
-                label="Scores of", value=choice.branch, min_width=330, **fit["branch"]
-            )
+            block = gr.Dropdown(label="Block", value=choice.block, min_width=190, **fit["block"])
+            branch = gr.Radio(label="Scores", value=choice.branch, min_width=300, **fit["branch"])
             rounds = gr.Radio(label="Rounds", min_width=140, **fit["rounds"])
             channel = gr.Number(
                 0, label="Channel", precision=0, minimum=0, min_width=140, **fit["channel"]
@@ -134,7 +132,7 @@ def _panel(explorer: Explorer, name: str, place: str) -> PanelParts:
 
 
 def _scripted(name: str, value: Any, template: str) -> gr.HTML:
-    """A component drawn by the script ``name``.js of this package."""
+    """A component that ``assets/name.js`` draws."""
     return gr.HTML(
         value, html_template=template, js_on_load=_asset(f"{name}.js"), apply_default_css=False
     )

@@ -1,70 +1,66 @@
-"""What the page refuses before anything else sees it: strangers, floods, and endless bodies."""
+"""Request limits in front of the page: host, origin, rate, uploads at one time and body size."""
 
-import asyncio
 import ipaddress
 import logging
 import socket
 import time
-from collections import OrderedDict, deque
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from scenewise.apps.app.state import MAX_BYTES, MAX_SECONDS
+from scenewise.apps.app.state import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-LOGGER = logging.getLogger("uvicorn.error")
-LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_LOGGER = logging.getLogger("uvicorn.error")
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+_MAX_CLIENTS = 1024  # addresses whose rate is remembered; the oldest is forgotten first
 
 
-class Refusal(NamedTuple):
-    """An answer instead of the page's."""
+class _Refusal(NamedTuple):
+    """The answer to a request that breaks a limit."""
 
     status: int
     text: str
 
 
+_TOO_LARGE = _Refusal(413, "the request body is larger than this page accepts")
+
+
 @dataclass(frozen=True)
-class Limits:
-    """How much the page takes.
+class _Limits:
+    """How much the page accepts.
 
     Attributes:
-        upload_bytes: of one uploaded picture with what surrounds it.
-        body_bytes: of any other request.
-        hour_bytes: of all uploads in the time for which they are kept.
+        upload_bytes: of the body of one upload: the image and its multipart frame.
+        body_bytes: of the body of any other request.
         uploads: at one time.
-        posts: of one address at once; as many more come in ten seconds.
-        body_seconds: until a body has come.
-        send_seconds: until a piece of an answer is taken.
+        posts: requests with a body from one address in ten seconds, and as many in one burst.
     """
 
     upload_bytes: int = MAX_BYTES + 2**16
     body_bytes: int = 2**18
-    hour_bytes: int = 2**31
-    uploads: int = 8
+    uploads: int = 8  # at 20 MiB each, 160 MiB arrive at one time at most
     posts: int = 300
-    body_seconds: float = 20.0
-    send_seconds: float = 30.0
 
 
 @dataclass
-class Guard:
-    """An ASGI application in front of another one, which it passes what is in its limits.
+class RequestLimits:
+    """An ASGI middleware: requests within the limits are passed to ``application``.
 
-    Names are checked because a web site can give its own name the address of this machine (DNS
-    rebinding): only addresses, ``localhost`` and ``host`` are answered. A request that a page of
-    another origin makes is refused.
+    Host names are checked because a web site can point its own name at the address of this machine
+    (DNS rebinding): only addresses, ``localhost`` and ``host`` are answered. A request made by a
+    page of another origin is refused. Timeouts and connection limits are left to a proxy.
     """
 
     application: "ASGIApp"
     host: str = "127.0.0.1"
-    limits: Limits = field(default_factory=Limits)
+    limits: _Limits = field(default_factory=_Limits)
     uploading: int = 0
-    _uploads: "deque[tuple[float, int]]" = field(default_factory=deque)  # time, bytes
     _posts: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
@@ -72,169 +68,133 @@ class Guard:
         if scope["type"] != "http":
             await self.application(scope, receive, send)
             return
-        refusal = self.refusal(scope)
+        refusal = self._refusal(scope)
         if refusal is not None:
             await _answer(send, refusal)
             return
-        upload = is_upload(scope)
-        self.uploading += upload
+        upload = _is_upload(scope)
+        self.uploading += upload  # a bool counts as 0 or 1
         try:
-            await self._pass(Body(self, upload, receive, send), scope)
+            await self._forward(scope, _Request(self._largest(upload), receive, send))
         finally:
             self.uploading -= upload
 
-    async def _pass(self, body: "Body", scope: "Scope") -> None:
+    async def _forward(self, scope: "Scope", request: "_Request") -> None:
         try:
-            await self.application(scope, body.receive, body.send)
-        except Exception as error:  # of garbage, mostly; no traceback for each
-            what = f"{scope['method']} {scope['path']}: {error!r}"
-            LOGGER.error("%s", what.encode("unicode_escape").decode()[:200])
-            if not body.started and body.refusal is None:
-                body.refusal = Refusal(500, "this request made no sense to the page")
-        if body.refusal is not None and not body.started:
-            await _answer(body.plain_send, body.refusal)
+            await self.application(scope, request.receive, request.send)
+        except Exception as error:  # mostly of malformed requests: one line, no traceback
+            line = f"{scope['method']} {scope['path']}: {error!r}"
+            _LOGGER.error("%s", line.encode("unicode_escape").decode()[:200])
+            if request.refusal is None:
+                request.refusal = _Refusal(500, "the page cannot process this request")
+        if request.refusal is not None and not request.started:
+            await _answer(request.client_send, request.refusal)
 
-    def refusal(self, scope: "Scope") -> Refusal | None:
-        """Why a request is not passed on, as far as its head tells."""
+    def _refusal(self, scope: "Scope") -> _Refusal | None:
+        """Why the request is refused, as far as its headers show."""
         headers = {key.decode("latin-1"): v.decode("latin-1") for key, v in scope["headers"]}
-        if not is_known(headers.get("host", ""), self.host):
-            return Refusal(403, "this page is not served under that name; use its address")
-        if is_foreign(headers):
-            return Refusal(403, "this page does not answer to pages of other origins")
+        if not _is_known(headers.get("host", ""), self.host):
+            return _Refusal(403, "this page is not served under that host name; use its address")
+        if _is_foreign(headers):
+            return _Refusal(403, "this page does not answer pages of other origins")
         if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
             return None
-        client = (scope.get("client") or ("",))[0]
-        if not self._may_post(client):
-            return Refusal(429, "too many requests; wait a few seconds")
-        if is_upload(scope) and self.uploading >= self.limits.uploads:
-            return Refusal(503, "too many uploads at once; try again in a few seconds")
+        if not self._within_rate((scope.get("client") or ("",))[0]):
+            return _Refusal(429, "too many requests; try again in a few seconds")
+        if _is_upload(scope) and self.uploading >= self.limits.uploads:
+            return _Refusal(503, "too many uploads at once; try again in a few seconds")
         length = headers.get("content-length", "0")
-        if not length.isdigit() or int(length) > self.largest(is_upload(scope)):
-            return Refusal(413, "that is larger than this page takes")
-        return None
+        fits = length.isdigit() and int(length) <= self._largest(_is_upload(scope))
+        return None if fits else _TOO_LARGE
 
-    def largest(self, upload: bool) -> int:
-        """Bytes that a body may have now."""
-        if not upload:
-            return self.limits.body_bytes
-        while self._uploads and self._uploads[0][0] < time.monotonic() - MAX_SECONDS:
-            self._uploads.popleft()
-        left = self.limits.hour_bytes - sum(size for _, size in self._uploads)
-        return min(self.limits.upload_bytes, left)
+    def _largest(self, upload: bool) -> int:
+        return self.limits.upload_bytes if upload else self.limits.body_bytes
 
-    def uploaded(self, size: int) -> None:
-        """Count bytes of an upload; those of one second are counted together."""
-        now = float(int(time.monotonic()))
-        if self._uploads and self._uploads[-1][0] == now:
-            size += self._uploads.pop()[1]
-        self._uploads.append((now, size))
-
-    def _may_post(self, client: str) -> bool:
-        """A bucket of ``posts`` for each address, filled again in ten seconds."""
-        now, most = time.monotonic(), self.limits.posts
-        left, last = self._posts.pop(client, (float(most), now))
-        left = min(float(most), left + (now - last) * most / 10)
-        self._posts[client] = (max(0.0, left - 1), now)
-        if len(self._posts) > 1024:
+    def _within_rate(self, client: str) -> bool:
+        """A token bucket of ``posts`` tokens for each address, refilled in ten seconds."""
+        now, capacity = time.monotonic(), float(self.limits.posts)
+        tokens, last = self._posts.pop(client, (capacity, now))
+        tokens = min(capacity, tokens + (now - last) * capacity / 10)
+        self._posts[client] = (max(0.0, tokens - 1), now)  # now the youngest entry
+        if len(self._posts) > _MAX_CLIENTS:
             self._posts.popitem(last=False)
-        return left >= 1
+        return tokens >= 1
 
 
 @dataclass
-class Body:
-    """One request on its way: its body comes in time and in size, its answer is taken in time."""
+class _Request:
+    """One request: its body is counted as it arrives, whatever its length header claims."""
 
-    guard: Guard
-    upload: bool
-    plain_receive: "Receive"
-    plain_send: "Send"
-    refusal: Refusal | None = None
+    limit: int
+    client_receive: "Receive"
+    client_send: "Send"
+    refusal: _Refusal | None = None
     started: bool = False
-    _seen: int = 0
-    _whole: bool = False
-    _until: float | None = None
+    _received: int = 0
 
     async def receive(self) -> "Message":
-        """The next piece of the body; where it breaks a limit, the client is said to be gone."""
-        if self._whole:
-            return await self.plain_receive()
-        limits = self.guard.limits
-        self._until = self._until or time.monotonic() + limits.body_seconds
-        try:
-            async with asyncio.timeout(max(0.0, self._until - time.monotonic())):
-                message = await self.plain_receive()
-        except TimeoutError:
-            return self._refuse(408, "the request did not come to its end in time")
-        size, left = len(message.get("body", b"")), self.guard.largest(self.upload)
-        self._seen += size
-        if self.upload:
-            self.guard.uploaded(size)
-        if size > left or self._seen > (limits.upload_bytes if self.upload else left):
-            return self._refuse(413, "that is larger than this page takes")
-        self._whole = not message.get("more_body", False)
+        """The next part of the body; past the limit, the application sees a closed connection."""
+        message = await self.client_receive()
+        self._received += len(message.get("body", b""))
+        if self._received > self.limit:
+            self.refusal = _TOO_LARGE
+            return {"type": "http.disconnect"}
         return message
 
-    def _refuse(self, status: int, text: str) -> "Message":
-        self.refusal = Refusal(status, text)
-        return {"type": "http.disconnect"}
-
     async def send(self, message: "Message") -> None:
-        """Pass the application's answer on, unless the request was refused meanwhile."""
-        if self.refusal is not None:
-            return
-        self.started = True
-        async with asyncio.timeout(self.guard.limits.send_seconds):
-            await self.plain_send(message)
+        """Forward the application's answer, unless the request was refused in the meantime."""
+        if self.refusal is None:
+            self.started = True
+            await self.client_send(message)
 
 
-def is_known(name: str, host: str) -> bool:
-    """Whether a ``Host`` header names this machine by an address, or as it was told.
+def _is_known(name: str, host: str) -> bool:
+    """Whether a ``Host`` header holds an address, ``localhost``, ``host`` or the machine's name.
 
-    >>> is_known("127.0.0.1:7860", "127.0.0.1"), is_known("[::1]:7860", "127.0.0.1")
+    >>> _is_known("127.0.0.1:7860", "127.0.0.1"), _is_known("[::1]:7860", "127.0.0.1")
     (True, True)
-    >>> is_known("evil.example:7860", "127.0.0.1"), is_known("", "127.0.0.1")
+    >>> _is_known("evil.example:7860", "127.0.0.1"), _is_known("", "127.0.0.1")
     (False, False)
     """
     try:
-        found = urlsplit(f"//{name}").hostname or ""
+        hostname = urlsplit(f"//{name}").hostname or ""
     except ValueError:
         return False
-    if found in (*LOOPBACK, host.lower(), socket.gethostname().lower()):
+    if hostname in (*_LOOPBACK, host.lower(), socket.gethostname().lower()):
         return True
     try:
-        ipaddress.ip_address(found)
+        ipaddress.ip_address(hostname)  # an address cannot be rebound, a name can
     except ValueError:
         return False
     return True
 
 
-def is_foreign(headers: "Mapping[str, str]") -> bool:
-    """Whether a page of another origin asks; following a link to this page is no such request.
+def _is_foreign(headers: "Mapping[str, str]") -> bool:
+    """Whether a page of another origin made the request; following a link to this page is allowed.
 
-    >>> is_foreign({"host": "localhost:7860", "origin": "http://localhost:7860"})
+    >>> _is_foreign({"host": "localhost:7860", "origin": "http://localhost:7860"})
     False
-    >>> is_foreign({"host": "localhost:7860", "origin": "https://evil.example"})
+    >>> _is_foreign({"host": "localhost:7860", "origin": "https://evil.example"})
     True
     """
     origin = headers.get("origin")
-    if origin is not None and origin.partition("://")[2] != headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != headers.get("host"):  # scheme aside
         return True
     link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") != "iframe"
     return headers.get("sec-fetch-site") in ("cross-site", "same-site") and not link
 
 
-def is_upload(scope: "Scope") -> bool:
-    """Whether a request brings a picture."""
+def _is_upload(scope: "Scope") -> bool:
     path: str = scope["path"]
     return bool(scope["method"] == "POST") and path.rstrip("/").endswith("/upload")
 
 
-async def _answer(send: "Send", refusal: Refusal) -> None:
+async def _answer(send: "Send", refusal: _Refusal) -> None:
     text = refusal.text.encode()
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),
         (b"content-length", str(len(text)).encode()),
-        (b"connection", b"close"),
+        (b"connection", b"close"),  # what is left of the body is not read
     ]
     await send({"type": "http.response.start", "status": refusal.status, "headers": headers})
     await send({"type": "http.response.body", "body": text})

@@ -1,4 +1,4 @@
-"""The page as an ASGI application, and the server that answers for it."""
+"""The page as an ASGI application, its content security policy, and the uvicorn server."""
 
 import os
 import socket
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from scenewise.apps.app.explorer import Explorer
-from scenewise.apps.app.limits import Guard
+from scenewise.apps.app.limits import RequestLimits
 from scenewise.apps.app.state import MAX_BYTES
 from scenewise.errors import UserError
 
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from fastapi import FastAPI
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-POLICY = (
+_MAX_CONNECTIONS = 256  # uvicorn answers further connections with 503
+# Gradio's front end needs inline scripts and eval; every directive keeps requests on this host.
+_POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
     "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
     "connect-src 'self' data: blob:; object-src 'none'; frame-ancestors 'self'"
@@ -24,25 +26,24 @@ POLICY = (
 
 
 def serve(application: "FastAPI", sock: socket.socket, host: str = "127.0.0.1") -> None:
-    """Answer on ``sock``, under the name ``host`` and its addresses, until Ctrl+C."""
+    """Serve on ``sock``, under the name ``host`` and all addresses, until Ctrl+C."""
     import uvicorn
 
-    from scenewise.apps.app.connections import CONNECTIONS, PromptProtocol
-
     config = uvicorn.Config(
-        with_policy(Guard(application, host)),
-        http=PromptProtocol,
+        _with_policy(RequestLimits(application, host)),
+        http="h11",  # also where httptools is installed: h11 limits the size of request headers
         ws="none",
         log_level="error",
-        limit_concurrency=CONNECTIONS,
+        limit_concurrency=_MAX_CONNECTIONS,
+        timeout_keep_alive=5,  # seconds that an idle connection stays open after an answer
         timeout_graceful_shutdown=2,
     )
     server = uvicorn.Server(config)
-    leave = server.handle_exit
+    shut_down = server.handle_exit
 
     def handle_exit(sig: int, frame: "FrameType | None") -> None:
-        application.state.page.stop_event.set()  # ends the streams that open pages listen to
-        leave(sig, frame)
+        application.state.page.stop_event.set()  # ends the event streams of open pages
+        shut_down(sig, frame)
 
     server.handle_exit = handle_exit  # type: ignore[method-assign]
     server.run(sockets=[sock])
@@ -64,8 +65,8 @@ def build_application(explorer: Explorer) -> "FastAPI":
 
     from scenewise.apps.app.events import build_page
 
-    # A request may name an address in place of an uploaded picture, and Gradio would fetch it.
-    gr.processing_utils.async_ssrf_protected_download = fetch_nothing
+    # A request may give a URL instead of an uploaded image, and Gradio would download it.
+    gr.processing_utils.async_ssrf_protected_download = _refuse_download
     application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     gr.mount_gradio_app(
         application,
@@ -88,31 +89,31 @@ def build_application(explorer: Explorer) -> "FastAPI":
     return application
 
 
-async def fetch_nothing(url: str, cache_dir: str) -> str:
-    """Refuse to fetch ``url``: the page asks no other host for anything."""
-    raise ValueError("this page fetches no pictures; upload them")
+async def _refuse_download(url: str, cache_dir: str) -> str:
+    """Replaces Gradio's download: the page sends no request to any other host."""
+    raise ValueError("this page does not download images; upload them")
 
 
-def with_policy(application: "ASGIApp") -> "ASGIApp":
-    """``application``, whose answers forbid the browser to ask other hosts for anything."""
+def _with_policy(application: "ASGIApp") -> "ASGIApp":
+    """``application`` with a header that keeps the browser from requesting other hosts."""
 
-    async def guarded(scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def with_header(scope: "Scope", receive: "Receive", send: "Send") -> None:
         async def send_with_policy(message: "Message") -> None:
             if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", POLICY.encode())
+                policy = (b"content-security-policy", _POLICY.encode())
                 message["headers"] = [*message.get("headers", ()), policy]
             await send(message)
 
         await application(scope, receive, send_with_policy)
 
-    return guarded
+    return with_header
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens there.
+    """A socket that listens on ``port`` of ``host``.
 
     Raises:
-        UserError: the address is not of this machine, or the port is taken.
+        UserError: the address does not belong to this machine, or the port is in use.
     """
     try:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]

@@ -1,7 +1,7 @@
-"""What the page keeps of one visitor: a picture, and what networks made of it.
+"""What the page keeps of one visitor: an image and what each network predicted and recorded.
 
-A session never changes; every step gives a new one, so visitors cannot mix and a step that fails
-or is stopped leaves the last one as it was. There is no Gradio here.
+A state is immutable and every step returns a new one, so visitors cannot mix, and a step that fails
+or is stopped leaves the previous state as it was. Nothing in this module depends on Gradio.
 """
 
 import threading
@@ -26,16 +26,16 @@ from scenewise.visualize.attention_maps import AttentionMaps, Place, attention_m
 from scenewise.visualize.statistics import switched_off
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-MAX_SESSIONS = 16
-MAX_SECONDS = 3600
-MAX_BYTES = 20 * 2**20
-MAX_PIXELS = 2**23
-WHOLE_PIXELS = 2**21
-WINDOW = 768
+MAX_VISITORS = 16  # whose states are kept; the oldest is dropped first
+MAX_SECONDS = 3600  # for which it is kept
+MAX_BYTES = 20 * 2**20  # of an uploaded file
+MAX_PIXELS = 2**23  # 2048 x 4096
+_WHOLE_PIXELS = 2**21  # 1024 x 2048: larger images are predicted in windows
+_WINDOW = 768  # side of these windows
 FUSED = "fused"
 WITHOUT = "without "
 
-Tell = Callable[[float], None]
+Report = Callable[[float], None]  # receives the share of the work that is done, 0..1
 
 
 class Stopped(UserError):
@@ -52,14 +52,14 @@ class Network:
 
     @property
     def branches(self) -> tuple[str, ...]:
-        """The scores it can give: of DANet's branches, and with each block switched off."""
+        """The scores it offers: DANet's branches, and the model with each block switched off."""
         own = [hasattr(self.model.head, f"classify_{name}") for name in ("position", "channel")]
         whole = (FUSED, "position", "channel") if all(own) else (FUSED,)
         return (*whole, *(f"{WITHOUT}{name}" for name in self.maps.blocks()))
 
     @cached_property
     def fitting(self) -> AutoWindowPredictor:
-        """Knows what fits into the memory; to be asked under the lock."""
+        """Estimates which window fits into memory; hold the lock while using it."""
         return AutoWindowPredictor(Predictor(self.model))
 
     @cached_property
@@ -69,8 +69,8 @@ class Network:
             return maps
 
 
-class Box(NamedTuple):
-    """Rows and columns of a picture, the last ones excluded."""
+class _Box(NamedTuple):
+    """Rows and columns of an image, the last ones excluded."""
 
     top: int
     left: int
@@ -84,19 +84,19 @@ class Box(NamedTuple):
 
 @dataclass(frozen=True)
 class View:
-    """The blocks of a network, recorded over a part of the picture."""
+    """The blocks of a network, recorded over a part of the image."""
 
-    box: Box
+    box: _Box
     maps: AttentionMaps
 
 
 @dataclass(frozen=True)
-class Look:
-    """What one network made of the picture.
+class Result:
+    """What one network computed for the image.
 
     Attributes:
         predictions: by branch; labels are uint8.
-        view: the recorded blocks; None for a picture in windows until a pixel is asked for.
+        view: the recorded blocks; None for an image in windows until a pixel is marked.
     """
 
     predictions: Mapping[str, Prediction]
@@ -104,176 +104,172 @@ class Look:
 
 
 @dataclass(frozen=True)
-class Session:
-    """One visitor's work.
+class VisitorState:
+    """One visitor's image and all that was computed for it.
 
     Attributes:
-        name: of the picture's file.
-        picture: (3, H, W), uint8.
+        name: of the image file.
+        image: (3, H, W), uint8.
         at: the marked pixel (row, column).
-        looks: by the name of the network.
-        side: of the windows, where memory was too short for the usual ones or for the whole.
+        results: by the name of the network.
+        side: of the windows, where memory was too short for the usual ones or for the whole image.
     """
 
     name: str
-    picture: Tensor
+    image: Tensor
     at: Place | None = None
-    looks: Mapping[str, Look] = field(default_factory=dict)
+    results: Mapping[str, Result] = field(default_factory=dict)
     side: int | None = None
 
     @property
     def size(self) -> tuple[int, int]:
-        """Height and width of the picture."""
-        return self.picture.shape[1], self.picture.shape[2]
+        """Height and width of the image."""
+        return self.image.shape[1], self.image.shape[2]
 
     @property
     def window(self) -> int | None:
-        """Side of the windows in which the picture is predicted; None predicts it whole."""
-        large = self.size[0] * self.size[1] > WHOLE_PIXELS
-        return self.side or (WINDOW if large else None)
+        """Side of the windows in which the image is predicted; None predicts it whole."""
+        large = self.size[0] * self.size[1] > _WHOLE_PIXELS
+        return self.side or (_WINDOW if large else None)
 
-    @property
-    def in_windows(self) -> bool:
-        """Whether the picture is too large to be predicted whole."""
-        return self.window is not None
+    def predicted(self, network: Network, branch: str, report: Report) -> "VisitorState":
+        """This state with the prediction of a branch of ``network``, computed if it is missing.
 
-    def seen(self, network: Network, branch: str, tell: Tell) -> "Session":
-        """This session with the prediction of a branch of ``network``, made if it is not there.
-
-        Where memory is too short, or by the estimate would be, in smaller windows.
+        The windows get smaller where memory is too short, or would be by the estimate.
         """
-        if branch in self.looks.get(network.name, Look({}, None)).predictions:
+        if branch in self.results.get(network.name, Result({}, None)).predictions:
             return self
-        return self._fitting(network)._narrowing(lambda s: s._predicted(network, branch, tell))
+        return self._fitting(network)._narrowing(lambda s: s._predict(network, branch, report))
 
-    def viewed(self, network: Network, tell: Tell) -> "Session":
-        """This session with the blocks of ``network`` recorded around the marked pixel.
+    def recorded(self, network: Network, report: Report) -> "VisitorState":
+        """This state with the blocks of ``network`` recorded around the marked pixel.
 
-        In windows, it is the one in whose middle the pixel is most nearly, run again if need be.
+        For an image in windows: those of the window whose centre is nearest, run again if needed.
         """
-        return self._narrowing(lambda s: s._recorded(network, tell))
+        return self._narrowing(lambda s: s._record(network, report))
 
-    def _predicted(self, network: Network, branch: str, tell: Tell) -> "Session":
-        look = self.looks.get(network.name, Look({}, None))
+    def _predict(self, network: Network, branch: str, report: Report) -> "VisitorState":
+        result = self.results.get(network.name, Result({}, None))
         runs = len(windows(self.size, self.window)) if self.window else 1
-        with _recording(network, runs, tell) as maps, only_branch(network.model, branch):
-            labels, confidence = Predictor(network.model, window=self.window)(self.picture)
-        found = {**look.predictions, branch: Prediction(labels.byte(), confidence)}
-        kept = self.in_windows or (branch.startswith(WITHOUT) and look.view is not None)
-        view = look.view if kept else _view(Box(0, 0, *self.size), maps)
-        return self._with(network, Look(found, view))
+        with _recording(network, runs, report) as maps, _only_branch(network.model, branch):
+            labels, confidence = Predictor(network.model, window=self.window)(self.image)
+        predictions = {**result.predictions, branch: Prediction(labels.byte(), confidence)}
+        # in windows, the recording is that of the last window, which nobody asked for
+        keep = self.window or (branch.startswith(WITHOUT) and result.view is not None)
+        view = result.view if keep else _view(_Box(0, 0, *self.size), maps)
+        return self._with(network, Result(predictions, view))
 
-    def _recorded(self, network: Network, tell: Tell) -> "Session":
-        look = self.looks[network.name]
+    def _record(self, network: Network, report: Report) -> "VisitorState":
+        result = self.results[network.name]
         if self.window is None or self.at is None:
             return self
-        box = nearest_window(self.at, self.size, self.window)
-        if look.view is not None and look.view.box == box:
+        box = _nearest_window(self.at, self.size, self.window)
+        if result.view is not None and result.view.box == box:
             return self
-        with _recording(network, 1, tell) as maps:
-            Predictor(network.model)(box.of(self.picture))
-        return self._with(network, replace(look, view=_view(box, maps)))
+        with _recording(network, 1, report) as maps:
+            Predictor(network.model)(box.of(self.image))
+        return self._with(network, replace(result, view=_view(box, maps)))
 
-    def _fitting(self, network: Network) -> "Session":
-        """This session with smaller windows, if the estimate says that there is no other way."""
+    def _fitting(self, network: Network) -> "VisitorState":
+        """This state with smaller windows, if by the estimate the usual ones do not fit."""
         with network.lock:
-            sides = network.fitting.candidates(self.size)
+            sides = network.fitting.candidates(self.size)  # None is the image as a whole
         usual = self.window
-        small = [side for side in sides if side is not None and side < (usual or side + 1)]
+        smaller = [side for side in sides if side is not None and side < (usual or side + 1)]
         fits = sides[0] is None or (usual is not None and usual >= sides[0])
-        return self if fits or not small else replace(self, side=small[0])
+        return self if fits or not smaller else replace(self, side=smaller[0])
 
-    def _narrowing(self, step: "Callable[[Session], Session]") -> "Session":
-        """What ``step`` makes of this session; of one with smaller windows when memory runs out."""
-        session = self
+    def _narrowing(self, step: "Callable[[VisitorState], VisitorState]") -> "VisitorState":
+        """The result of ``step``, which is tried with smaller windows when memory runs out."""
+        state = self
         window = None if self.window is None else pair(self.window)
         for side in (self.side, *smaller_sides(window, self.size)):
-            session = replace(self, side=side)
+            state = replace(self, side=side)
             try:
-                return step(session)
+                return step(state)
             except Exception as error:
                 if not ran_out(error):
                     raise
         raise UserError(
-            f"the memory is too short for {self.size[0]} x {self.size[1]} pixels even in windows "
-            f"of {session.side} x {session.side}; take a smaller picture"
+            f"not enough memory for {self.size[0]} x {self.size[1]} pixels, even in windows "
+            f"of {state.side} x {state.side}; upload a smaller image"
         )
 
-    def marked(self, row: int, column: int) -> "Session":
-        """This session with another marked pixel.
+    def marked(self, row: int, column: int) -> "VisitorState":
+        """This state with another marked pixel.
 
         Raises:
-            UserError: the pixel is outside the picture.
+            UserError: the pixel is outside the image.
         """
         if not (0 <= row < self.size[0] and 0 <= column < self.size[1]):
             raise UserError(
-                f"pixel ({row}, {column}) is outside the picture; rows are 0 to "
+                f"pixel ({row}, {column}) is outside the image; rows are 0 to "
                 f"{self.size[0] - 1}, columns 0 to {self.size[1] - 1}"
             )
         return replace(self, at=(row, column))
 
-    def _with(self, network: Network, look: Look) -> "Session":
-        return replace(self, looks={**self.looks, network.name: look})
+    def _with(self, network: Network, result: Result) -> "VisitorState":
+        return replace(self, results={**self.results, network.name: result})
 
 
-def read_picture(path: Path, name: str) -> Tensor:
-    """The uploaded picture in file ``path``, called ``name``: (3, H, W), uint8.
+def read_upload(path: Path, name: str) -> Tensor:
+    """The uploaded image in file ``path``, called ``name``: (3, H, W), uint8.
 
     Raises:
-        UserError: too many bytes or pixels, or no picture of a known kind.
+        UserError: too many bytes or pixels, or not an image of a supported format.
     """
-    kinds = f"take {', '.join(FORMATS)}"
-    found = path.stat().st_size
-    if found > MAX_BYTES:
+    formats = f"supported are {', '.join(FORMATS)}"
+    size = path.stat().st_size
+    if size > MAX_BYTES:
         raise UserError(
-            f"'{name}' has {found / 2**20:.1f} MiB and a picture here at most "
+            f"'{name}' has {size / 2**20:.1f} MiB, more than the limit of "
             f"{MAX_BYTES // 2**20}; save it smaller"
         )
     try:
-        with Image.open(path, formats=FORMATS) as picture:
-            width, height = picture.size
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"'{name}' has too many pixels to be real; {kinds}") from error
-    except Exception as error:  # decoders of broken files raise errors of many kinds
-        raise UserError(f"'{name}' is no picture that can be read; {kinds}") from error
+        raise UserError(f"'{name}' claims far too many pixels; {formats}") from error
+    except Exception as error:  # decoders raise errors of many types on broken files
+        raise UserError(f"'{name}' is not a readable image; {formats}") from error
     if width * height > MAX_PIXELS:
         raise UserError(
-            f"'{name}' has {height} x {width} pixels and a picture here at most "
+            f"'{name}' has {height} x {width} pixels, more than the limit of "
             f"{MAX_PIXELS / 1e6:.1f} million; make it smaller, or use scenewise predict"
         )
     try:
         return read_image(path)
     except UserError as error:
-        raise UserError(f"'{name}' is damaged; {kinds}") from error
+        raise UserError(f"'{name}' is damaged; {formats}") from error
 
 
-def windows(size: tuple[int, int], side: int) -> list[Box]:
-    """The windows of ``side`` pixels in which a picture is predicted.
+def windows(size: tuple[int, int], side: int) -> list[_Box]:
+    """The windows of ``side`` pixels in which an image is predicted.
 
     >>> windows((700, 1300), 768)
-    [Box(top=0, left=0, bottom=700, right=768), Box(top=0, left=512, bottom=700, right=1280), ...]
+    [_Box(top=0, left=0, bottom=700, right=768), _Box(top=0, left=512, bottom=700, right=1280), ...]
     """
     stride = two_thirds(pair(side))[0]
     rows, columns = (intervals(length, side, stride) for length in size)
-    return [Box(t, left, b, right) for t, b in rows for left, right in columns]
+    return [_Box(t, left, b, right) for t, b in rows for left, right in columns]
 
 
-def nearest_window(at: Place, size: tuple[int, int], side: int) -> Box:
-    """The window in whose middle the pixel ``at`` is most nearly.
+def _nearest_window(at: Place, size: tuple[int, int], side: int) -> _Box:
+    """The window whose centre is nearest to the pixel ``at``.
 
-    >>> nearest_window((300, 1000), (700, 1300), 768)
-    Box(top=0, left=532, bottom=700, right=1300)
+    >>> _nearest_window((300, 1000), (700, 1300), 768)
+    _Box(top=0, left=532, bottom=700, right=1300)
     """
 
-    def distance(box: Box) -> float:
-        rows, columns = box.top + box.bottom, box.left + box.right
+    def distance(box: _Box) -> float:
+        rows, columns = box.top + box.bottom, box.left + box.right  # twice the centre
         return (2 * at[0] - rows) ** 2 + (2 * at[1] - columns) ** 2
 
     return min(windows(size, side), key=distance)
 
 
 @contextmanager
-def only_branch(model: Segmenter, branch: str) -> Iterator[None]:
+def _only_branch(model: Segmenter, branch: str) -> Iterator[None]:
     """Inside, the scores of ``model`` are those of one branch, or without one block."""
     if branch == FUSED:
         yield
@@ -284,7 +280,7 @@ def only_branch(model: Segmenter, branch: str) -> Iterator[None]:
         return
     head: Any = model.head
     features: list[Tensor] = []
-    classify = getattr(head, f"classify_{branch}")
+    classify = getattr(head, f"classify_{branch}")  # its own classifier, trained as auxiliary
     handles = [
         getattr(head, branch).register_forward_hook(lambda m, x, out: features.append(out)),
         head.register_forward_hook(lambda m, x, out: out._replace(logits=classify(features[-1]))),
@@ -297,18 +293,18 @@ def only_branch(model: Segmenter, branch: str) -> Iterator[None]:
 
 
 @contextmanager
-def watched(model: nn.Module, runs: int, tell: Tell) -> Iterator[None]:
-    """Inside, ``tell`` hears before each layer how much of ``runs`` runs is done, 0..1.
+def _reporting(model: nn.Module, runs: int, report: Report) -> Iterator[None]:
+    """Inside, ``report`` is called before each layer with the share of ``runs`` runs that is done.
 
-    What it raises ends the run. Layers that other threads call meanwhile are not told of.
+    An exception from it ends the run. Layers that other threads call meanwhile are not reported.
     """
     layers = [module for module in model.modules() if not any(module.children())]
-    here, count = threading.get_ident(), 0
+    thread, count = threading.get_ident(), 0
 
     def before(module: nn.Module, args: Any) -> None:
         nonlocal count
-        if threading.get_ident() == here:
-            tell(min(1.0, count / (runs * len(layers))))
+        if threading.get_ident() == thread:
+            report(min(1.0, count / (runs * len(layers))))  # a layer may be called twice
             count += 1
 
     handles = [layer.register_forward_pre_hook(before) for layer in layers]
@@ -319,16 +315,16 @@ def watched(model: nn.Module, runs: int, tell: Tell) -> Iterator[None]:
             handle.remove()
 
 
-def _view(box: Box, maps: AttentionMaps) -> View:
-    """A view whose first click finds ready what all pixels of a block share."""
+def _view(box: _Box, maps: AttentionMaps) -> View:
+    """A view in which what all pixels of a block share is already computed, for a fast click."""
     for block in maps.positions.values():
-        with suppress(UserError):  # a block that cannot tell says so when it is asked
+        with suppress(UserError):  # a block without maps reports this when it is shown
             block.rows([(0, 0)])
     return View(box, maps)
 
 
 @contextmanager
-def _recording(network: Network, runs: int, tell: Tell) -> Iterator[AttentionMaps]:
+def _recording(network: Network, runs: int, report: Report) -> Iterator[AttentionMaps]:
     model = network.model
-    with network.lock, watched(model, runs, tell), attention_maps(model) as maps:
+    with network.lock, _reporting(model, runs, report), attention_maps(model) as maps:
         yield maps

@@ -1,4 +1,4 @@
-// A button with a small picture for each sample; a click gives its name.
+// A button with a thumbnail for each sample; a click sends its name.
 element.querySelector(".samples").replaceChildren(...props.value.map(({ name, url }) => {
   const button = document.createElement("button"), image = document.createElement("img");
   image.src = url;

@@ -1,4 +1,4 @@
-// Saves a file that came as a data URL.
+// Downloads a file that arrives as a data URL.
 watch("value", () => {
   const link = document.createElement("a");
   link.href = props.value.url;

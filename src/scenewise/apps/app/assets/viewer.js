@@ -1,19 +1,19 @@
-// One panel: the picture under a layer of class colours or a heat map. Gradio gives `element`,
+// One panel: the image under an overlay of class colours or a heat map. Gradio provides `element`,
 // `props`, `trigger` and `watch`. A message holds a scene (a new prediction), a heat map or
-// neither, and a caption; what it does not hold stays as it is.
+// neither, and a caption; what is missing in a message stays as it is.
 const part = name => element.querySelector("." + name);
-const [stage, picture, labels, heat] = ["stage", "picture", "labels", "heat"].map(part);
+const [stage, image, labels, heat] = ["stage", "image", "labels", "heat"].map(part);
 const [frame, mark, cursor, tip, legend] = ["frame", "mark", "cursor", "tip", "legend"].map(part);
 const INFERNO = [[0, 0, 4], [66, 10, 104], [147, 38, 103], [221, 81, 58], [252, 165, 10], [252, 255, 164]];
 let scene = null, map = null, cells = null, weights = null, at = [0, 0], latest = 0;
 
 async function pixels(url) {
-  const image = new Image();
-  image.src = url;
-  await image.decode();
-  const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
-  context.drawImage(image, 0, 0);
-  return context.getImageData(0, 0, image.width, image.height);
+  const source = new Image();
+  source.src = url;
+  await source.decode();
+  const context = new OffscreenCanvas(source.width, source.height).getContext("2d");
+  context.drawImage(source, 0, 0);
+  return context.getImageData(0, 0, source.width, source.height);
 }
 
 function paint(canvas, source, color) { // color: byte of the red channel -> [r, g, b, a]
@@ -24,7 +24,7 @@ function paint(canvas, source, color) { // color: byte of the red channel -> [r,
   canvas.getContext("2d").putImageData(out, 0, 0);
 }
 
-function inferno(byte) { // small values let the picture through
+function inferno(byte) { // small values are more transparent
   const x = byte / 255 * (INFERNO.length - 1), k = Math.min(Math.floor(x), INFERNO.length - 2);
   const color = INFERNO[k].map((low, c) => low + (x - k) * (INFERNO[k + 1][c] - low));
   return [...color, 100 + 155 * Math.sqrt(byte / 255)];
@@ -50,7 +50,7 @@ function listClasses() {
   }));
 }
 
-function says(row, column) { // what is known of a pixel
+function describe(row, column) { // class, confidence and heat of a pixel
   const i = 4 * (row * scene.width + column);
   let text = `${scene.names[cells.data[i]]} ${cells.data[i + 1]}%`;
   if (!map) return text;
@@ -67,7 +67,7 @@ function point(row, column, node) { // show the cursor and the tip
   place(tip, [row, column, row, column]);
   tip.classList.toggle("leftward", column > scene.width / 2);
   tip.classList.toggle("upward", row > scene.height / 2);
-  tip.textContent = says(row, column);
+  tip.textContent = describe(row, column);
   tip.hidden = false;
   cursor.hidden = node !== "keys";
 }
@@ -80,7 +80,7 @@ function pixelUnder(event) {
           inside(event.clientX - box.left, box.width, scene.width)];
 }
 
-async function receive(message) {
+async function receive(message) { // decoding is asynchronous: an older message must not win
   if (!message) return;
   const turn = ++latest;
   const fresh = message.scene && await pixels(message.scene.cells);
@@ -89,7 +89,7 @@ async function receive(message) {
   if (fresh) {
     scene = message.scene;
     cells = fresh;
-    picture.src = scene.picture;
+    image.src = scene.image;
     stage.style.aspectRatio = `${scene.width} / ${scene.height}`;
     paint(labels, cells, id => [...(scene.colors[id] ?? [0, 0, 0]), id < scene.colors.length ? 255 : 0]);
     listClasses();

@@ -1,6 +1,6 @@
-"""Pictures and archives of an attacker: refused in one sentence or read as what they are.
+"""Untrusted images and archives: refused with one sentence, or read as data.
 
-docs/security.md has the table of all attacks; many of their tests lie beside the readers' own.
+docs/security.md has the table of all attacks; many of their tests are among the readers' tests.
 """
 
 import io
@@ -24,7 +24,7 @@ from scenewise.data.formats.pascal_context import json_mask
 from scenewise.data.images import read_image, read_mask
 from scenewise.data.shards import read_shard
 from scenewise.errors import UserError
-from tests.hostile import bounded
+from tests.untrusted import bounded
 
 ROOT = Path(__file__).parent.parent
 RED, BLUE = (250, 10, 20), (5, 15, 240)
@@ -35,7 +35,7 @@ def chunk(name: bytes, content: bytes) -> bytes:
 
 
 def png_with(extra: bytes, late: bool = False) -> bytes:
-    """A red PNG of 5 x 7 pixels with chunks behind its header, or behind its pixels."""
+    """A red PNG of 5 x 7 pixels with chunks after its header, or after its pixels."""
     buffer = io.BytesIO()
     Image.new("RGB", (7, 5), RED).save(buffer, "PNG")
     whole = buffer.getvalue()
@@ -45,7 +45,7 @@ def png_with(extra: bytes, late: bool = False) -> bytes:
 
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("kind", ["zTXt", "iTXt", "iCCP"])
-def test_chunks_that_unpack_to_much(tmp_path: Path, kind: str, late: bool) -> None:
+def test_chunks_that_decompress_to_much(tmp_path: Path, kind: str, late: bool) -> None:
     packed = zlib.compress(bytes(10**8), 9)
     start = {"zTXt": b"x\0\0", "iTXt": b"x\0\1\0\0\0", "iCCP": b"x\0\0"}[kind]
     (tmp_path / "a.png").write_bytes(png_with(chunk(kind.encode(), start + packed), late))
@@ -66,29 +66,29 @@ def test_a_huge_exif_is_skipped_or_refused(tmp_path: Path) -> None:
         assert read_image(tmp_path / "a.png").shape == (3, 5, 7)
 
 
-def test_a_name_decides_nothing(tmp_path: Path) -> None:
+def test_the_suffix_of_a_name_is_ignored(tmp_path: Path) -> None:
     Image.new("RGB", (7, 5), RED).save(tmp_path / "a.jpg", format="PNG")
     assert tuple(read_image(tmp_path / "a.jpg")[:, 0, 0].tolist()) == RED
 
 
 @pytest.mark.filterwarnings("ignore:Image appears to be a malformed MPO file")
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "BMP", "GIF"])
-def test_a_polyglot_is_only_its_picture(tmp_path: Path, kind: str) -> None:
-    """A picture that is an archive too, and an archive that holds a picture."""
-    picture = io.BytesIO()
-    Image.new("RGB", (7, 5), RED).save(picture, kind)
+def test_a_polyglot_is_only_an_image(tmp_path: Path, kind: str) -> None:
+    """An image that is also an archive, and an archive that contains an image."""
+    image = io.BytesIO()
+    Image.new("RGB", (7, 5), RED).save(image, kind)
     with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
         archive.writestr("data.pkl", b"cos\nsystem\n(S'true'\ntR.")
     zipped = (tmp_path / "z.zip").read_bytes()
-    (tmp_path / "a.png").write_bytes(picture.getvalue() + zipped)
+    (tmp_path / "a.png").write_bytes(image.getvalue() + zipped)
     assert read_image(tmp_path / "a.png").shape == (3, 5, 7)
-    (tmp_path / "b.png").write_bytes(zipped + picture.getvalue())
+    (tmp_path / "b.png").write_bytes(zipped + image.getvalue())
     with pytest.raises(UserError, match=r"b\.png' \(it is no picture of a known kind\)"):
         read_image(tmp_path / "b.png")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "WEBP", "TIFF"])
-def test_of_an_animation_the_first_picture_is_read(tmp_path: Path, kind: str) -> None:
+def test_of_an_animation_the_first_image_is_read(tmp_path: Path, kind: str) -> None:
     first, second = Image.new("RGB", (7, 5), RED), Image.new("RGB", (7, 5), BLUE)
     options = {"lossless": True} if kind == "WEBP" else {}
     path = tmp_path / "a.png"
@@ -98,7 +98,7 @@ def test_of_an_animation_the_first_picture_is_read(tmp_path: Path, kind: str) ->
     assert image[:, 2, 2].tolist() == list(RED)
 
 
-def test_no_picture_starts_another_program(tmp_path: Path) -> None:
+def test_no_image_starts_another_program(tmp_path: Path) -> None:
     """PIL hands EPS to Ghostscript."""
     content = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 7 5\n%%EndComments\nshowpage\n%%EOF\n"
     assert Image.open(io.BytesIO(content)).format == "EPS"
@@ -109,7 +109,7 @@ def test_no_picture_starts_another_program(tmp_path: Path) -> None:
 
 
 def shard(path: Path, *members: tarfile.TarInfo | bytes) -> str:
-    """A tar file of a good picture's members, after those that are given."""
+    """A tar file of ``members``."""
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT) as tar:
         for member in members:
             if isinstance(member, bytes):
@@ -152,7 +152,7 @@ def test_members_of_shards_are_never_written(tmp_path: Path, name: str) -> None:
     assert [p.name for p in tmp_path.rglob("*")] == ["in", "x.tar"]
 
 
-def test_names_of_members_stay_within_the_sentence(tmp_path: Path) -> None:
+def test_names_of_members_cannot_break_the_message(tmp_path: Path) -> None:
     """Found by fuzzing."""
     path = shard(tmp_path / "x.tar", member("0.png"), member("\n\x1b[2J/"))
     with pytest.raises(UserError, match=r"' \\x1b\[2J/' is not the mask") as error:
@@ -186,13 +186,13 @@ def test_holes_of_a_sparse_member_are_not_filled(tmp_path: Path) -> None:
 def test_prepare_writes_nothing_outside(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    picture, mask = io.BytesIO(), io.BytesIO()
-    Image.new("RGB", (7, 5), RED).save(picture, "PNG")
+    image, mask = io.BytesIO(), io.BytesIO()
+    Image.new("RGB", (7, 5), RED).save(image, "PNG")
     Image.new("L", (7, 5), 1).save(mask, "PNG")
     root = tmp_path / "in"
     root.mkdir()
     with tarfile.open(root / "a.tar", "w") as tar:
-        for ending, content in ((".png", picture), (".mask.png", mask)):
+        for ending, content in ((".png", image), (".mask.png", mask)):
             info = tarfile.TarInfo(f"0{ending}")
             info.size = len(content.getvalue())
             tar.addfile(info, io.BytesIO(content.getvalue()))
@@ -205,7 +205,7 @@ def test_prepare_writes_nothing_outside(
     assert {p.name for p in tmp_path.rglob("*.png")} == set()
 
 
-def test_annotations_that_claim_a_huge_picture(tmp_path: Path) -> None:
+def test_annotations_that_claim_a_huge_image(tmp_path: Path) -> None:
     """Found by fuzzing: a few bytes took half a gigabyte."""
     value = json.loads(seeds.annotations()[0])
     value["images"][0] |= {"height": 2**13, "width": 2**13}
@@ -216,8 +216,8 @@ def test_annotations_that_claim_a_huge_picture(tmp_path: Path) -> None:
         json_mask(path, "a")
 
 
-def test_matlab_cells_without_end(tmp_path: Path) -> None:
-    """What takes a byte in the file and a hundred in memory, or a copy for each of many levels."""
+def test_matlab_cells_nested_or_too_many(tmp_path: Path) -> None:
+    """A byte in the file can take a hundred in memory, and each level of nesting a copy."""
     plain, cell = seeds.matlab()[:2]
     inner = seeds.matrix("", 9, (5, 7), seeds.element(2, bytes(35)))
     for _ in range(50):
@@ -230,7 +230,7 @@ def test_matlab_cells_without_end(tmp_path: Path) -> None:
         matlab.read_mat(tmp_path / "many.mat")
 
 
-def test_matlab_variables_that_unpack_to_much(
+def test_matlab_variables_that_decompress_to_much(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(matlab, "_LARGEST", 10**6)
@@ -248,10 +248,10 @@ def test_every_test_in_the_table_exists() -> None:
     assert len(named) > 30
     for file, name in named:
         assert f"def {name}(" in (ROOT / file).read_text(), f"{file}::{name}"
-    here = {
+    defined = {
         (f"tests/{file.name}", name)
-        for file in (ROOT / "tests").glob("test_hostile_*.py")
+        for file in (ROOT / "tests").glob("test_untrusted_*.py")
         for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)
     }
-    own = ("tests/test_hostile_files.py", "test_every_test_in_the_table_exists")
-    assert here - set(named) == {own}
+    own = ("tests/test_untrusted_files.py", "test_every_test_in_the_table_exists")
+    assert defined - set(named) == {own}

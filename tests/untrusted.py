@@ -1,4 +1,4 @@
-"""What the tests of hostile files share."""
+"""Shared by the tests of untrusted files: a bound on memory."""
 
 import tracemalloc
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def bounded(megabytes: float) -> Iterator[None]:
-    """Fails if Python's memory grows by more."""
+    """Fail if Python's memory grows by more."""
     tracemalloc.start()
     try:
         yield

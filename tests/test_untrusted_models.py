@@ -1,4 +1,4 @@
-"""Configurations and weights of an attacker: refused in one sentence, and nothing runs."""
+"""Untrusted configurations and weights: refused with one sentence, and nothing is executed."""
 
 import json
 import pickle
@@ -23,13 +23,13 @@ from scenewise.data.formats.pascal_context import json_names
 from scenewise.data.shards import ShardSet
 from scenewise.errors import UserError
 from scenewise.exports import load_exported
-from tests.hostile import bounded
+from tests.untrusted import bounded
 
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object, **__: object) -> None:
-        raise AssertionError("something asked for a network")
+        raise AssertionError("a connection was opened")
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
 
@@ -41,7 +41,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "trainval_merged.json": lambda path: json_names(path, "train"),
     "config.json": lambda path: load_model(path.parent),
 }
-NO_JSON = {
+INVALID_JSON = {
     "deep lists": b"[" * 100_000,
     "deep objects": b'{"names":' * 100_000,
     "not UTF-8": b'{"names": ["\xff\xfe"]}',
@@ -55,11 +55,11 @@ NO_JSON = {
 }
 
 
-@pytest.mark.parametrize("attack", NO_JSON)
+@pytest.mark.parametrize("attack", INVALID_JSON)
 @pytest.mark.parametrize("name", READERS)
-def test_json_that_is_none_or_ambiguous(tmp_path: Path, name: str, attack: str) -> None:
+def test_json_that_is_invalid_or_ambiguous(tmp_path: Path, name: str, attack: str) -> None:
     (tmp_path / "model.safetensors").write_bytes(seeds.weights())
-    (tmp_path / name).write_bytes(NO_JSON[attack])
+    (tmp_path / name).write_bytes(INVALID_JSON[attack])
     with pytest.raises(UserError, match=re.escape(name)) as error:
         READERS[name](tmp_path / name)
     assert str(error.value).isprintable()
@@ -91,7 +91,7 @@ def test_class_lists_of_wrong_types(tmp_path: Path, value: object) -> None:
 
 
 def folder(tmp_path: Path, part: str, name: str, value: object) -> Path:
-    """A good model's folder, but for one entry of its configuration."""
+    """A valid model folder, except for one entry of its configuration."""
     model = create_model("fcn", num_classes=2, backbone="tiny")
     model.save_pretrained(tmp_path)
     config: dict[str, Any] = model.config()
@@ -103,8 +103,8 @@ def folder(tmp_path: Path, part: str, name: str, value: object) -> Path:
 @pytest.mark.parametrize(
     ("part", "name", "value"),
     [
-        ("model", "backbone", "hf-hub:stranger/model"),
-        ("model", "backbone", "hf_hub:stranger/model"),
+        ("model", "backbone", "hf-hub:other/model"),
+        ("model", "backbone", "hf_hub:other/model"),
         ("model", "backbone", "local-dir:/tmp"),
         ("model", "backbone", "../../tiny"),
         ("model", "backbone", 5),
@@ -112,7 +112,7 @@ def folder(tmp_path: Path, part: str, name: str, value: object) -> Path:
         ("model", "pretrained", True),
         ("model", "name", "os.system"),
         ("model", "name", ["fcn"]),
-        ("model", "no such option", 1),
+        ("model", "unknown option", 1),
         ("model", "width", 10**9),
         ("model", "width", -1),
         ("model", "width", "64"),
@@ -128,7 +128,7 @@ def folder(tmp_path: Path, part: str, name: str, value: object) -> Path:
         ("preprocessing", "channel_order", "GBR"),
     ],
 )
-def test_configurations_that_ask_for_more(
+def test_configurations_with_forbidden_values(
     tmp_path: Path, part: str, name: str, value: object
 ) -> None:
     with bounded(64), pytest.raises(UserError) as error:
@@ -202,7 +202,7 @@ def test_checkpoints_of_wrong_types(tmp_path: Path, content: object) -> None:
         load_model(tmp_path / "x.ckpt")
 
 
-def test_weights_that_are_no_numbers(tmp_path: Path) -> None:
+def test_weights_that_are_not_dense(tmp_path: Path) -> None:
     model = create_model("fcn", num_classes=2, backbone="tiny")
     state = {f"model.{k}": v.to_sparse() for k, v in model.state_dict().items()}
     torch.save({"scenewise": model.config(), "state_dict": state}, tmp_path / "x.ckpt")
@@ -232,7 +232,7 @@ def entry(shape: list[int], start: int, end: int, kind: str = "F32") -> bytes:
         safetensors(b'{"a": 1, "a": 2}'),
     ],
 )
-def test_safetensors_whose_header_lies(tmp_path: Path, content: bytes) -> None:
+def test_safetensors_with_a_false_header(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "x.safetensors").write_bytes(safetensors(entry([4], 0, 16)))
     assert load_file(tmp_path / "x.safetensors")["a"].shape == (4,)
     (tmp_path / "x.safetensors").write_bytes(content)
@@ -250,12 +250,12 @@ def test_onnx_weights_outside_the_folder(tmp_path: Path, place: str) -> None:
     where = str(tmp_path / "secret.bin") if place == "ABSOLUTE" else place
     for key, value in (("location", where), ("offset", "0"), ("length", "16")):
         tensor.external_data.add(key=key, value=value)
-    made = onnx.helper
-    ends = [made.make_tensor_value_info(name, 1, [4]) for name in "xy"]
-    graph = made.make_graph(
-        [made.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor]
+    helper = onnx.helper
+    ends = [helper.make_tensor_value_info(name, 1, [4]) for name in "xy"]
+    graph = helper.make_graph(
+        [helper.make_node("Add", ["x", "w"], ["y"])], "g", ends[:1], ends[1:], [tensor]
     )
-    model = made.make_model(graph, opset_imports=[made.make_opsetid("", 18)], ir_version=9)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
     (tmp_path / "m" / "a.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(UserError, match=r"cannot load .*a\.onnx"):
         load_exported(tmp_path / "m" / "a.onnx")
