@@ -29,7 +29,7 @@ from scenewise.training.metrics.confusion import (
     scores,
 )
 from tests.data.trees import write_tree
-from tests.training.test_guards import Before
+from tests.training.callbacks.test_nan_guard import Before
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 

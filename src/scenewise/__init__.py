@@ -17,13 +17,18 @@ if TYPE_CHECKING:
     from scenewise.models.build import create_model, list_models
     from scenewise.models.checkpoints import load_model
     from scenewise.models.segmenter import Segmenter, SegmenterOutput
+    from scenewise.training.fit import Run, fit
+    from scenewise.training.trainer import build_trainer
 
 __all__ = [
     "Prediction",
     "Predictor",
+    "Run",
     "Segmenter",
     "SegmenterOutput",
+    "build_trainer",
     "create_model",
+    "fit",
     "list_models",
     "load_model",
 ]
@@ -31,9 +36,12 @@ __all__ = [
 _HOME = {
     "Prediction": "scenewise.inference.predictor",
     "Predictor": "scenewise.inference.predictor",
+    "Run": "scenewise.training.fit",
     "Segmenter": "scenewise.models",
     "SegmenterOutput": "scenewise.models",
+    "build_trainer": "scenewise.training.trainer",
     "create_model": "scenewise.models",
+    "fit": "scenewise.training.fit",
     "list_models": "scenewise.models",
     "load_model": "scenewise.models",
 }

@@ -15,8 +15,8 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from scenewise.apps.cli import main
-from scenewise.apps.fit import lightning_cli
 from scenewise.models import load_model
+from scenewise.training import trainer as trainer_module
 from scenewise.training.checkpoint import is_whole, newest_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -32,8 +32,8 @@ KILLED = """
 import os, signal, sys
 import torch
 from lightning.pytorch import Callback
-from scenewise.apps.fit import lightning_cli
 from scenewise.apps.cli import main
+from scenewise.training import trainer
 
 kind, when, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
 
@@ -60,8 +60,8 @@ def save(value, path, real=torch.save):
 
 if kind == "write":
     torch.save = save
-own = lightning_cli.SegmentationCLI._callbacks
-lightning_cli.SegmentationCLI._callbacks = lambda self: [AtBatch(), *own(self)]
+own = trainer._run_callbacks
+trainer._run_callbacks = lambda stage: [AtBatch(), *own(stage)]
 sys.exit(main(words))
 """
 
@@ -147,11 +147,11 @@ def compare(run: Path, whole: Path) -> None:
 def test_killed_at_a_batch(
     batch: int, more: tuple[str, ...], whole: Path, tmp_path: Path, monkeypatch: Any
 ) -> None:
-    cli, own = lightning_cli.SegmentationCLI, lightning_cli.SegmentationCLI._callbacks
-    monkeypatch.setattr(cli, "_callbacks", lambda self: [KillAt(batch), *own(self)])
+    own = trainer_module._run_callbacks
+    monkeypatch.setattr(trainer_module, "_run_callbacks", lambda s: [KillAt(batch), *own(s)])
     with pytest.raises(Killed):
         main(words(tmp_path, *more))
-    monkeypatch.setattr(cli, "_callbacks", own)
+    monkeypatch.setattr(trainer_module, "_run_callbacks", own)
     assert main(words(tmp_path, *more, "--ckpt_path", "last")) == 0
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["version_0"]
     compare(tmp_path / "run" / "version_0", whole)

@@ -1,22 +1,61 @@
-"""Checkpoints: written whole, read safely, and what an exact resume needs beside weights."""
+"""Checkpoints: atomic writes, safe reading, and what an exact resume needs besides weights."""
 
 import csv
 import os
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 from scenewise.models.safe_load import read_file
-from scenewise.training.distributed.fsdp import divided_as, whole
+from scenewise.models.segmenter import Segmenter
+from scenewise.training.distributed import full_tensor, shard_like
+
+
+class ResumePoint(NamedTuple):
+    """A checkpoint to resume from, its optimiser steps, and its rows of ``metrics.csv``."""
+
+    path: Path
+    steps: int
+    log_rows: int
+
+
+def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
+    """The checkpoint to resume from.
+
+    Args:
+        source: a checkpoint, or "last" for the newest whole one of the runs in ``runs``.
+        runs: folder with version_0, version_1, ...
+
+    Returns:
+        None where ``source`` is "last" and there is no checkpoint yet: the run starts.
+
+    Raises:
+        UserError: not a checkpoint that ``fit`` wrote; nothing in it is executed.
+    """
+    path = _newest_whole_of(runs) if str(source) == "last" else Path(source)
+    if path is None:
+        return None
+    content = read_file(path)
+    if "scenewise" not in content:
+        raise UserError(f"'{path}' is not a checkpoint of Scenewise; give one that fit wrote")
+    return ResumePoint(path, content.get("global_step", 0), content.get("log_rows", 0))
+
+
+def _newest_whole_of(runs: Path) -> Path | None:
+    last = newest_whole(runs)
+    print(f"resuming from {last}" if last else f"no checkpoint under {runs}: a new run")
+    return last
 
 
 class WholeCheckpoints(TorchCheckpointIO):
@@ -36,38 +75,16 @@ class WholeCheckpoints(TorchCheckpointIO):
             with atomic_write(path) as temporary:
                 torch.save(checkpoint, temporary)
         except RuntimeError as error:
-            if "inline_container" not in str(error):  # how PyTorch's writer tells of a full disk
+            if "inline_container" not in str(error):  # PyTorch's writer reports a full disk so
                 raise
             raise UserError(
-                f"cannot write '{path}': the disk is full or refuses; make room and go on with "
+                f"cannot write '{path}': the disk is full or refuses; make room and resume with "
                 "--ckpt_path last"
             ) from error
 
 
-def check_checkpoint(path: str | Path) -> dict[str, Any]:
-    """The content of a checkpoint that ``fit`` wrote, else a UserError; nothing is executed."""
-    found = read_file(path)
-    if "scenewise" not in found:
-        raise UserError(f"'{path}' is no checkpoint of Scenewise; give one that fit wrote")
-    return found
-
-
-def run_of(checkpoint: Path, runs: Path) -> int | None:
-    """The number of the run in ``runs`` that wrote ``checkpoint``; None if none of them did.
-
-    >>> run_of(Path("runs/danet/version_3/checkpoints/last.ckpt"), Path("runs/danet"))
-    3
-    >>> run_of(Path("elsewhere/last.ckpt"), Path("runs/danet")) is None
-    True
-    """
-    folder = checkpoint.absolute().parent.parent
-    number = folder.name.removeprefix("version_")
-    inside = folder.parent.resolve() == runs.resolve() and number.isdigit()
-    return int(number) if inside else None
-
-
 def continue_log(logger: CSVLogger, count: int, steps: int) -> None:
-    """Keep what a checkpoint has behind it of a log that Lightning would begin anew.
+    """Keep the rows before a checkpoint in a log that Lightning would start again.
 
     Args:
         logger: of the folder of the run.
@@ -87,7 +104,7 @@ def continue_log(logger: CSVLogger, count: int, steps: int) -> None:
 
 
 def read_log(logger: CSVLogger) -> list[dict[str, Any]]:
-    """The rows of ``metrics.csv`` so far, each with the values that it has."""
+    """The rows of ``metrics.csv`` so far, each without its empty cells."""
     path = Path(logger.log_dir) / "metrics.csv"
     if not path.is_file():
         return []
@@ -98,9 +115,9 @@ def read_log(logger: CSVLogger) -> list[dict[str, Any]]:
 
 
 def is_whole(path: str | os.PathLike[str]) -> bool:
-    """Whether every entry of a checkpoint is there and has the checksum that was written with it.
+    """Whether every entry of a checkpoint is present and has the checksum written with it.
 
-    >>> is_whole("no such file")
+    >>> is_whole("not a file")
     False
     """
     try:
@@ -111,9 +128,9 @@ def is_whole(path: str | os.PathLike[str]) -> bool:
 
 
 def newest_whole(folder: str | os.PathLike[str]) -> Path | None:
-    """The checkpoint under ``folder`` that was written last and is whole; None if there is none.
+    """The checkpoint under ``folder`` that was written last and is whole, or None.
 
-    >>> newest_whole("no such folder") is None
+    >>> newest_whole("not a folder") is None
     True
     """
     written = sorted(
@@ -122,31 +139,65 @@ def newest_whole(folder: str | os.PathLike[str]) -> Path | None:
     return next((path for path in written if is_whole(path)), None)
 
 
-def to_resume(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
-    """Random states of PyTorch, and with ``gradients`` those that are summed but not applied yet.
+def exact_state(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
+    """Random states of PyTorch, and with ``gradients`` those accumulated but not yet applied.
 
-    >>> sorted(to_resume(LightningModule(), gradients=True))
+    >>> sorted(exact_state(LightningModule(), gradients=True))
     ['cpu', 'gradients']
     """
-    found: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if module.device.type == "cuda":
-        found["cuda"] = torch.cuda.get_rng_state(module.device)
+        state["cuda"] = torch.cuda.get_rng_state(module.device)
     if gradients:
-        found["gradients"] = {
-            name: whole(parameter.grad)
+        state["gradients"] = {
+            name: full_tensor(parameter.grad)
             for name, parameter in module.named_parameters()
             if parameter.grad is not None
         }
-    return found
+    return state
 
 
-def resume(module: LightningModule, found: dict[str, Any]) -> None:
-    """Put back what :func:`to_resume` found; nothing of an empty dictionary."""
-    if "cpu" in found:
-        torch.set_rng_state(found["cpu"].cpu())
-    if "cuda" in found and module.device.type == "cuda":
-        torch.cuda.set_rng_state(found["cuda"].cpu(), module.device)
-    summed = found.get("gradients", {})
+def restore_exact_state(module: LightningModule, state: dict[str, Any]) -> None:
+    """Put back what :func:`exact_state` returned; an empty dictionary changes nothing."""
+    if "cpu" in state:
+        torch.set_rng_state(state["cpu"].cpu())
+    if "cuda" in state and module.device.type == "cuda":
+        torch.cuda.set_rng_state(state["cuda"].cpu(), module.device)
+    gradients = state.get("gradients", {})
     for name, parameter in module.named_parameters():
-        if name in summed:
-            parameter.grad = divided_as(parameter, summed[name].to(parameter.device))
+        if name in gradients:
+            parameter.grad = shard_like(parameter, gradients[name].to(parameter.device))
+
+
+def describe(config: dict[str, Any]) -> str:
+    """A model in a few words, from its ``config.json``.
+
+    >>> from scenewise.models import create_model
+    >>> describe(create_model("fcn", num_classes=2, backbone="tiny").config())
+    'fcn with backbone tiny and 2 classes'
+    """
+    recipe = config["model"] or {"name": "a network of custom parts", "backbone": "?"}
+    count = len(config["classes"]["names"])
+    return f"{recipe['name']} with backbone {recipe['backbone']} and {count} classes"
+
+
+def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    """The name and shape of every weight, by which networks differ.
+
+    >>> shapes_of({"gamma": torch.zeros(1)})
+    {'gamma': torch.Size([1])}
+    """
+    return {name: value.shape for name, value in weights.items()}
+
+
+def refuse_other_model(
+    checkpoint: dict[str, Any], model: Segmenter, shapes: dict[str, torch.Size]
+) -> None:
+    """Raise a :class:`UserError` unless the weights of ``checkpoint`` have these ``shapes``."""
+    if shapes_of(checkpoint["state_dict"]) == shapes:
+        return
+    saved, current = checkpoint.get("scenewise"), model.config()
+    raise UserError(
+        f"the checkpoint holds {describe(saved) if saved else 'another model'} but this is "
+        f"{describe(current)}; give the --config that it was trained with"
+    )

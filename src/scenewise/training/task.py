@@ -1,40 +1,39 @@
-"""The job of training one network, for Lightning's Trainer."""
+"""``SegmentationTask``: the training, validation and test steps of a network, for Lightning."""
 
 import math
-from typing import Any, Literal, TypedDict
+from typing import Any, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from torch.distributed.tensor import DTensor
-from torch.optim import SGD, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
-from scenewise.training.checkpoint import resume, to_resume
+from scenewise.training.checkpoint import (
+    exact_state,
+    refuse_other_model,
+    restore_exact_state,
+    shapes_of,
+)
 from scenewise.training.defaults import (
     default_backbone,
     default_lr,
     default_optimizer,
-    known_protocol,
     new_network,
-    refuse_another,
-    shapes_of,
     trained_network,
 )
-from scenewise.training.distributed.fsdp import whole
+from scenewise.training.distributed import full_tensor
 from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_loss
-from scenewise.training.metrics.boundary import BoundaryIoU
-from scenewise.training.metrics.calibration import Reliability, calibration_error
-from scenewise.training.metrics.confusion import ConfusionMatrix, scores
-from scenewise.training.optim import poly_schedule
+from scenewise.training.metrics import SegmentationMetrics
+from scenewise.training.optim import OptimizerName, build_optimizer, poly_schedule
 
 
 class Validated(TypedDict):
-    """When a validation ran, and the confusion matrix that it found."""
+    """When a validation ran, and its confusion matrix."""
 
     epoch: int
     step: int
@@ -106,7 +105,7 @@ class SegmentationTask(LightningModule):
         auxiliary: bool | None = None,
         variant: str | None = None,
         head: dict[str, Any] | None = None,
-        optimizer: Literal["sgd", "adamw"] | None = None,
+        optimizer: OptimizerName | None = None,
         lr: float | None = None,
         momentum: float = 0.9,
         weight_decay: float | None = None,
@@ -152,10 +151,10 @@ class SegmentationTask(LightningModule):
         self.floor = floor
         self.warmup = warmup
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
-        self.protocol = None if protocol is None else known_protocol(protocol)
-        self.confusion = ConfusionMatrix(len(classes), classes.ignore_index)
-        self.boundary = BoundaryIoU(len(classes), classes.ignore_index)
-        self.reliability = Reliability(classes.ignore_index)
+        self.protocol = protocol
+        if protocol is not None:
+            Predictor.from_protocol(self.model, protocol)  # raises if it is unknown
+        self.metrics = SegmentationMetrics(classes)
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
         self.validated: Validated | None = None
@@ -163,6 +162,13 @@ class SegmentationTask(LightningModule):
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
         self._check(compile and checkpoint_activations)
         self.losses_of = torch.compile(self.losses) if compile else self.losses
+
+    def setup(self, stage: str) -> None:
+        """Take the groups of classes to score from the data, and choose the metrics."""
+        data = getattr(self.trainer, "datamodule", None)
+        self.metrics.fitting = self.trainer.state.fn == TrainerFn.FITTING
+        self.metrics.context_classes = getattr(data, "context_classes", ())
+        self.metrics.categories = getattr(data, "categories", None)
 
     def losses(self, images: Tensor, masks: Tensor) -> Loss:
         """The losses of pictures (B, 3, H, W), uint8, with masks (B, H, W).
@@ -235,7 +241,7 @@ class SegmentationTask(LightningModule):
 
     def on_train_start(self) -> None:
         """Take up random states and half-summed gradients where the checkpoint left them."""
-        resume(self, self._restored)
+        restore_exact_state(self, self._restored)
         self._restored = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -244,20 +250,14 @@ class SegmentationTask(LightningModule):
         checkpoint["validated"] = self.validated
         done = self.trainer.fit_loop.batch_idx + 1
         halfway = done % self.trainer.accumulate_grad_batches != 0
-        checkpoint["resume"] = to_resume(self, gradients=halfway)
+        checkpoint["resume"] = exact_state(self, gradients=halfway)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
         self.validated = checkpoint.get("validated")
         self._restored = checkpoint.get("resume", {})
         if "state_dict" in checkpoint:  # else the strategy has loaded and checked it
-            refuse_another(checkpoint, self.model, shapes_of(self.state_dict()))
-
-    def scores_of(self, matrix: Tensor) -> dict[str, float]:
-        """Every number of a confusion matrix, with the groups of classes that the data names."""
-        data = getattr(self.trainer, "datamodule", None)
-        context = getattr(data, "context_classes", ())
-        return scores(matrix, self.classes, context, getattr(data, "categories", None))
+            refuse_other_model(checkpoint, self.model, shapes_of(self.state_dict()))
 
     def _check(self, compile_and_checkpoint: bool) -> None:
         if compile_and_checkpoint:
@@ -265,20 +265,22 @@ class SegmentationTask(LightningModule):
                 "--model.compile cannot go with --model.checkpoint_activations; leave one out"
             )
         for name in ("lr", "head_multiplier"):
-            if not getattr(self, name) > 0:
+            if not getattr(self, name) > 0:  # NaN too
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
         if not 0 <= self.floor <= 1:
             raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
 
     def _optimizer(self) -> Optimizer:
-        groups = self.model.parameter_groups(self.lr, self.head_multiplier)
         scaled = self._trainer is not None and str(self._trainer.precision) == "16-mixed"
-        divided = any(isinstance(p, DTensor) for p in self.model.parameters())  # has none fused
-        fused = not scaled and not divided  # gradients that a scaler scales could not be clipped
-        if self.optimizer_name == "adamw":
-            return AdamW(groups, lr=self.lr, weight_decay=_or(self.weight_decay, 0.01), fused=fused)
-        decay = _or(self.weight_decay, 1e-4)
-        return SGD(groups, lr=self.lr, momentum=self.momentum, weight_decay=decay, fused=fused)
+        return build_optimizer(
+            self.optimizer_name,
+            self.model,
+            lr=self.lr,
+            head_multiplier=self.head_multiplier,
+            momentum=self.momentum,
+            weight_decay=self.weight_decay,
+            fused=not scaled,  # a fused step unscales gradients itself, so they cannot be clipped
+        )
 
     def _state(self) -> dict[str, float | Tensor]:
         """Learning rates and the scale of every attention block, for the log."""
@@ -286,7 +288,7 @@ class SegmentationTask(LightningModule):
         assert isinstance(optimizer, Optimizer)
         rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
         gammas = {
-            f"gamma/{name.removesuffix('.gamma')}": whole(parameter.detach()).squeeze()
+            f"gamma/{name.removesuffix('.gamma')}": full_tensor(parameter.detach()).squeeze()
             for name, parameter in self.model.named_parameters()
             if name.endswith("gamma") and parameter.numel() == 1
         }
@@ -303,29 +305,17 @@ class SegmentationTask(LightningModule):
             predictor = Predictor.from_protocol(self.model, self.protocol)
             for image, mask in zip(images, masks, strict=True):
                 score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
-                self._count_labels(labels[None], score[None], mask[None])
+                self.metrics.update(labels[None], mask[None], score[None])
             return
         logits = self.model(self._normalised(images)).logits
         loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
         self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
-        largest, labels = logits.max(1)
-        self._count_labels(labels, (largest - logits.logsumexp(1)).exp(), masks)
-
-    def _count_labels(self, labels: Tensor, score: Tensor, masks: Tensor) -> None:
-        self.confusion.update(labels, masks)
-        if self.trainer.state.fn != TrainerFn.FITTING:  # these two take time
-            self.boundary.update(labels, masks)
-            self.reliability.update(score, labels, masks)
+        largest, labels = logits.max(1)  # (B, H, W) each
+        self.metrics.update(labels, masks, (largest - logits.logsumexp(1)).exp())
 
     def _score(self, stage: str) -> None:
-        classes = len(self.classes)
-        self.matrix = self.confusion.compute().cpu().view(classes, classes)
-        self.scores = self.scores_of(self.matrix)
-        if self.trainer.state.fn != TrainerFn.FITTING:
-            self.scores["boundary_miou"] = self.boundary.compute().item()
-            self.scores["calibration_error"] = calibration_error(self.reliability.compute())
-        for metric in (self.confusion, self.boundary, self.reliability):
-            metric.reset()
+        self.matrix, self.scores = self.metrics.matrix(), self.metrics.compute()
+        self.metrics.reset()
         for name, value in self.scores.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
 
@@ -339,7 +329,3 @@ def _factors(values: list[float] | None, classes: Classes) -> Tensor | None:
             "for each class"
         )
     return torch.tensor(values)
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value

@@ -21,11 +21,11 @@ import scenewise
 from scenewise import Predictor
 from scenewise.apps import fit as train
 from scenewise.apps.cli import main
-from scenewise.apps.fit import lightning_cli
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import create_model, load_model
 from scenewise.training import defaults
+from scenewise.training import trainer as trainer_module
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.metrics.boundary import boundary_counts
 from scenewise.training.metrics.calibration import calibration_error, reliability
@@ -257,14 +257,14 @@ def test_two_words_are_enough(
     monkeypatch.setattr(defaults, "create_model", offline)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(
-        lightning_cli,
-        "length_from_data",
+        trainer_module,
+        "_length_from_data",
         lambda *_, **__: {"max_epochs": 2, "check_val_every_n_epoch": 2},
     )
     assert main(["fit", "--data.format", "folder", "--data.root", str(pictures)]) == 0
     [run] = (tmp_path / "runs" / "danet").iterdir()
     recipe = json.loads((run / "config.json").read_text())["model"]
-    assert recipe["backbone"] == lightning_cli.default_backbone()
+    assert recipe["backbone"] == defaults.default_backbone()
     assert "starts from random weights" in caplog.text
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["backbone"] == recipe["backbone"]
@@ -309,7 +309,6 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
         "scenes", scenes_train=8, scenes_size=(32, 64), batch_size=2, num_workers=0
     )
     module = SegmentationTask(scenes.classes, network="fcn", backbone="tiny", lr=0.05)
-    train._quiet("fit")
     run = Trainer(
         accelerator="cpu",
         max_steps=4,
@@ -318,7 +317,7 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Watch(), lightning_cli.moving_average(0.6)],
+        callbacks=[Watch(), trainer_module._moving_average(0.6)],
     )
     run.fit(module, scenes)
     expected = weights[0]
@@ -329,9 +328,9 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
 
 
 def test_an_old_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(lightning_cli.callbacks, "EMAWeightAveraging")
+    monkeypatch.delattr(trainer_module.callbacks, "EMAWeightAveraging")
     with pytest.raises(UserError, match=r"lightning 2\.6"):
-        lightning_cli.moving_average(0.9)
+        trainer_module._moving_average(0.9)
 
 
 @pytest.mark.parametrize(("gpus", "synced"), [(0, False), (1, False), (2, True)])
@@ -339,18 +338,17 @@ def test_batch_norm_is_synchronised_on_several_gpus(
     gpus: int, synced: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
-    instantiate = lightning_cli.LightningCLI.instantiate_trainer
 
-    def watched(self: Any, **options: Any) -> Trainer:
+    def watched(**options: Any) -> Trainer:
         given.append(options)
-        return instantiate(self, **options)
+        return Trainer(**options)
 
     @functools.wraps(Trainer.fit)
     def fit(self: Trainer, *_: Any, **__: Any) -> None: ...
 
-    monkeypatch.setattr(lightning_cli.LightningCLI, "instantiate_trainer", watched)
+    monkeypatch.setattr(trainer_module, "Trainer", watched)
     monkeypatch.setattr(Trainer, "fit", fit)
-    monkeypatch.setattr(lightning_cli, "count_gpus", lambda *_: gpus)
+    monkeypatch.setattr(trainer_module, "_count_gpus", lambda *_: gpus)
     root = ["--trainer.default_root_dir", str(tmp_path)]
     assert main(["fit", *TINY, *data(pictures), *root]) == 0
     assert given[0].get("sync_batchnorm", False) == synced
@@ -375,23 +373,25 @@ def test_batch_norm_is_synchronised_on_several_cpu_processes(
 
 def test_gpus_are_counted_as_lightning_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(lightning_cli.CUDAAccelerator, "auto_device_count", staticmethod(lambda: 4))
     monkeypatch.setattr(
-        lightning_cli.CUDAAccelerator,
+        trainer_module.CUDAAccelerator, "auto_device_count", staticmethod(lambda: 4)
+    )
+    monkeypatch.setattr(
+        trainer_module.CUDAAccelerator,
         "parse_devices",
         staticmethod(lambda devices: list(range(devices)) if isinstance(devices, int) else devices),
     )
-    assert lightning_cli.count_gpus("auto", "auto", 2) == 8
-    assert lightning_cli.count_gpus("gpu", 2, 1) == 2
-    assert lightning_cli.count_gpus("gpu", [1, 3, 5], 2) == 6
-    assert lightning_cli.count_gpus("cpu", 2, 1) == 0
+    assert trainer_module._count_gpus("auto", "auto", 2) == 8
+    assert trainer_module._count_gpus("gpu", 2, 1) == 2
+    assert trainer_module._count_gpus("gpu", [1, 3, 5], 2) == 6
+    assert trainer_module._count_gpus("cpu", 2, 1) == 0
 
 
 def test_runs_are_numbered(tmp_path: Path) -> None:
-    assert lightning_cli.free_version(tmp_path) == 0
+    assert trainer_module._free_version(tmp_path) == 0
     for name in ("version_0", "version_9", "version_10", "version_x", "other_77"):
         (tmp_path / name).mkdir()
-    assert lightning_cli.free_version(tmp_path) == 11
+    assert trainer_module._free_version(tmp_path) == 11
 
 
 @pytest.mark.parametrize(
@@ -521,7 +521,7 @@ class Payload:
 
 @pytest.mark.parametrize(
     ("content", "told"),
-    [({"state_dict": {}}, "no checkpoint of Scenewise"), (Payload(), "could run code")],
+    [({"state_dict": {}}, "not a checkpoint of Scenewise"), (Payload(), "could run code")],
 )
 def test_a_foreign_checkpoint_is_refused_unopened(
     content: Any,

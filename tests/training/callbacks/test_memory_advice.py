@@ -111,8 +111,8 @@ LIMITED = """
 import re, resource, sys, torch
 from pathlib import Path
 from lightning.pytorch import Callback
-from scenewise.apps.fit import lightning_cli
 from scenewise.apps.cli import main
+from scenewise.training import trainer
 torch.set_num_threads(1)
 
 class Limit(Callback):
@@ -120,8 +120,8 @@ class Limit(Callback):
         used = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
         resource.setrlimit(resource.RLIMIT_AS, (used + 150 * 2**20, resource.RLIM_INFINITY))
 
-own = lightning_cli.SegmentationCLI._callbacks
-lightning_cli.SegmentationCLI._callbacks = lambda self: [*own(self), Limit()]
+own = trainer._run_callbacks
+trainer._run_callbacks = lambda stage: [*own(stage), Limit()]
 sys.exit(main(sys.argv[1:]))
 """
 

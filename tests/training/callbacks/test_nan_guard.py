@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from scenewise.apps.cli import main, sentence
-from scenewise.apps.fit import lightning_cli
+from scenewise.training import trainer as trainer_module
 from scenewise.training.checkpoint import is_whole
 from tests.data.trees import write_tree
 
@@ -47,9 +47,9 @@ def fit(
     tree: Path, monkeypatch: pytest.MonkeyPatch, batch: int, act: Callable[[Trainer, Any], None]
 ) -> tuple[int, Path]:
     """Exit code, and the folder of the checkpoints."""
-    own = lightning_cli.SegmentationCLI._callbacks
+    own = trainer_module._run_callbacks
     monkeypatch.setattr(
-        lightning_cli.SegmentationCLI, "_callbacks", lambda self: [*own(self), Before(batch, act)]
+        trainer_module, "_run_callbacks", lambda stage: [*own(stage), Before(batch, act)]
     )
     words = [str(tree) if word == "DIR" else word for word in FIT]
     code = main([*words, "--trainer.default_root_dir", str(tree.parent)])

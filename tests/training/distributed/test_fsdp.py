@@ -14,8 +14,9 @@ from torch.distributed.tensor import DTensor
 
 from scenewise.apps.cli import main
 from scenewise.models import Segmenter, create_model
-from scenewise.training.distributed.fsdp import shard, whole
-from tests.training.test_processes import SCENES, replace, torchrun
+from scenewise.training.distributed import full_tensor
+from scenewise.training.distributed.fsdp import shard
+from tests.training.distributed.test_processes import SCENES, replace, torchrun
 
 PROCESSES = 4
 MESHES = {"fsdp": ((4,), ("shard",)), "hsdp": ((2, 2), ("replicate", "shard"))}
@@ -40,9 +41,9 @@ def steps(model: Segmenter, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
         out = model(pictures)
         (out.logits.square().mean() + sum(x.mean() for x in out.auxiliary.values())).backward()
         named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-        found |= {f"{step}/{name}": whole(grad).clone() for name, grad in named}
+        found |= {f"{step}/{name}": full_tensor(grad).clone() for name, grad in named}
         optimizer.step()
-    return found | {name: whole(p.detach()) for name, p in model.named_parameters()}
+    return found | {name: full_tensor(p.detach()) for name, p in model.named_parameters()}
 
 
 def pictures() -> torch.Tensor:
@@ -50,7 +51,7 @@ def pictures() -> torch.Tensor:
 
 
 def test_divided_weights_take_the_steps_of_whole_ones(tmp_path: Path) -> None:
-    torchrun(PROCESSES, "-m", "tests.training.test_sharding", str(tmp_path))
+    torchrun(PROCESSES, "-m", "tests.training.distributed.test_fsdp", str(tmp_path))
     expected = steps(network(), pictures())
     for name in MESHES:
         found = torch.load(tmp_path / name, weights_only=True)
@@ -81,7 +82,10 @@ def test_a_divided_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_no_moving_average_of_divided_weights(capsys: pytest.CaptureFixture[str]) -> None:
     words = f"fit {SCENES} --model.backbone tiny --trainer.strategy fsdp2 --ema 0.9"
     assert main(words.split()) == 2
-    assert "--ema cannot go with --trainer.strategy fsdp2; leave one out" in capsys.readouterr().err
+    assert (
+        "--ema cannot be used with --trainer.strategy fsdp2; leave one out"
+        in capsys.readouterr().err
+    )
 
 
 def divided(folder: Path) -> None:

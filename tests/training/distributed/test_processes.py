@@ -89,7 +89,7 @@ def torchrun(processes: int, *words: str) -> None:
 @pytest.mark.parametrize("normed", [False, True])
 def test_two_processes_have_the_gradients_of_the_double_batch(normed: bool, tmp_path: Path) -> None:
     words = [str(tmp_path / "two.pt"), *["normed"] * normed]
-    torchrun(2, "-m", "tests.training.test_processes", *words)
+    torchrun(2, "-m", "tests.training.distributed.test_processes", *words)
     found = torch.load(tmp_path / "two.pt", weights_only=True)
     expected = gradients(1, normed)
     assert len(found) == len(expected) == 4

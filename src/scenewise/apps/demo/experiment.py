@@ -1,4 +1,4 @@
-"""The cheap experiment on context: networks trained alike on generated scenes."""
+"""The cheap experiment on context: networks trained in the same way on generated scenes."""
 
 import tempfile
 import time
@@ -12,6 +12,7 @@ from scenewise.data.module import SegmentationData
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.metrics.confusion import mean_iou, pixel_accuracy
 from scenewise.training.task import SegmentationTask
+from scenewise.training.trainer import build_trainer, quiet
 
 BATCH = 8
 TEST_SCENES = 64
@@ -90,16 +91,16 @@ def train_on_scenes(
     )
     recorder = _Recorder()
     bar = [_Bar(network)] if progress else []
-    with tempfile.TemporaryDirectory() as folder:
-        trainer = Trainer(
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        trainer = build_trainer(
+            task,
+            data,
             max_steps=steps,
             val_check_interval=max(1, steps // 5),
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             accelerator="cpu",
             logger=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
             enable_progress_bar=progress,
             callbacks=[recorder, *bar],
             default_root_dir=folder,

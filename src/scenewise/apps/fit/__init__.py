@@ -1,16 +1,18 @@
 """``scenewise fit``, ``validate`` and ``test``: LightningCLI with defaults taken from the data."""
 
 import argparse
-import logging
 import os
 import re
 import urllib.error
 import urllib.request
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scenewise.errors import UserError
+
+if TYPE_CHECKING:
+    from scenewise.training.trainer import Stage
 
 EXAMPLES = {
     "fit": """\
@@ -43,18 +45,8 @@ examples:
 """,
 }
 
-HARMLESS = (
-    "LightningCLI's args parameter",  # main() takes its arguments from the console script
-    r".*does not have many workers",  # the data module chose the number
-    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
-    "Your `IterableDataset` has `__len__` defined",  # and it is exact
-    r"The dirpath has changed from",  # a run that goes on from another one's checkpoint
-    r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader knows
-    r"Checkpoint directory .* exists and is not empty",
-)
 
-
-def run(verb: str, words: Sequence[str]) -> None:
+def run(verb: "Stage", words: Sequence[str]) -> None:
     """Run ``fit``, ``validate`` or ``test`` with the arguments ``words``.
 
     Raises:
@@ -62,11 +54,14 @@ def run(verb: str, words: Sequence[str]) -> None:
     """
     if verb == "fit" and not hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # else the hub is asked again and again for a minute
+    # Lightning calls functions that jsonargparse 5 will not have any more.
+    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     from scenewise.apps.fit.lightning_cli import SegmentationCLI
+    from scenewise.training.trainer import quiet
 
-    _quiet(verb)
     try:
-        SegmentationCLI.start(verb, short_options(words), EXAMPLES[verb])
+        with quiet(verb):
+            SegmentationCLI.start(verb, short_options(words), EXAMPLES[verb])
     except argparse.ArgumentError as error:
         raise UserError(f"{one_sentence(str(error))}; see scenewise {verb} --help") from error
 
@@ -124,13 +119,3 @@ def hub_answers(timeout: float = 3.0) -> bool:
         return True
     except (OSError, ValueError):
         return False
-
-
-def _quiet(verb: str) -> None:
-    # Lightning calls what jsonargparse 5 will not have any more.
-    os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
-    unused = (r"Be aware that when using `ckpt_path`, callbacks",) if verb != "fit" else ()
-    for text in HARMLESS + unused:
-        warnings.filterwarnings("ignore", message=text)
-    for name in ("lightning.pytorch", "lightning.fabric"):
-        logging.getLogger(name).setLevel(logging.WARNING)

@@ -12,10 +12,10 @@ from torch.optim import Optimizer
 
 from scenewise.errors import UserError
 from scenewise.training.checkpoint import newest_whole
-from scenewise.training.distributed.fsdp import whole
+from scenewise.training.distributed import full_tensor
 
 
-class FiniteLoss(Callback):
+class NaNGuard(Callback):
     """Raise a UserError at the first NaN or infinite loss or gradient, with step and pictures.
 
     On the CPU every loss is looked at before its gradients are computed, and the norm of the
@@ -51,7 +51,7 @@ class FiniteLoss(Callback):
         names, self._summed = self._summed, []
         if getattr(trainer.precision_plugin, "scaler", None) is None:
             gradients = [p.grad for p in pl_module.parameters() if p.grad is not None]
-            self._wait(trainer, "gradients", names, whole(get_total_norm(gradients)))
+            self._wait(trainer, "gradients", names, full_tensor(get_total_norm(gradients)))
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

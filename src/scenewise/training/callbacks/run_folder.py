@@ -32,13 +32,15 @@ class RunFolder(Callback):
     Attributes:
         folder: where the run writes.
         matrix: the confusion matrix of the model that was written or evaluated, if there is one.
-        scores: the numbers of that model.
+        scores: its scores by name.
+        model: the best model, after ``fit``.
     """
 
     def __init__(self) -> None:
         self.folder = Path()
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
+        self.model: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Learn the folder; every process must ask for it."""
@@ -87,7 +89,7 @@ class RunFolder(Callback):
 
     def _write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
-        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+        if getattr(trainer, "fast_dev_run", False):
             return
         saver = trainer.checkpoint_callback
         best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) else Path()
@@ -99,10 +101,12 @@ class RunFolder(Callback):
             step, validated = int(saved["global_step"]), saved.get("validated")
         else:
             model, step, validated = pl_module.model, trainer.global_step, pl_module.validated
-        model.save_pretrained(self.folder)
+        self.model = model
+        if trainer.is_global_zero:
+            model.save_pretrained(self.folder)
         if validated is not None and validated["step"] == step:
             self.matrix = validated["matrix"]
-            self.scores = pl_module.scores_of(self.matrix)
+            self.scores = pl_module.metrics.scores_of(self.matrix)
             when = {"epoch": validated["epoch"], "step": step}
             self._write_scores(trainer, pl_module, "val", model, when | self.scores)
 

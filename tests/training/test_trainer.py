@@ -4,12 +4,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenewise.training.length import length_from_data, validation_interval
+from scenewise.training.trainer import _length_from_data, _validation_interval
 
 
 @given(st.integers(1, 20_000))
 def test_the_last_step_is_validated(steps: int) -> None:
-    interval = validation_interval(steps)
+    interval = _validation_interval(steps)
     assert steps % interval == 0
     assert 1 <= steps // interval <= 20
 
@@ -18,7 +18,7 @@ def test_the_last_step_is_validated(steps: int) -> None:
 def test_a_chosen_length_is_bounded_and_ends_with_a_validation(
     batches: int, gpu: bool, accumulate: int
 ) -> None:
-    chosen = length_from_data(
+    chosen = _length_from_data(
         batches, gpu=gpu, max_epochs=None, max_steps=-1, accumulate=accumulate
     )
     epochs, every = chosen["max_epochs"], chosen["check_val_every_n_epoch"]
@@ -31,11 +31,11 @@ def test_a_chosen_length_is_bounded_and_ends_with_a_validation(
 
 @pytest.mark.parametrize("gpu", [False, True])
 def test_what_the_user_gave_is_kept(gpu: bool) -> None:
-    assert length_from_data(9, gpu=gpu, max_epochs=3, max_steps=-1) == {}
-    assert length_from_data(9, gpu=gpu, max_epochs=3, max_steps=50) == {}
-    assert length_from_data(9, gpu=gpu, max_epochs=None, max_steps=0) == {}
+    assert _length_from_data(9, gpu=gpu, max_epochs=3, max_steps=-1) == {}
+    assert _length_from_data(9, gpu=gpu, max_epochs=3, max_steps=50) == {}
+    assert _length_from_data(9, gpu=gpu, max_epochs=None, max_steps=0) == {}
 
 
 def test_the_interval_counts_batches_not_steps() -> None:
-    chosen = length_from_data(9, gpu=False, max_epochs=None, max_steps=100, accumulate=3)
+    chosen = _length_from_data(9, gpu=False, max_epochs=None, max_steps=100, accumulate=3)
     assert chosen == {"val_check_interval": 30, "check_val_every_n_epoch": None}

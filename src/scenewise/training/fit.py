@@ -1,0 +1,198 @@
+"""``fit``: train a network from Python as ``scenewise fit`` does, with one call."""
+
+import difflib
+import inspect
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from torch import Tensor
+
+from scenewise.data.module import SegmentationData
+from scenewise.errors import UserError
+from scenewise.files import write_text
+from scenewise.models.segmenter import Segmenter
+from scenewise.training.checkpoint import resume_point
+from scenewise.training.defaults import default_backbone
+from scenewise.training.task import SegmentationTask
+from scenewise.training.trainer import build_trainer, quiet, run_folder
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished training.
+
+    Attributes:
+        folder: the run folder, for ``load_model`` and ``--model``.
+        model: the best model, in evaluation mode.
+        scores: its validation scores by name; empty without a validation.
+        matrix: its (K, K) confusion matrix; None without a validation.
+    """
+
+    folder: Path
+    model: Segmenter
+    scores: dict[str, float]
+    matrix: Tensor | None
+
+
+def fit(
+    data: SegmentationData | str | Path,
+    *,
+    name: str | None = None,
+    root: str | Path = "runs",
+    resume: str | Path | None = None,
+    ema: float | None = None,
+    save_every: int | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> Run:
+    """Train a network and leave a run folder, exactly as ``scenewise fit`` does.
+
+    Args:
+        data: a data module, or the folder of a dataset; then ``format`` and the other arguments of
+            :class:`~scenewise.data.SegmentationData` may be among the options.
+        name: folder of the run in ``root``; by default the network's name.
+        root: folder of all runs; the run is in ``root/NAME/version_N``.
+        resume: "last" for the newest whole checkpoint of the runs called ``name`` (a new run if
+            there is none), or the path of a checkpoint. The result is that of an uninterrupted run.
+        ema: decay of an exponential moving average of the weights, which is then validated and
+            saved.
+        save_every: write ``checkpoints/last.ckpt`` every so many steps too.
+        seed: of the initial weights and everything random. PyTorch, NumPy and Python are seeded.
+        **options: arguments of :class:`~scenewise.training.task.SegmentationTask` (``network``,
+            ``backbone``, ``lr``, ...) and of ``lightning.pytorch.Trainer`` (``max_epochs``,
+            ``max_steps``, ``accelerator``, ``precision``, ``callbacks``, ...).
+
+    Returns:
+        The run, with the best model.
+
+    Raises:
+        UserError: a wrong option or file, a loss that is NaN.
+
+    >>> import tempfile
+    >>> scenes = SegmentationData("scenes", scenes_train=4, scenes_val=1, batch_size=2)
+    >>> run = fit(scenes, network="fcn", backbone="tiny", max_steps=2, accelerator="cpu",
+    ...           root=tempfile.mkdtemp(), enable_progress_bar=False)
+    epoch 0, step 1: ...
+    >>> sorted(path.name for path in run.folder.iterdir())[:4]
+    ['checkpoints', 'config.json', 'config.yaml', 'confusion.csv']
+    """
+    seed_everything(seed, workers=True, verbose=False)
+    of_data, of_task, of_trainer = _split(options)
+    data = _data_module(data, of_data, seed)
+    with quiet():
+        runs = Path(root) / (name or of_task.get("network", "danet"))
+        point = None if resume is None else resume_point(resume, runs)
+        if point is not None:
+            of_task["pretrained"] = False  # the checkpoint has the weights
+        of_task.setdefault("backbone", default_backbone())
+        task = SegmentationTask(data.classes, **of_task)
+        config = _config(data, of_task, of_trainer | {"default_root_dir": str(root)})
+        config |= {"seed_everything": seed, "name": name, "ema": ema, "save_every": save_every}
+        own = of_trainer.pop("callbacks", None) or []
+        trainer = build_trainer(
+            task,
+            data,
+            name=name,
+            resume=point,
+            ema=ema,
+            save_every=save_every,
+            config=config,
+            default_root_dir=root,
+            callbacks=[*(own if isinstance(own, list) else [own]), _SaveConfig(config)],
+            **of_trainer,
+        )
+        _fit(trainer, task, data, None if point is None else point.path)
+    run = run_folder(trainer)
+    return Run(run.folder, (run.model or task.model).eval(), run.scores, run.matrix)
+
+
+class _SaveConfig(Callback):
+    """Write ``config.yaml``, which ``scenewise fit --config`` repeats."""
+
+    def __init__(self, config: dict[str, Any]) -> None:
+        self.config = config
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # every process must ask
+        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
+            write_text(folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
+
+
+def _parameters(function: Any) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+_OF_DATA = _parameters(SegmentationData) - {"root", "seed"}
+_OF_TASK = _parameters(SegmentationTask) - {"classes"}
+_OF_TRAINER = _parameters(Trainer) - {"default_root_dir"}
+
+
+def _split(options: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The options of the data, of the task and of the Trainer.
+
+    >>> _split({"network": "fcn", "max_steps": 3, "flip": False})
+    ({'flip': False}, {'network': 'fcn'}, {'max_steps': 3})
+    >>> _split({"max_step": 3})
+    Traceback (most recent call last):
+    scenewise.errors.UserError: unknown option 'max_step'; did you mean 'max_steps'?
+    """
+    known = _OF_DATA | _OF_TASK | _OF_TRAINER
+    for name in options.keys() - known:
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean '{near[0]}'?" if near else "help(scenewise.fit) has the list"
+        raise UserError(f"unknown option '{name}'; {hint}")
+    of_data, of_task, of_trainer = (
+        {name: value for name, value in options.items() if name in names}
+        for names in (_OF_DATA, _OF_TASK, _OF_TRAINER)
+    )
+    return of_data, of_task, of_trainer
+
+
+def _data_module(
+    data: SegmentationData | str | Path, options: dict[str, Any], seed: int
+) -> SegmentationData:
+    if not isinstance(data, SegmentationData):
+        return SegmentationData(root=str(data), seed=seed, **options)
+    if options:
+        raise UserError(
+            f"{', '.join(sorted(options))} must be given to the SegmentationData, not to fit"
+        )
+    return data
+
+
+def _config(
+    data: SegmentationData, of_task: dict[str, Any], of_trainer: dict[str, Any]
+) -> dict[str, Any]:
+    """The sections of ``config.yaml``; objects, which YAML cannot hold, are left out."""
+    of_data = {name: getattr(data, name) for name in inspect.signature(SegmentationData).parameters}
+    sections = {"trainer": of_trainer, "data": of_data, "model": of_task}
+    return {
+        section: {name: value for name, value in options.items() if _is_plain(value)}
+        for section, options in sections.items()
+    }
+
+
+def _is_plain(value: Any) -> bool:
+    try:
+        yaml.safe_dump(value)
+    except yaml.YAMLError:
+        return False
+    return True
+
+
+def _fit(
+    trainer: Trainer, task: SegmentationTask, data: SegmentationData, checkpoint: Path | None
+) -> None:
+    """``trainer.fit``, where Ctrl-C raises KeyboardInterrupt as everywhere in Python."""
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
+    except SystemExit as stop:
+        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning exits and ignores SIGINT
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from None
+        raise

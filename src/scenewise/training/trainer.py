@@ -1,0 +1,366 @@
+"""``build_trainer``: Lightning's Trainer with a run's loggers, callbacks, plugins and length.
+
+The command line, ``scenewise demo`` and :func:`scenewise.fit` all train with what it returns.
+"""
+
+import inspect
+import logging
+import math
+import os
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from lightning.pytorch import Callback, Trainer, callbacks
+from lightning.pytorch.accelerators import CUDAAccelerator
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
+from lightning.pytorch.plugins.io import CheckpointIO
+
+from scenewise.data.module import SegmentationData
+from scenewise.errors import UserError
+from scenewise.training.callbacks.last_checkpoint import LastCheckpoint
+from scenewise.training.callbacks.memory_advice import MemoryAdvice
+from scenewise.training.callbacks.nan_guard import NaNGuard
+from scenewise.training.callbacks.run_folder import RunFolder
+from scenewise.training.checkpoint import ResumePoint, WholeCheckpoints, continue_log
+from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
+from scenewise.training.distributed.fsdp import SHARDED
+from scenewise.training.task import SegmentationTask
+
+Stage = Literal["fit", "validate", "test"]
+
+# How the best checkpoint is chosen, as arguments of Lightning's ModelCheckpoint.
+BEST_CHECKPOINT: dict[str, Any] = {
+    "monitor": "val/miou",
+    "mode": "max",
+    "filename": "best",
+    "enable_version_counter": False,
+    "save_on_train_epoch_end": False,  # else it would be written after last.ckpt, which names it
+}
+_LIGHTNING = {
+    name: parameter.default
+    for name, parameter in inspect.signature(Trainer.__init__).parameters.items()
+    if parameter.default is not parameter.empty
+}
+_DEFAULTS = _LIGHTNING | {"default_root_dir": "runs", "enable_model_summary": False}
+_HARMLESS = (  # warnings of Lightning about what is on purpose here
+    "LightningCLI's args parameter",  # main() takes its arguments from the console script
+    r".*does not have many workers",  # the data module chose the number
+    r".*`isinstance\(treespec, LeafSpec\)` is deprecated",  # inside Lightning
+    "Your `IterableDataset` has `__len__` defined",  # and it is exact
+    r"The dirpath has changed from",  # a run resumed from another run's checkpoint
+    r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader knows
+    r"Checkpoint directory .* exists and is not empty",
+    r"The number of training batches \(\d+\) is smaller than the logging interval",
+)
+_HARMLESS_OUTSIDE_FIT = (r"Be aware that when using `ckpt_path`, callbacks",)
+
+
+def build_trainer(
+    task: SegmentationTask,
+    data: SegmentationData,
+    *,
+    stage: Stage = "fit",
+    name: str | None = None,
+    resume: ResumePoint | None = None,
+    ema: float | None = None,
+    save_every: int | None = None,
+    config: Any = None,
+    **options: Any,
+) -> Trainer:
+    """A Lightning Trainer for one run: what ``scenewise fit``, ``validate`` and ``test`` use.
+
+    It adds a run folder ``default_root_dir/NAME/version_N`` with the best model and its scores,
+    logs as CSV and for TensorBoard, checkpoints ``best`` and ``last`` that appear whole or not at
+    all, exact resume, a stop at the first NaN, advice when memory runs out, synchronised batch norm
+    over several processes, and a length chosen from the data. Options that are given are kept.
+
+    Args:
+        task: the network and how it is trained.
+        data: for ``fit`` it is set up here, because the length depends on it.
+        stage: what the Trainer is for.
+        name: folder of the run; by default the network's name.
+        resume: where the run is resumed, from :func:`scenewise.training.checkpoint.resume_point`;
+            give its path to ``trainer.fit(..., ckpt_path=...)`` too.
+        ema: decay of an exponential moving average of the weights, which is then validated and
+            saved.
+        save_every: write ``last.ckpt`` every so many steps too, not only after validations.
+        config: mapping with the keys ``trainer`` and ``data``, to which the choices are added.
+        **options: arguments of ``lightning.pytorch.Trainer``; ``default_root_dir`` is "runs".
+
+    Raises:
+        UserError: an option that is unknown, invalid or contradicts another.
+
+    >>> import tempfile
+    >>> data = SegmentationData("scenes", scenes_train=4, scenes_size=(32, 64), batch_size=2)
+    >>> task = SegmentationTask(data.classes, network="fcn", backbone="tiny")
+    >>> trainer = build_trainer(task, data, default_root_dir=tempfile.mkdtemp(), accelerator="cpu")
+    >>> trainer.max_epochs, [type(logger).__name__ for logger in trainer.loggers]
+    (40, ['CSVLogger', 'TensorBoardLogger'])
+    """
+    options = _DEFAULTS | options
+    gpus, processes, chosen = _devices(options)
+    if stage == "fit" and not options["fast_dev_run"]:
+        chosen |= _length(options, data, gpu=gpus > 0, processes=processes)
+    if config is not None:
+        _record(config, chosen, data)
+    options |= chosen
+    if options["logger"] in (None, True) and not options["fast_dev_run"]:
+        root = Path(options["default_root_dir"] or "runs").absolute()
+        options["logger"] = _loggers(root, name or _run_name(task, stage), resume)
+    sync = [CPUSyncBatchNorm()] if processes > 1 and not gpus else []
+    options["plugins"] = [*_whole_checkpoints(options["plugins"]), *sync]
+    own = _listed(options["callbacks"])
+    options["enable_progress_bar"], bar = _progress(options["enable_progress_bar"], own)
+    average = [] if ema is None else [_moving_average(ema, options["strategy"])]
+    options["callbacks"] = [*own, *_run_callbacks(stage), *average, RunFolder(), *bar]
+    if stage == "fit" and options["enable_checkpointing"] is not False:
+        if not any(isinstance(callback, ModelCheckpoint) for callback in own):
+            options["callbacks"].append(ModelCheckpoint(**BEST_CHECKPOINT))
+        options["callbacks"].append(LastCheckpoint(save_every))  # holds the state of the best
+    try:
+        return Trainer(**options)
+    except (ValueError, TypeError, ImportError) as error:
+        raise UserError(f"{error} Change that --trainer argument") from error
+
+
+def run_folder(trainer: Trainer) -> RunFolder:
+    """The callback of a Trainer that knows the run's folder, scores and best model."""
+    return next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]
+
+
+def batches_per_epoch(data: SegmentationData, processes: int) -> int:
+    """How many batches an epoch each process has."""
+    return math.ceil(len(data.train_dataloader()) / processes)
+
+
+@contextmanager
+def quiet(stage: Stage = "fit") -> Iterator[None]:
+    """Hide Lightning's tips, and its warnings about what is on purpose here."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        for text in _HARMLESS + (() if stage == "fit" else _HARMLESS_OUTSIDE_FIT):
+            warnings.filterwarnings("ignore", message=text)
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.WARNING)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def _run_callbacks(stage: Stage) -> list[Callback]:
+    """What watches over the run; the guard comes first, before anything is written."""
+    return [NaNGuard(), MemoryAdvice()] if stage == "fit" else [MemoryAdvice()]
+
+
+def _run_name(task: SegmentationTask, stage: Stage) -> str:
+    return str((task.model.recipe or {"name": "custom"})["name"]) if stage == "fit" else stage
+
+
+def _record(config: Any, chosen: dict[str, Any], data: SegmentationData) -> None:
+    """Add the choices to the configuration, so that ``config.yaml`` has them."""
+    for name, value in chosen.items():
+        config["trainer"][name] = value
+    for name in ("crop_size", "batch_size"):
+        config["data"][name] = getattr(data, name)
+
+
+def _devices(options: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
+    """Numbers of GPUs and of processes on all nodes, and the options that follow from them."""
+    chosen: dict[str, Any] = _torchrun_sizes(options["devices"], options["num_nodes"])
+    options = options | chosen
+    gpus = _count_gpus(options["accelerator"], options["devices"], options["num_nodes"])
+    if gpus > 1:
+        chosen["sync_batchnorm"] = True
+    return gpus, gpus or _count_cpu_processes(options["devices"], options["num_nodes"]), chosen
+
+
+def _length(
+    options: dict[str, Any], data: SegmentationData, *, gpu: bool, processes: int
+) -> dict[str, Any]:
+    """How long to train, how often to validate and to log, where the user has not chosen."""
+    data.setup("fit")
+    batches = batches_per_epoch(data, processes)
+    length = _length_from_data(
+        batches,
+        gpu=gpu,
+        max_epochs=options["max_epochs"],
+        max_steps=options["max_steps"],
+        accumulate=options["accumulate_grad_batches"],
+    )
+    if options["val_check_interval"] is not None or options["check_val_every_n_epoch"] != 1:
+        length.pop("val_check_interval", None)
+        length.pop("check_val_every_n_epoch", None)
+    if options["log_every_n_steps"] is None:
+        length["log_every_n_steps"] = max(1, min(10, batches // 4))
+    return length
+
+
+def _length_from_data(
+    batches: int, *, gpu: bool, max_epochs: int | None, max_steps: int, accumulate: int = 1
+) -> dict[str, Any]:
+    """How long to train and how often to validate, where the user has not chosen.
+
+    Neither epochs nor steps given: 240 epochs as in the DANet paper, but at most 40,000 steps, on a
+    GPU; 40 epochs, but at most 1,000 steps, without one; at least one epoch; a validation in
+    every epoch, or at most 40 in all. Steps given: about ten validations, the last at the end.
+
+    Args:
+        batches: in one epoch of one device.
+        gpu: whether the training runs on one.
+        max_epochs: given by the user, or None.
+        max_steps: given by the user, or -1.
+        accumulate: batches in one step of the optimiser.
+
+    Returns:
+        Arguments for Lightning's Trainer.
+
+    >>> _length_from_data(46, gpu=True, max_epochs=None, max_steps=-1)
+    {'max_epochs': 240, 'check_val_every_n_epoch': 6}
+    >>> _length_from_data(46, gpu=False, max_epochs=None, max_steps=250)
+    {'val_check_interval': 25, 'check_val_every_n_epoch': None}
+    """
+    if max_steps > 0 and max_epochs is None:
+        interval = _validation_interval(max_steps) * accumulate  # Lightning counts batches here
+        return {"val_check_interval": interval, "check_val_every_n_epoch": None}
+    if max_epochs is not None or max_steps == 0:
+        return {}
+    steps = math.ceil(batches / accumulate)
+    epochs, most_steps = (240, 40_000) if gpu else (40, 1_000)
+    epochs = max(1, min(epochs, round(most_steps / steps)))
+    every = math.ceil(epochs / 40)
+    return {"max_epochs": math.ceil(epochs / every) * every, "check_val_every_n_epoch": every}
+
+
+def _validation_interval(steps: int) -> int:
+    """The divisor of ``steps`` nearest to a tenth of it, so that the last step is validated.
+
+    At least a twentieth, so that a prime number of steps is not validated after each.
+
+    >>> _validation_interval(250), _validation_interval(24), _validation_interval(251)
+    (25, 2, 251)
+    """
+    divisors = [n for n in range(1, steps + 1) if steps % n == 0 and n >= steps / 20]
+    return min(divisors, key=lambda n: abs(n - steps / 10))
+
+
+def _loggers(root: Path, name: str, resume: ResumePoint | None) -> list[Logger]:
+    """CSV and TensorBoard logs of a new version of the run, or of the one that is resumed."""
+    version = None if resume is None else _version_of(resume.path, root / name)
+    same_run = version is not None
+    version = _free_version(root / name) if version is None else version
+    rows = CSVLogger(root, name, version, flush_logs_every_n_steps=1)
+    steps = None
+    if resume is not None and same_run:
+        continue_log(rows, resume.log_rows, resume.steps)
+        steps = resume.steps
+    return [
+        rows,
+        TensorBoardLogger(root, name, version, default_hp_metric=False, purge_step=steps),
+    ]
+
+
+def _version_of(checkpoint: Path, runs: Path) -> int | None:
+    """The number of the run in ``runs`` that wrote ``checkpoint``; None if none of them did.
+
+    >>> _version_of(Path("runs/danet/version_3/checkpoints/last.ckpt"), Path("runs/danet"))
+    3
+    >>> _version_of(Path("elsewhere/last.ckpt"), Path("runs/danet")) is None
+    True
+    """
+    folder = checkpoint.absolute().parent.parent
+    number = folder.name.removeprefix("version_")
+    inside = folder.parent.resolve() == runs.resolve() and number.isdigit()
+    return int(number) if inside else None
+
+
+def _free_version(folder: Path) -> int:
+    """The number of the next run in ``folder``, after version_0, version_1, ...
+
+    >>> _free_version(Path("not a folder"))
+    0
+    """
+    taken = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
+    return 1 + max((int(number) for number in taken if number.isdigit()), default=-1)
+
+
+def _progress(enabled: bool | None, own: list[Any]) -> tuple[bool | None, list[Callback]]:
+    """Lightning's switch, and the bar to add: one line, also when epochs are many.
+
+    Without a terminal there is none: the run folder's callback prints a line at each validation.
+    """
+    if any(isinstance(callback, ProgressBar) for callback in own):
+        return enabled, []
+    if enabled is None and not sys.stdout.isatty():
+        enabled = False
+    return enabled, [] if enabled is False else [TQDMProgressBar()]
+
+
+def _moving_average(decay: float, strategy: Any = "auto") -> Callback:
+    """Lightning's callback that keeps an exponential moving average of the weights."""
+    if strategy in SHARDED:
+        raise UserError(f"--ema cannot be used with --trainer.strategy {strategy}; leave one out")
+    if not 0 < decay < 1:
+        raise UserError(f"--ema is {decay}; give a decay between 0 and 1, for example 0.999")
+    if not hasattr(callbacks, "EMAWeightAveraging"):
+        raise UserError("--ema needs lightning 2.6 or newer; pip install 'lightning>=2.6'")
+    return callbacks.EMAWeightAveraging(decay=decay)
+
+
+def _whole_checkpoints(plugins: Any) -> list[Any]:
+    """The user's plugins, and :class:`WholeCheckpoints` unless the user has a writer among them.
+
+    >>> [type(plugin).__name__ for plugin in _whole_checkpoints(None)]
+    ['WholeCheckpoints']
+    """
+    own = _listed(plugins)
+    writes = any(isinstance(plugin, CheckpointIO) for plugin in own)
+    return own if writes else [*own, WholeCheckpoints()]
+
+
+def _listed(value: Any) -> list[Any]:
+    return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _count_cpu_processes(devices: Any, nodes: int) -> int:
+    """How many processes Lightning's arguments name where there is no GPU.
+
+    >>> _count_cpu_processes("auto", 1), _count_cpu_processes("2", 3)
+    (1, 6)
+    """
+    return int(devices) * nodes if str(devices).isdigit() else nodes
+
+
+def _torchrun_sizes(devices: Any, nodes: int) -> dict[str, int]:
+    """Lightning's ``devices`` and ``num_nodes`` as torchrun has started processes.
+
+    Nothing without torchrun, or where the user has chosen.
+
+    >>> _torchrun_sizes(2, 1)
+    {}
+    """
+    if "TORCHELASTIC_RUN_ID" not in os.environ or devices != "auto":
+        return {}
+    local, groups = (int(os.environ[name]) for name in ("LOCAL_WORLD_SIZE", "GROUP_WORLD_SIZE"))
+    return {"devices": local, "num_nodes": groups if nodes == 1 else nodes}
+
+
+def _count_gpus(accelerator: Any, devices: Any, nodes: int) -> int:
+    """How many CUDA GPUs Lightning's arguments name, on all nodes.
+
+    >>> _count_gpus("cpu", 2, 1)
+    0
+    """
+    if accelerator not in ("auto", "gpu", "cuda") or not torch.cuda.is_available():
+        return 0
+    if devices == "auto":
+        return CUDAAccelerator.auto_device_count() * nodes
+    return len(CUDAAccelerator.parse_devices(devices) or []) * nodes
