@@ -151,21 +151,17 @@ def test_a_configuration_builds_no_class(tmp_path: Path) -> None:
 
 HANDLER = "{class_path: logging.FileHandler, init_args: {filename: MADE}}"
 TAG = "!!python/object/apply:os.system ['touch MADE']"
-CONV = f"{{in_channels: 64, out_channels: 64, kernel_size: 1, device: {HANDLER}}}"
 
 
 @pytest.mark.parametrize(
     "text",
     [
         f"model: {{network: {TAG}}}",
-        f"model: {{network: chain, backbone: tiny, head: {{contexts: [{HANDLER}]}}}}",
-        "model: {network: chain, backbone: tiny, head: {contexts: [{class_path: torch.nn.Conv2d, "
-        f"init_args: {CONV}}}]}}}}",
         f"trainer: {{callbacks: [{HANDLER}]}}",
         f"trainer: {{logger: {HANDLER}}}",
     ],
 )
-def test_yaml_builds_only_parts_of_a_training(
+def test_yaml_refuses_tags_and_classes_of_another_type(
     tmp_path: Path, text: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -68,10 +68,10 @@ def test_a_loss_that_is_no_number(
     code, folder = fit(tree, monkeypatch, batches + 1, poison)
     told = capsys.readouterr().err
     assert code == 2
-    assert f"the loss became nan in step {batches + 1} with the pictures" in told
+    assert f"the loss became nan in step {batches + 1} with the images" in told
     assert str(folder / "last.ckpt") in told
     names = {path.stem for path in (tree / "images" / "train").iterdir()}
-    assert sum(name in told.split("pictures")[1] for name in names) == 2
+    assert sum(name in told.split("images")[1] for name in names) == 2
     weights = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
 

@@ -82,7 +82,7 @@ class NaNGuard(Callback):
             return
         what, step, names, value = waiting[fine.index(False)]
         raise UserError(
-            f"the {what} became {float(value)} in step {step} with the pictures "
+            f"the {what} became {float(value)} in step {step} with the images "
             f"{', '.join(names)}; {_last_good(trainer)}, with a lower --model.lr or "
             "--trainer.gradient_clip_val 1"
         )
