@@ -20,8 +20,8 @@ from scenewise.models import create_model
 IDS = np.arange(35, dtype=np.uint8).reshape(5, 7)
 
 
-def pictures() -> list[bytes]:
-    """A picture of 5 x 7 pixels in every kind of file and mode that is usual."""
+def images() -> list[bytes]:
+    """An image of 5 x 7 pixels in every kind of file and mode that is usual."""
     kinds = [(mode, "PNG") for mode in ("L", "P", "1", "RGB", "RGBA", "LA", "I;16")]
     kinds += [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "TIFF"), ("RGB", "TIFF"), ("RGB", "BMP")]
     kinds += [("P", "BMP"), ("RGB", "WEBP"), ("P", "GIF")]
@@ -29,12 +29,12 @@ def pictures() -> list[bytes]:
     exif[0x0112] = 6
     files = []
     for mode, kind in kinds:
-        picture = Image.fromarray(IDS)
-        picture = picture.convert("I").convert("I;16") if mode == "I;16" else picture.convert(mode)
+        image = Image.fromarray(IDS)
+        image = image.convert("I").convert("I;16") if mode == "I;16" else image.convert(mode)
         turned = {"exif": exif} if kind in ("PNG", "JPEG", "TIFF", "WEBP") else {}
         for options in ({}, turned):
             buffer = io.BytesIO()
-            picture.save(buffer, format=kind, **options)
+            image.save(buffer, format=kind, **options)
             files.append(buffer.getvalue())
     return files
 
@@ -124,7 +124,7 @@ def indices() -> list[bytes]:
 
 
 def shards() -> list[bytes]:
-    """Shards of two pictures, in three dialects of tar."""
+    """Shards of two images, in three dialects of tar."""
     files = []
     for dialect in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         buffer = io.BytesIO()
@@ -133,13 +133,13 @@ def shards() -> list[bytes]:
                 member = tarfile.TarInfo(name)
                 member.size = 70
                 member.pax_headers = {"comment": "x"}
-                tar.addfile(member, io.BytesIO(pictures()[0][:70].ljust(70)))
+                tar.addfile(member, io.BytesIO(images()[0][:70].ljust(70)))
         files.append(buffer.getvalue()[: 512 * 18])
     return files
 
 
 def annotations() -> list[bytes]:
-    """PASCAL in Detail's file, with one picture."""
+    """PASCAL in Detail's file, with one image."""
     image = {"image_id": 1, "file_name": "a.jpg", "phase": "train", "height": 2, "width": 3}
     masks = [
         {"image_id": 1, "category_id": 2, "segmentation": {"counts": counts}}

@@ -13,7 +13,7 @@ from fuzz.checksums import with_png_checksums, with_tar_checksums
 from scenewise.classes import Classes
 from scenewise.data.datasets import read_classes
 from scenewise.data.formats.matlab import id_map, read_mat
-from scenewise.data.formats.pascal_context import decode_rle, json_mask, json_names
+from scenewise.data.formats.pascal_context import _decode_rle, _json_mask, _json_names
 from scenewise.data.images import decode_image, decode_mask
 from scenewise.data.shards import ShardSet, read_shard
 from scenewise.errors import UserError
@@ -30,8 +30,8 @@ class Target(NamedTuple):
     seeds: Callable[[], list[bytes]]
 
 
-def picture(data: bytes) -> object:
-    """A picture, with the checksums of a PNG put right in every other one."""
+def image(data: bytes) -> object:
+    """An image, with the checksums of a PNG put right in every other one."""
     if len(data) % 2:
         data = with_png_checksums(data)
     image = decode_image(data, "x.png")
@@ -52,7 +52,7 @@ def mask(data: bytes) -> object:
 
 
 def matlab(data: bytes) -> object:
-    """A map of ids in a MATLAB file, in each of the places where data sets keep it."""
+    """A map of ids in a MATLAB file, in each of the places where datasets keep it."""
     path = _file("x.mat", data)
     variables = read_mat(path)
     for fields in (["S"], ["LabelMap"], ["GTcls", "Segmentation"]):
@@ -112,20 +112,20 @@ def read_all(path: str, *span: int) -> int:
 def annotations(data: bytes) -> object:
     """PASCAL-Context's JSON file of masks."""
     path = _file("trainval_merged.json", data)
-    return [json_mask(path, name) for name in json_names(path, "trainval")]
+    return [_json_mask(path, name) for name in _json_names(path, "trainval")]
 
 
 def run_lengths(data: bytes) -> object:
     """COCO's compressed run lengths, which may raise a ValueError."""
     try:
-        return decode_rle(data, 5, 7)
+        return _decode_rle(data, 5, 7)
     except ValueError:
         return None
 
 
 TARGETS = {
-    "picture": Target(picture, seeds.pictures),
-    "mask": Target(mask, seeds.pictures),
+    "image": Target(image, seeds.images),
+    "mask": Target(mask, seeds.images),
     "matlab": Target(matlab, seeds.matlab),
     "classes": Target(classes, lambda: [json.dumps(Classes.numbered(3).to_dict()).encode()]),
     "config": Target(config, seeds.configs),

@@ -19,7 +19,7 @@ from scenewise import create_model, load_model
 from scenewise.apps.cli import main
 from scenewise.data.datasets import read_classes
 from scenewise.data.formats.hugging_face import _from_id2label
-from scenewise.data.formats.pascal_context import json_names
+from scenewise.data.formats.pascal_context import _json_names
 from scenewise.data.shards import ShardSet
 from scenewise.errors import UserError
 from scenewise.exports import load_exported
@@ -38,7 +38,7 @@ READERS: dict[str, Callable[[Path], object]] = {
     "classes.json": read_classes,
     "id2label.json": _from_id2label,
     "index.json": lambda path: ShardSet(path.parent),
-    "trainval_merged.json": lambda path: json_names(path, "train"),
+    "trainval_merged.json": lambda path: _json_names(path, "train"),
     "config.json": lambda path: load_model(path.parent),
 }
 INVALID_JSON = {

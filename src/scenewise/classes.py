@@ -1,4 +1,4 @@
-"""Names and colours of the classes a mask can hold, and those of published checkpoints."""
+"""Class names and colours: the ``Classes`` type and the lists of Cityscapes and PASCAL VOC."""
 
 import colorsys
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ Color = tuple[int, int, int]
 
 @dataclass(frozen=True)
 class Classes:
-    """The classes of a data set: id ``k`` is called ``names[k]`` and drawn in ``colors[k]``.
+    """The classes of a dataset: id ``k`` is called ``names[k]`` and drawn in ``colors[k]``.
 
     Args:
         names: one name for each class, in the order of the ids.
@@ -19,11 +19,11 @@ class Classes:
         ignore_index: the id of pixels that count neither in the loss nor in a metric.
 
     Raises:
-        UserError: no class, more than 256, not one colour for each name, a number outside 0..255,
+        UserError: no class, more than 256, not one colour for each name, a value outside 0..255,
             or a name with line ends or other characters that cannot be printed.
 
-    A class whose id is ``ignore_index`` counts as little as unlabelled pixels do. Masks have one
-    byte a pixel, so of 256 classes one is ignored.
+    A class whose id is ``ignore_index`` is neither trained nor scored. Masks have one byte a pixel,
+    so with 256 classes one of them is ignored.
 
     >>> street = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
     >>> len(street), street.names[1], street.ignore_index
@@ -37,29 +37,26 @@ class Classes:
     def __post_init__(self) -> None:
         if not 1 <= len(self.names) <= 256:
             raise UserError(
-                f"a data set needs 1 to 256 classes, not {len(self.names)}; correct its class list"
+                f"a dataset needs 1 to 256 classes, not {len(self.names)}; correct its class list"
             )
         if len(self.colors) != len(self.names):
             raise UserError(
                 f"{len(self.names)} class names but {len(self.colors)} colours; give one colour "
                 "for each class"
             )
-
-        numbers = [self.ignore_index, *(channel for color in self.colors for channel in color)]
-        if not all(0 <= number <= 255 for number in numbers):
-            raise UserError("colours and ignore_index are numbers from 0 to 255; correct them")
-        odd = [name for name in self.names if not name.isprintable()]
-        if odd:
-            raise UserError(
-                f"class name {odd[0]!r} holds characters that no screen shows; rename it"
-            )
+        values = [self.ignore_index, *(channel for color in self.colors for channel in color)]
+        if not all(0 <= value <= 255 for value in values):
+            raise UserError("colours and ignore_index must be from 0 to 255; correct them")
+        for name in self.names:
+            if not name.isprintable():
+                raise UserError(f"class name {name!r} has unprintable characters; rename it")
 
     def __len__(self) -> int:
         return len(self.names)
 
     @classmethod
     def numbered(cls, count: int, ignore_index: int = 255) -> "Classes":
-        """``count`` classes called class_0, class_1, ... in colours that differ well.
+        """``count`` classes called class_0, class_1, ... in distinct colours.
 
         >>> Classes.numbered(2).names
         ('class_0', 'class_1')
@@ -68,12 +65,12 @@ class Classes:
         return cls(names, distinct_colors(count), ignore_index)
 
     def palette(self) -> list[int]:
-        """The 768 numbers of an indexed picture's palette; unused ids are black."""
+        """The 768 values of an indexed image's palette; unused ids are black."""
         flat = [channel for color in self.colors for channel in color]
-        return flat + [0] * (768 - len(flat))
+        return flat + [0] * (768 - len(flat))  # PIL wants 256 RGB triples
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form, read back by :meth:`from_dict`."""
+        """The classes as JSON values; :meth:`from_dict` reads them."""
         return {
             "names": list(self.names),
             "colors": [list(color) for color in self.colors],
@@ -92,30 +89,30 @@ class Classes:
 
 
 def distinct_colors(count: int) -> tuple[Color, ...]:
-    """``count`` colours whose hues walk round the colour circle by the golden angle.
+    """``count`` colours whose hues step round the colour circle by the golden angle.
 
     >>> len(set(distinct_colors(256)))
     256
     """
-    golden = 0.6180339887498949
+    golden = 0.6180339887498949  # (sqrt(5) - 1) / 2 of a circle: neighbours in id never look alike
     colors = []
     for k in range(count):
-        value = 0.95 - 0.2 * (k // 8 % 4)
-        saturation = 0.85 - 0.2 * (k // 32 % 3)
+        value = 0.95 - 0.2 * (k // 8 % 4)  # darker every 8 hues
+        saturation = 0.85 - 0.2 * (k // 32 % 3)  # paler every 32
         rgb = colorsys.hsv_to_rgb((k * golden) % 1.0, saturation, value)
         colors.append((round(255 * rgb[0]), round(255 * rgb[1]), round(255 * rgb[2])))
     return tuple(colors)
 
 
 def class_table(text: str) -> Classes:
-    """Classes from lines of ``rrggbb name``.
+    """Classes from lines of ``rrggbb name``, in the order of their ids.
 
     >>> class_table("804080 road").colors
     ((128, 64, 128),)
     """
     rows = [line.strip().split(" ", 1) for line in text.strip().splitlines()]
-    numbers = [int(color, 16) for color, _ in rows]
-    colors = tuple((number >> 16, number >> 8 & 255, number & 255) for number in numbers)
+    codes = [int(color, 16) for color, _ in rows]
+    colors = tuple((code >> 16, code >> 8 & 255, code & 255) for code in codes)
     return Classes(tuple(name for _, name in rows), colors)
 
 
@@ -173,7 +170,7 @@ _BY_COUNT = {len(classes): classes for classes in (CITYSCAPES, VOC)}
 
 
 def likely_classes(count: int) -> Classes:
-    """Cityscapes for 19 classes, VOC for 21, which most published networks have; else numbered.
+    """The classes of Cityscapes for a count of 19, of VOC for 21; numbered ones for other counts.
 
     >>> likely_classes(19).names[0], likely_classes(20).names[0]
     ('road', 'class_0')

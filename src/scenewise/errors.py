@@ -1,4 +1,4 @@
-"""The one exception a user can cause."""
+"""``UserError``, the exception for bad input, and imports of optional packages."""
 
 import re
 from importlib import import_module
@@ -6,19 +6,19 @@ from typing import Any
 
 
 class UserError(Exception):
-    """Bad input, told in one sentence: what is wrong, where, and what to do.
+    """Bad input, reported in one sentence: what is wrong, where, and what to do.
 
     The command line prints it without a traceback and exits with code 2.
 
-    >>> raise UserError("no such model folder: 'x'; give the folder that fit wrote")
+    >>> raise UserError("model folder 'x' not found; give the folder that fit wrote")
     Traceback (most recent call last):
-    scenewise.errors.UserError: no such model folder: 'x'; give the folder that fit wrote
+    scenewise.errors.UserError: model folder 'x' not found; give the folder that fit wrote
 
-    What stands in a stranger's file may be in the sentence: line ends become spaces, and characters
-    that steer a terminal are spelt out.
+    The sentence may quote an untrusted file: line ends become spaces, and control characters of a
+    terminal are escaped.
 
-    >>> print(UserError("no class 'a" + chr(10) + "b" + chr(27) + "'"))
-    no class 'a b\\x1b'
+    >>> print(UserError("unknown class 'a" + chr(10) + "b" + chr(27) + "'"))
+    unknown class 'a b\\x1b'
     """
 
     def __init__(self, sentence: str) -> None:
@@ -27,7 +27,7 @@ class UserError(Exception):
 
 
 def import_extra(package: str, extra: str) -> Any:
-    """Import a package that the extra ``extra`` installs.
+    """Import an optional package, which the extra ``extra`` installs.
 
     Raises:
         UserError: it is not installed.

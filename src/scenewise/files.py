@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Atomic writes, strict JSON, and safe paths for names that come from untrusted files."""
 
 import json
 import math
@@ -15,13 +15,13 @@ from scenewise.errors import UserError
 
 @contextmanager
 def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; rename it to ``path`` when the block succeeds.
+    """Yield a temporary path in the folder of ``path``; rename it when the block succeeds.
 
-    The temporary name keeps the suffix of ``path``, so that writers which choose a format by the
-    suffix work. After an error the temporary file is removed and an older ``path`` is untouched.
+    The temporary name keeps the suffix of ``path``, from which some writers choose the format.
+    After an error the temporary file is removed and an existing ``path`` is unchanged.
 
     Raises:
-        UserError: the folder cannot be written to, or the disk is full.
+        UserError: the folder is not writable, or the disk is full.
 
     >>> folder = Path(tempfile.mkdtemp())
     >>> with atomic_write(folder / "a.txt") as temporary:
@@ -39,14 +39,14 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.close(handle)
         temporary = Path(name)
         yield temporary
-        temporary.chmod(0o666 & ~_umask())
-        with temporary.open("rb") as written:
-            os.fsync(written.fileno())
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes 0600
+        with temporary.open("rb") as file:
+            os.fsync(file.fileno())  # before the rename, so that a crash leaves no empty file
         temporary.replace(target)
     except OSError as error:
         raise UserError(
-            f"cannot write '{target}': {error.strerror or error}; choose a folder with room that "
-            "you may write to"
+            f"cannot write '{target}': {error.strerror or error}; choose a writable folder with "
+            "enough free space"
         ) from error
     finally:
         if temporary is not None:
@@ -54,26 +54,26 @@ def atomic_write(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write ``text`` to ``path`` as UTF-8, whole or not at all."""
+    """Write ``text`` to ``path`` as UTF-8, atomically."""
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write ``value`` to ``path`` as indented JSON, whole or not at all."""
+    """Write ``value`` to ``path`` as indented JSON, atomically."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
 
 def parse_json(content: bytes) -> Any:
-    """What JSON from a stranger means, if it means the same to every reader.
+    """Parse JSON from an untrusted file; refuse what parsers read in different ways.
 
     Raises:
-        ValueError: no JSON, not UTF-8, a key that stands twice, a number that no float holds, NaN,
-            half of a surrogate pair, or brackets within brackets a thousand times.
+        ValueError: invalid JSON, not UTF-8, a duplicate key, a number too large for a float, NaN,
+            half of a surrogate pair, or brackets nested about a thousand deep.
 
     >>> parse_json(b'{"a": 1, "a": 2}')
     Traceback (most recent call last):
-    ValueError: the key 'a' stands there twice
+    ValueError: duplicate key 'a'
     """
     text = content.decode("utf-8-sig")
     try:
@@ -81,17 +81,17 @@ def parse_json(content: bytes) -> Any:
             text, object_pairs_hook=_once_each, parse_float=_finite, parse_constant=_finite
         )
     except RecursionError:
-        raise ValueError("it has too many brackets within brackets") from None
+        raise ValueError("its brackets are nested too deeply") from None
     if "\\u" in text:
-        json.dumps(value, ensure_ascii=False).encode()  # refuses half a pair
+        json.dumps(value, ensure_ascii=False).encode()  # fails on half a surrogate pair
     return value
 
 
 def inside(folder: Path, name: str) -> Path:
-    """``folder / name``, for a name that a stranger's file holds.
+    """``folder / name``, for a name from an untrusted file.
 
     Raises:
-        UserError: that would be outside the folder.
+        UserError: the path would be outside the folder.
 
     >>> inside(Path("out"), "aachen/000").as_posix()
     'out/aachen/000'
@@ -100,31 +100,31 @@ def inside(folder: Path, name: str) -> Path:
     scenewise.errors.UserError: the name '../000' leads out of the folder 'out'; ...
     """
     parts = name.replace("\\", "/").split("/")
-    if ".." in parts or not parts[0] or re.match("[A-Za-z]:", name) or "\0" in name:
+    drive = re.match("[A-Za-z]:", name)  # of Windows; an empty first part is an absolute path
+    if ".." in parts or not parts[0] or drive or "\0" in name:
         raise UserError(
             f"the name '{name}' leads out of the folder '{folder}'; take the data from its "
-            "publisher, or rename the picture"
+            "publisher, or rename the image"
         )
     return folder / name
 
 
 def _once_each(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    value = dict(pairs)
+    if len(value) < len(pairs):
         names = [name for name, _ in pairs]
-        twice = next(name for name in found if names.count(name) > 1)
-        raise ValueError(f"the key {twice!r} stands there twice")
-    return found
+        raise ValueError(f"duplicate key {next(n for n in value if names.count(n) > 1)!r}")
+    return value
 
 
 def _finite(text: str) -> float:
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text} is no finite number")
+        raise ValueError(f"{text} is not a finite number")
     return number
 
 
 def _umask() -> int:
-    mask = os.umask(0)
+    mask = os.umask(0)  # it can only be read by setting it
     os.umask(mask)
     return mask

@@ -1,11 +1,11 @@
-"""How much memory is free, and whether an error says that it ran out."""
+"""Free memory of a device or container, and recognising out-of-memory errors."""
 
 from pathlib import Path
 
 import torch
 
-CGROUP = Path("/sys/fs/cgroup")
-PHRASES = (
+_CGROUP = Path("/sys/fs/cgroup")  # of version 2
+_PHRASES = (  # PyTorch raises a plain RuntimeError for these
     "out of memory",
     "can't allocate memory",  # PyTorch on the CPU
     "not enough memory",  # the same on Windows
@@ -16,7 +16,7 @@ PHRASES = (
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether memory ran out, of an accelerator or of the CPU.
+    """Whether the error means that memory ran out, of an accelerator or of the CPU.
 
     >>> ran_out(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to ..."))
     True
@@ -25,35 +25,32 @@ def ran_out(error: BaseException) -> bool:
     """
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in PHRASES)
+    return isinstance(error, RuntimeError) and any(phrase in str(error) for phrase in _PHRASES)
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Memory that this process may still take on ``device``; None where nothing tells.
+    """Memory that this process may still take on ``device``; None where it is unknown.
 
-    On the CPU the least of what is available, what a container's limit leaves, and what the limit
-    of the address space (``ulimit -v``) leaves.
+    On the CPU the least of the available memory, what a container's limit leaves, and what the
+    limit of the address space (``ulimit -v``) leaves.
     """
     if device.type == "cuda":
-        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
-        return int(torch.cuda.mem_get_info(device)[0]) + unused
+        cached = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + cached
     if device.type != "cpu":
         return None
-    found = [_available(), _container(), _address_space()]
-    return min((number for number in found if number is not None), default=None)
-
-
-def _available() -> int | None:
-    return _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    available = _kilobytes(Path("/proc/meminfo"), "MemAvailable:")
+    limits = (available, _container(), _address_space())
+    return min((limit for limit in limits if limit is not None), default=None)
 
 
 def _container() -> int | None:
     try:
-        limit = (CGROUP / "memory.max").read_text().strip()
-        used = int((CGROUP / "memory.current").read_text())
+        limit = (_CGROUP / "memory.max").read_text().strip()
+        used = int((_CGROUP / "memory.current").read_text())
     except (OSError, ValueError):
         return None
-    return max(0, int(limit) - used) if limit.isdigit() else None
+    return max(0, int(limit) - used) if limit.isdigit() else None  # "max": no limit
 
 
 def _address_space() -> int | None:
@@ -71,5 +68,5 @@ def _kilobytes(file: Path, name: str) -> int | None:
         lines = file.read_text().splitlines()
     except OSError:
         return None
-    found = [line.split()[1] for line in lines if line.startswith(name)]
-    return int(found[0]) * 1024 if found else None
+    values = [line.split()[1] for line in lines if line.startswith(name)]
+    return int(values[0]) * 1024 if values else None

@@ -6,31 +6,31 @@ from PIL import Image
 
 from scenewise.apps.cli import main
 from scenewise.data.datasets import FolderDataset
-from scenewise.data.formats.camvid import RAW_CLASSES, CamVid, camvid_32
-from tests.data.formats.trees import coloured, ids, label, mat, picture
-from tests.data.test_doctor import folder
+from scenewise.data.formats.camvid import _RAW_CLASSES, CamVid, CamVid32
+from tests.data.doctor.test_doctor import folder
+from tests.data.formats.trees import coloured, ids, label, mat, write_image
 from tests.shared_data import shared
 
 
-def test_a_good_set_leaves_with_zero(tmp_path, capsys):
+def test_a_good_dataset_exits_with_0(tmp_path, capsys):
     folder(tmp_path)
     sheet = tmp_path / "sheet.png"
     assert main(["check", str(tmp_path), "--format", "folder", "--out", str(sheet)]) == 0
-    told = capsys.readouterr().out
-    assert "train: 3 of 3 pictures usable, 5 x 7, 22.9% of the pixels ignored" in told
-    assert "fit to train on (errors: 0, notes: 0)" in told
-    with Image.open(sheet) as picture:
-        assert picture.format == "PNG"
+    out = capsys.readouterr().out
+    assert "train: 3 of 3 images usable, 5 x 7, 22.9% of the pixels ignored" in out
+    assert "fit to train on (errors: 0, notes: 0)" in out
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
 
 
-def test_a_bad_set_leaves_with_one_and_names_files(tmp_path, capsys):
+def test_a_bad_dataset_exits_with_1_and_lists_files(tmp_path, capsys):
     folder(tmp_path, classes=2)
     assert main(["check", str(tmp_path), "--format", "folder", "--split", "train"]) == 1
-    told = capsys.readouterr().out
-    assert "3 masks with ids outside the 2 classes: 2 (27 pixels in 3)" in told
-    assert f"{tmp_path}/masks/train/0.png" in told
-    assert "probably: 255 is missing: 2" in told
-    assert "not fit to train on (errors: 1" in told
+    out = capsys.readouterr().out
+    assert "3 masks with ids outside the 2 classes: 2 (27 pixels in 3)" in out
+    assert f"{tmp_path}/masks/train/0.png" in out
+    assert "probably: 255 is missing: 2" in out
+    assert "not fit to train on (errors: 1" in out
 
 
 def test_json_and_nothing_but_json(tmp_path, capsys):
@@ -40,12 +40,12 @@ def test_json_and_nothing_but_json(tmp_path, capsys):
     assert report["ok"] is False
     assert report["format"] == "folder"
     assert {finding["kind"] for finding in report["findings"]} == {"wrong ids"}
-    assert report["splits"]["val"]["pictures"] == 3
+    assert report["splits"]["val"]["images"] == 3
 
 
 def test_a_wrong_root_is_reported_like_anything_else(tmp_path, capsys):
     assert main(["check", str(tmp_path / "none"), "--format", "voc"]) == 1
-    assert "there is no such folder" in capsys.readouterr().out
+    assert "that folder does not exist" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -56,23 +56,23 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys, words):
     assert capsys.readouterr().err.startswith("scenewise: error: ")
 
 
-def test_real_pictures(capsys):
+def test_real_images(capsys):
     root = shared("camvid")
     assert main(["check", str(root), "--format", "folder", "--split", "val"]) == 0
-    assert "101 of 101 pictures usable, 360 x 480, 1.7% of" in capsys.readouterr().out
+    assert "101 of 101 images usable, 360 x 480, 1.7% of" in capsys.readouterr().out
 
 
 def camvid(root):
-    colors = dict(enumerate(RAW_CLASSES.colors)) | {255: (0, 0, 0)}
+    colors = dict(enumerate(_RAW_CLASSES.colors)) | {255: (0, 0, 0)}
     for split in ("train", "val"):
         for k in range(3):
-            picture(root / split / f"{k}.png", seed=k)
+            write_image(root / split / f"{k}.png", seed=k)
             coloured(root / f"{split}_labels" / f"{k}_L.png", ids([0, k, 21, 255]), colors)
     return root
 
 
-@pytest.mark.parametrize(("name", "kind"), [("camvid", CamVid), ("camvid_32", camvid_32)])
-def test_a_prepared_set_is_the_same_set(tmp_path, capsys, name, kind):
+@pytest.mark.parametrize(("name", "kind"), [("camvid", CamVid), ("camvid_32", CamVid32)])
+def test_a_prepared_dataset_is_the_same_dataset(tmp_path, capsys, name, kind):
     root, out = camvid(tmp_path / "raw"), tmp_path / "out"
     before = {path: path.read_bytes() for path in root.rglob("*.png")}
     assert main(["prepare", name, str(root), "--out", str(out)]) == 0
@@ -89,7 +89,7 @@ def test_a_prepared_set_is_the_same_set(tmp_path, capsys, name, kind):
         assert mask.mode == "P"
 
 
-def test_preparing_goes_on_where_it_stopped(tmp_path, capsys):
+def test_preparing_resumes_after_an_error(tmp_path, capsys):
     root, out = camvid(tmp_path / "raw"), tmp_path / "out"
     broken = root / "val_labels/1_L.png"
     good = broken.read_bytes()
@@ -103,14 +103,14 @@ def test_preparing_goes_on_where_it_stopped(tmp_path, capsys):
     assert len([*out.rglob("masks/*/*.png")]) == 6
     assert {path: path.stat().st_mtime_ns for path in done} == done
     assert main(["prepare", "camvid_32", str(root), "--out", str(out)]) == 2
-    assert "already holds a data set of other classes" in capsys.readouterr().err
+    assert "already holds a dataset of other classes" in capsys.readouterr().err
 
 
-def test_without_links_pictures_are_copied(tmp_path, monkeypatch):
-    def refuse(*_):
-        raise OSError("no links here")
+def test_without_links_images_are_copied(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("links are not supported")
 
-    monkeypatch.setattr("pathlib.Path.symlink_to", refuse)
+    monkeypatch.setattr("pathlib.Path.symlink_to", fail)
     root = camvid(tmp_path / "raw")
     assert main(["prepare", "camvid", str(root)]) == 0
     copied = root / "prepared_camvid/images/train/2.png"
@@ -122,7 +122,7 @@ def test_matlab_files_are_prepared(tmp_path):
     pytest.importorskip("scipy")
     (tmp_path / "imageLists").mkdir()
     (tmp_path / "imageLists/train.txt").write_text("a\n")
-    picture(tmp_path / "images/a.jpg")
+    write_image(tmp_path / "images/a.jpg")
     mat(tmp_path / "annotations/a.mat", S=ids([0, 1, 182]).astype(np.uint8))
     assert main(["prepare", "coco_stuff", str(tmp_path), "--split", "train"]) == 0
     prepared = FolderDataset(tmp_path / "prepared_coco_stuff", "train")
@@ -130,7 +130,7 @@ def test_matlab_files_are_prepared(tmp_path):
     assert len(prepared.classes) == 171
 
 
-def test_masks_of_the_folder_format_stay_what_they_are(tmp_path):
+def test_masks_of_the_folder_format_are_unchanged(tmp_path):
     label(folder(tmp_path / "raw") / "masks/train/0.png", ids([2]))
     assert main(["prepare", "folder", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 0
     assert FolderDataset(tmp_path / "out").read(0)[1].unique().tolist() == [2]

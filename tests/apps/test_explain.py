@@ -138,6 +138,6 @@ def test_an_unreadable_image_is_reported(model_folder, tmp_path, capsys):
     (tmp_path / "a.png").write_text("not an image")
     words = ["--model", model_folder, "--at", "3,5", "--out", tmp_path / "b.png"]
     assert explain(tmp_path / "a.png", *words) == 2
-    assert "cannot read picture" in capsys.readouterr().err
+    assert "cannot read image" in capsys.readouterr().err
     assert explain(tmp_path / "c.png", *words) == 2
-    assert "no such picture" in capsys.readouterr().err
+    assert "c.png' not found" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Folders of pictures: what is read is what was written, and every fault is named."""
+"""Folders of images: what is read is what was written, and every fault is named."""
 
 import json
 import logging
@@ -12,7 +12,7 @@ from PIL import Image
 from torchvision import tv_tensors
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import FolderDataset, SegmentationDataset, check_ids, read_classes
+from scenewise.data.datasets import FolderDataset, SegmentationDataset, _check_ids, read_classes
 from scenewise.errors import UserError
 from tests.data.trees import NAMES, write_pair, write_tree
 from tests.shared_data import shared
@@ -90,7 +90,7 @@ def test_faulty_class_lists(tmp_path: Path, text: str, reason: str) -> None:
 
 
 def test_missing_class_list(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="no such class list"):
+    with pytest.raises(UserError, match="class list .* not found"):
         read_classes(tmp_path / "classes.json")
 
 
@@ -116,7 +116,7 @@ def test_wrong_root_and_missing_split(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=re.escape(str(tmp_path / "gone/images/train"))):
         FolderDataset(tmp_path / "gone")
     write_tree(tmp_path)
-    with pytest.raises(UserError, match=r"images/test' with pictures"):
+    with pytest.raises(UserError, match=r"images/test' with images"):
         FolderDataset(tmp_path, "test")
 
 
@@ -124,14 +124,14 @@ def test_empty_split(tmp_path: Path) -> None:
     write_tree(tmp_path)
     for kind in ("images", "masks"):
         (tmp_path / kind / "test").mkdir()
-    with pytest.raises(UserError, match=r"no picture in '.*images/test'"):
+    with pytest.raises(UserError, match=r"no image in '.*images/test'"):
         FolderDataset(tmp_path, "test")
 
 
 def test_picture_without_mask(tmp_path: Path) -> None:
     write_tree(tmp_path)
     (tmp_path / "masks/train/p3.png").unlink()
-    with pytest.raises(UserError, match=r"1 of 5 pictures .*no mask, the first is .*p3\.png"):
+    with pytest.raises(UserError, match=r"1 of 5 images .*no mask, the first is .*p3\.png"):
         FolderDataset(tmp_path)
 
 
@@ -188,7 +188,7 @@ def test_ids_outside_the_classes_are_told_for_every_number_of_classes(count, ign
     for k in range(256):
         mask = torch.tensor([[0, k]], dtype=torch.uint8)
         if k < count or k == ignore:
-            check_ids(mask, classes, Path("a.png"))
+            _check_ids(mask, classes, Path("a.png"))
         else:
             with pytest.raises(UserError, match=rf": {k} \(1 pixels\)"):
-                check_ids(mask, classes, Path("a.png"))
+                _check_ids(mask, classes, Path("a.png"))

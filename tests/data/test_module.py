@@ -1,4 +1,4 @@
-"""The data module: batches, defaults from the data, and each picture counted once."""
+"""The data module: batches, defaults from the data, and each image counted once."""
 
 import pickle
 from pathlib import Path
@@ -11,7 +11,14 @@ from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParalle
 from torch.utils.data import DataLoader
 
 from scenewise.data import module
-from scenewise.data.module import FORMATS, EachOnce, Format, SegmentationData, collate, typical_size
+from scenewise.data.module import (
+    FORMATS,
+    EvalSampler,
+    Format,
+    SegmentationData,
+    _typical_size,
+    collate,
+)
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
 from tests.data.trees import write_pair, write_tree
@@ -100,7 +107,7 @@ def test_a_typical_size_is_the_median_in_eights(tmp_path: Path) -> None:
     for name, size in (("a.png", (17, 900)), ("b.png", (30, 31)), ("c.png", (5, 1000))):
         write_pair(tmp_path, "train", name, size)
     data = SegmentationData(root=str(tmp_path))
-    assert typical_size(data.dataset("train")) == (16, 768)
+    assert _typical_size(data.dataset("train")) == (16, 768)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +120,9 @@ def test_larger_windows_make_smaller_batches(
     assert module._fitting_batch(crop) == batch
 
 
-@pytest.mark.parametrize(("pictures", "batch", "sizes"), [(5, 4, [4]), (4, 4, [4]), (3, 4, [3])])
-def test_no_last_batch_of_one(pictures: int, batch: int, sizes: list[int]) -> None:
-    data = small_scenes(scenes_train=pictures, batch_size=batch)
+@pytest.mark.parametrize(("images", "batch", "sizes"), [(5, 4, [4]), (4, 4, [4]), (3, 4, [3])])
+def test_no_last_batch_of_one(images: int, batch: int, sizes: list[int]) -> None:
+    data = small_scenes(scenes_train=images, batch_size=batch)
     data.setup("fit")
     assert [len(b["name"]) for b in data.train_dataloader()] == sizes
 
@@ -145,7 +152,7 @@ def test_training_is_reproducible_and_each_epoch_differs(workers: int) -> None:
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("length", [1, 3, 7, 12])
 def test_each_index_goes_to_exactly_one_process(world: int, length: int) -> None:
-    shares = [EachOnce(range(length), world, rank) for rank in range(world)]
+    shares = [EvalSampler(range(length), world, rank) for rank in range(world)]
     indices = [list(share) for share in shares]
     assert sorted(i for share in indices for i in share) == list(range(length))
     assert [len(share) for share in shares] == [len(share) for share in indices]
@@ -167,7 +174,7 @@ def test_processes_share_validation_and_training(world: int) -> None:
 def test_more_processes_than_pictures() -> None:
     data = small_scenes()
     data.trainer = SimpleNamespace(world_size=6, global_rank=0)
-    with pytest.raises(UserError, match="5 pictures for 6 processes; use at most 5"):
+    with pytest.raises(UserError, match="5 images for 6 processes; use at most 5"):
         data.val_dataloader()
 
 
@@ -175,7 +182,9 @@ def test_more_processes_than_pictures() -> None:
 def test_processes_that_share_weights_need_equal_shares(strategy: type) -> None:
     data = small_scenes()
     data.trainer = SimpleNamespace(world_size=2, global_rank=1, strategy=strategy())
-    with pytest.raises(UserError, match="5 pictures, which 2 processes cannot share equally"):
+    with pytest.raises(
+        UserError, match="5 images, which cannot be divided equally among 2 processes"
+    ):
         data.val_dataloader()
     data.trainer = SimpleNamespace(world_size=5, global_rank=1, strategy=strategy())
     assert len(names(data.val_dataloader())) == 1
@@ -190,42 +199,42 @@ def test_pictures_of_different_sizes(tmp_path: Path) -> None:
     sizes = [tuple(batch["mask"].shape[1:]) for batch in one.val_dataloader()]
     assert sizes == [(13, 17)] * 3 + [(29, 11)]
     two = SegmentationData(root=str(tmp_path), num_workers=0, eval_batch_size=2)
-    with pytest.raises(UserError, match="eval_batch_size 1"):
+    with pytest.raises(UserError, match="set eval_batch_size to 1"):
         list(two.val_dataloader())
 
 
 def test_a_fault_found_by_a_worker_is_a_user_error(tmp_path: Path) -> None:
     write_tree(tmp_path)
-    (tmp_path / "images/val/p1.png").write_text("not a picture")
+    (tmp_path / "images/val/p1.png").write_text("not an image")
     data = SegmentationData(root=str(tmp_path), num_workers=1)
-    with pytest.raises(UserError, match=r"cannot read picture .*p1\.png"):
+    with pytest.raises(UserError, match=r"cannot read image .*p1\.png"):
         list(data.val_dataloader())
 
 
 def test_a_missing_split_is_told_when_it_is_needed(tmp_path: Path) -> None:
     write_tree(tmp_path, val=0)
     data = SegmentationData(root=str(tmp_path))
-    with pytest.raises(UserError, match="images/val' with pictures"):
+    with pytest.raises(UserError, match="images/val' with images"):
         data.setup("fit")
     only_val = SegmentationData(root=str(write_tree(tmp_path / "other", train=0)))
     assert only_val.num_classes == 3
     only_val.setup("validate")
     assert len(only_val.val_dataloader()) == 3
-    with pytest.raises(UserError, match="images/train' with pictures"):
+    with pytest.raises(UserError, match="images/train' with images"):
         only_val.setup("fit")
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"format": "folders"}, "no data format 'folders'; choose one of"),
+        ({"format": "folders"}, "unknown data format 'folders'; choose one of"),
         ({"format": "folder"}, "give --data.root DIR"),
-        ({"root": "no/such/place"}, "no folder 'no/such/place/images/train'"),
+        ({"root": "no/such/place"}, "folder 'no/such/place/images/train' not found"),
         ({"format": "scenes", "crop_size": 0}, "must be positive"),
         ({"format": "scenes", "batch_size": 0}, "must be positive"),
         ({"format": "scenes", "eval_batch_size": 0}, "must be positive"),
         ({"format": "scenes", "num_workers": -1}, "must be positive"),
-        ({"format": "scenes", "scale": (2.0, 0.5)}, "from small to large"),
+        ({"format": "scenes", "scale": (2.0, 0.5)}, "ascending order"),
         ({"format": "scenes", "base_size": (1024, 512)}, r"base_size \(1024, 512\).* out of range"),
         ({"format": "scenes", "max_class_share": 0.0}, r"max_class_share 0\.0 .*out of range"),
         ({"format": "scenes", "scale_step": -0.1}, r"scale_step -0\.1 is out of range"),

@@ -1,4 +1,4 @@
-"""Colours change as the standard library's colorsys says, in half of the pictures."""
+"""Colours change as the standard library's colorsys says, in half of the images."""
 
 import colorsys
 
@@ -7,7 +7,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from scenewise.data.photometric import PhotometricDistortion, turn_hue
+from scenewise.data.photometric import PhotometricDistortion, _rotate_hue
 
 
 @pytest.mark.parametrize(
@@ -21,11 +21,11 @@ def test_hue_and_saturation_are_those_of_hsv(turn: float, saturation: float) -> 
         hue, s, value = colorsys.rgb_to_hsv(red, green, blue)
         expected.append(colorsys.hsv_to_rgb((hue + turn) % 1, min(1.0, s * saturation), value))
     given = torch.tensor(pixels.T, dtype=torch.float64).view(3, 5, 10)
-    found = turn_hue(given.clone(), turn, saturation).flatten(1).T / 255
+    found = _rotate_hue(given.clone(), turn, saturation).flatten(1).T / 255
     assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), atol=1e-6)
 
 
-def picture(*color: int) -> tv_tensors.Image:
+def image(*color: int) -> tv_tensors.Image:
     return tv_tensors.Image(torch.tensor(color, dtype=torch.uint8).view(3, 1, 1).repeat(1, 2, 3))
 
 
@@ -40,7 +40,7 @@ def results(distortion: PhotometricDistortion, image: tv_tensors.Image) -> list[
 )
 def test_each_change_has_its_range(name: str, amount: float, low: int, high: int) -> None:
     still = {"brightness": 0.0, "contrast": 0.0, "saturation": 0.0, "hue": 0.0}
-    greys = results(PhotometricDistortion(**(still | {name: amount})), picture(100, 100, 100))
+    greys = results(PhotometricDistortion(**(still | {name: amount})), image(100, 100, 100))
     assert all(red == green == blue for red, green, blue in greys)
     values = [red for red, _, _ in greys]
     assert low <= min(values) <= low + 3
@@ -49,7 +49,7 @@ def test_each_change_has_its_range(name: str, amount: float, low: int, high: int
 
 
 def test_saturation_pulls_towards_the_largest_channel() -> None:
-    found = results(PhotometricDistortion(0, 0, 0.5, 0), picture(100, 50, 50))
+    found = results(PhotometricDistortion(0, 0, 0.5, 0), image(100, 50, 50))
     assert all(red == 100 and green == blue for red, green, blue in found)
     others = [green for _, green, _ in found]
     assert 25 <= min(others) <= 27
@@ -57,7 +57,7 @@ def test_saturation_pulls_towards_the_largest_channel() -> None:
 
 
 def test_hue_stays_within_its_tenth_of_the_circle() -> None:
-    found = results(PhotometricDistortion(0, 0, 0, 0.1), picture(200, 0, 0))
+    found = results(PhotometricDistortion(0, 0, 0, 0.1), image(200, 0, 0))
     hues = [(colorsys.rgb_to_hsv(*(v / 255 for v in rgb))[0] + 0.5) % 1 - 0.5 for rgb in found]
     assert -0.101 <= min(hues) < -0.09  # a level of 200 is 0.0008 of the circle
     assert 0.09 < max(hues) <= 0.101
@@ -65,7 +65,6 @@ def test_hue_stays_within_its_tenth_of_the_circle() -> None:
 
 def test_values_stop_at_black_and_white() -> None:
     assert (
-        max(v for rgb in results(PhotometricDistortion(), picture(250, 250, 250)) for v in rgb)
-        == 255
+        max(v for rgb in results(PhotometricDistortion(), image(250, 250, 250)) for v in rgb) == 255
     )
-    assert min(v for rgb in results(PhotometricDistortion(), picture(3, 3, 3)) for v in rgb) == 0
+    assert min(v for rgb in results(PhotometricDistortion(), image(3, 3, 3)) for v in rgb) == 0

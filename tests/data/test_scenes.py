@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from scenewise.data.scenes import CLASSES, Scenes, draw_scene
+from scenewise.data.scenes import CLASSES, Scenes, _draw_scene
 from scenewise.errors import UserError
 
 SIZES = [(64, 192), (47, 131), (96, 96), (160, 61)]
@@ -26,9 +26,9 @@ def test_a_signal_decides_from_a_third_of_the_width_and_shows_nowhere_else(
     pair = Scenes.context_pairs[which]
     for index in range(40):
         cues = [index % 2, index // 2 % 2]
-        image, mask = draw_scene(3, index, size, (cues[0], cues[1]))
+        image, mask = _draw_scene(3, index, size, (cues[0], cues[1]))
         cues[which] = 1 - cues[which]
-        other_image, other_mask = draw_scene(3, index, size, (cues[0], cues[1]))
+        other_image, other_mask = _draw_scene(3, index, size, (cues[0], cues[1]))
 
         decided = np.isin(mask, pair)
         swapped = np.where(mask == pair[0], pair[1], pair[0])
@@ -79,10 +79,10 @@ def test_all_classes_appear_and_differ_tenfold_in_size() -> None:
 
 
 def test_light_and_noise_change() -> None:
-    pictures = [Scenes(32).read(i)[0].double() for i in range(32)]
-    brightness = torch.stack([picture.mean() for picture in pictures])
+    images = [Scenes(32).read(i)[0].double() for i in range(32)]
+    brightness = torch.stack([image.mean() for image in images])
     assert brightness.max() > 1.3 * brightness.min()
-    flat = [(p[:, :, 1:] - p[:, :, :-1]).abs().median() for p in pictures]
+    flat = [(p[:, :, 1:] - p[:, :, :-1]).abs().median() for p in images]
     assert min(flat) > 0
 
 

@@ -1,4 +1,4 @@
-"""Joint transforms keep picture and mask together and draw from PyTorch alone."""
+"""Joint transforms keep image and mask together and draw from PyTorch alone."""
 
 import math
 import pickle
@@ -17,7 +17,7 @@ from scenewise.data.transforms import (
 
 
 def gradient(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
-    """A picture whose channels are row, column and 0, with the row as its mask."""
+    """An image whose channels are row, column and 0, with the row as its mask."""
     rows = torch.arange(height, dtype=torch.uint8)[:, None].expand(height, width)
     columns = torch.arange(width, dtype=torch.uint8).expand(height, width)
     image = torch.stack([rows, columns, torch.zeros_like(rows)])

@@ -139,7 +139,7 @@ def test_the_estimate_chooses_the_first_window(model, image, monkeypatch, megaby
 
 
 def test_the_smallest_limit_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    monkeypatch.setattr(memory, "_CGROUP", tmp_path)
     free = memory.free_bytes(torch.device("cpu"))
     (tmp_path / "memory.max").write_text("max\n")
     (tmp_path / "memory.current").write_text("1000\n")

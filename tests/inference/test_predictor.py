@@ -305,7 +305,7 @@ def test_an_unknown_protocol_is_reported_with_the_known_ones():
         (torch.rand(3, 5, 7) * 255, "0..1"),
         (torch.full((3, 5, 7), torch.nan), "0..1"),
         (torch.zeros(3, 5, 7, dtype=torch.int64), "uint8"),
-        ("nowhere.png", "no such picture"),
+        ("nowhere.png", "nowhere.png.* not found"),
     ],
 )
 def test_bad_images_are_reported(image, message):

@@ -1,4 +1,4 @@
-"""``scenewise check``: read every label before training does, and say what is wrong."""
+"""``scenewise check``: read every label before training and report what is wrong."""
 
 import argparse
 import json
@@ -15,44 +15,44 @@ from scenewise.data.doctor import check
 from scenewise.data.doctor.contact_sheet import write_contact_sheet
 from scenewise.data.doctor.report import Report, SplitReport
 from scenewise.data.formats import FORMATS
-from scenewise.data.missing_files import left_to_the_check
+from scenewise.data.missing_files import tolerate_missing
 from scenewise.errors import UserError
 
-FORMAT_HELP = f"its layout: {', '.join(sorted(FORMATS))}"
+FORMAT_HELP = f"the layout of the data: {', '.join(sorted(FORMATS))}"
 EXAMPLES = """\
 examples:
   scenewise check my_pictures --format folder
   scenewise check cityscapes --format cityscapes --split val --out sheet.png
   scenewise check ade --format ade20k --json > report.json
 
-The exit code is 1 where training would fail or learn nonsense, else 0.
+The exit code is 1 if training would fail or learn nonsense, else 0.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this verb."""
+    """Add the options of this command."""
     parser.epilog = EXAMPLES
-    parser.add_argument("root", metavar="ROOT", help="folder of the data set")
+    parser.add_argument("root", metavar="ROOT", help="folder of the dataset")
     parser.add_argument(
         "--format", required=True, choices=sorted(FORMATS), metavar="F", help=FORMAT_HELP
     )
     add_reading_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
-        "--out", metavar="FILE.png", help="also write pictures with their masks laid over them"
+        "--out", metavar="FILE.png", help="also write a sheet of images with their masks overlaid"
     )
 
 
 def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add which splits to read, and how many at a time."""
+    """Add the splits to read and the number of threads."""
     parser.add_argument(
         "--split", nargs="+", default=["train", "val"], help="default: train val", metavar="SPLIT"
     )
-    parser.add_argument("--workers", type=int, help="threads; default: as many as useful")
+    parser.add_argument("--workers", type=int, help="threads; default: a few more than processors")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Print the report; leave with code 1 if something serious was found.
+    """Print the report; exit with code 1 if it has a serious finding.
 
     Raises:
         UserError: ``--workers`` is not positive, or the sheet cannot be written.
@@ -68,20 +68,20 @@ def run(args: argparse.Namespace) -> None:
     else:
         print("\n".join(_lines(report)))
     if args.out and report.splits:
-        with left_to_the_check():
+        with tolerate_missing():
             write_contact_sheet({split: build(split) for split in report.splits}, Path(args.out))
     if not report.ok:
         raise SystemExit(1)
 
 
 def check_workers(workers: int | None) -> None:
-    """Refuse a number of threads below one."""
+    """Raise a UserError for less than one thread."""
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers}; give 1 or more")
 
 
 def progress(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
-    """Show on the error stream how far ``items`` are, where that is a terminal."""
+    """Show a progress bar on the error stream if it is a terminal."""
     console = Console(stderr=True)
     if not console.is_terminal:
         return items
@@ -103,15 +103,15 @@ def _summary(name: str, split: SplitReport) -> str:
     sizes = [f"{h} x {w}" for (h, w), _ in split.sizes.most_common(3)]
     more = f" and {len(split.sizes) - 3} other sizes" if len(split.sizes) > 3 else ""
     return (
-        f"{name}: {split.readable} of {split.pictures} pictures usable, "
+        f"{name}: {split.readable} of {split.images} images usable, "
         f"{', '.join(sizes) or 'no size'}{more}, {split.ignored_share:.1%} of the pixels ignored"
     )
 
 
 def _histogram(splits: dict[str, SplitReport], classes: Classes) -> list[str]:
-    """One line a class: its share of the pixels, and in how many pictures it occurs."""
+    """One line for each class: its share of the pixels, and how many images have it."""
     width = max(map(len, classes.names))
-    head = "".join(f"{f'{split} pixels':>15}{'pictures':>10}" for split in splits)
+    head = "".join(f"{f'{split} pixels':>15}{'images':>10}" for split in splits)
     lines = [f"{'class':{width}}{head}"]
     for k, name in enumerate(classes.names):
         cells = ""

@@ -1,4 +1,4 @@
-"""``scenewise prepare``: rewrite a data set once as pictures and class-id masks, or as shards."""
+"""``scenewise prepare``: rewrite a dataset as images and class-id masks, or as shards."""
 
 import argparse
 from pathlib import Path
@@ -16,31 +16,31 @@ examples:
   scenewise prepare voc_aug data --out voc_aug --split train val
   scenewise prepare cityscapes data --shards 128 --out shards
 
-The result is read with --data.format folder. Nothing has to be prepared; it saves time where the
-labels are MATLAB files, one large JSON file, or colour pictures. The originals are only read. Call
-it again to go on where it stopped.
+The result is read with --data.format folder. Preparing is optional; it saves time if the labels are
+MATLAB files, one large JSON file, or colour images. The originals are only read. Call it again to
+resume after an interruption.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this verb."""
+    """Add the options of this command."""
     parser.epilog = EXAMPLES
     parser.add_argument("format", metavar="FORMAT", choices=sorted(FORMATS), help=FORMAT_HELP)
-    parser.add_argument("root", metavar="ROOT", help="folder of the data set as published")
+    parser.add_argument("root", metavar="ROOT", help="folder of the dataset as published")
     add_reading_arguments(parser)
     parser.add_argument(
         "--out", metavar="DIR", help="folder of the result; default: ROOT/prepared_FORMAT"
     )
     parser.add_argument(
-        "--shards", type=int, metavar="N", help="write tar files of N pictures instead of folders"
+        "--shards", type=int, metavar="N", help="write tar files of N images instead of folders"
     )
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write the prepared data set and say where it is.
+    """Write the prepared dataset and print where it is.
 
     Raises:
-        UserError: an original is unusable, or the folder cannot be written.
+        UserError: an original is unusable, or the folder is not writable.
     """
     check_workers(args.workers)
     out = args.out or Path(args.root) / f"prepared_{args.format}"
@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> None:
     if args.shards is None:
         prepare(build, out, args.split, progress, args.workers)
     elif args.shards < 1:
-        raise UserError(f"--shards is {args.shards}; give 1 or more pictures a shard")
+        raise UserError(f"--shards is {args.shards}; give 1 or more images a shard")
     else:
         write_shards(build, out, args.split, progress, args.workers, args.shards)
     layout = "folder" if args.shards is None else "stream"

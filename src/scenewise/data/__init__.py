@@ -1,4 +1,4 @@
-"""Data sets, generated scenes, joint transforms and the Lightning data module."""
+"""Datasets, generated scenes, joint transforms and the Lightning data module."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

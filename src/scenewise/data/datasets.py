@@ -1,8 +1,8 @@
-"""The one skeleton of every data set, and people's own pictures in folders."""
+"""Dataset classes: the base of every dataset, and your own images in folders."""
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
@@ -17,15 +17,19 @@ from torchvision import tv_tensors
 
 from scenewise.classes import Classes, distinct_colors
 from scenewise.data.images import SUFFIXES, read_image, read_mask
-from scenewise.data.missing_files import missing, refuse
+from scenewise.data.missing_files import missing, raise_missing
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 
+Root = str | os.PathLike[str]
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
+Progress = Callable[
+    [Iterable[Any], int, str], Iterable[Any]
+]  # (items, count, description) -> items
 
 
 class Sample(TypedDict):
-    """One picture (3, H, W) and its mask (H, W), both uint8."""
+    """One image (3, H, W) and its mask (H, W), both uint8."""
 
     image: Tensor
     mask: Tensor
@@ -33,16 +37,16 @@ class Sample(TypedDict):
 
 
 class SegmentationDataset(Dataset[Sample]):
-    """What every data set here is: names, classes, and ``read(i)``, which a subclass writes.
+    """Base of all datasets: names, classes, and ``read(i)``, which a subclass implements.
 
     ``dataset[i]`` is ``{"image", "mask", "name"}`` after the joint ``transform``. Masks hold class
-    ids and ``classes.ignore_index``. ``context_classes`` are those that only far context tells
-    apart; ``categories`` are named groups of classes that are scored too.
+    ids and ``classes.ignore_index``. ``context_classes`` are those that only distant context
+    distinguishes; ``categories`` are named groups of classes that are scored too.
 
     Args:
-        names: one name for each picture.
-        classes: what the ids mean.
-        transform: joint transform of picture and mask; ``None`` leaves them as they are.
+        names: one name for each image.
+        classes: the classes of the ids.
+        transform: joint transform of image and mask; ``None`` for none.
     """
 
     context_classes: ClassVar[tuple[int, ...]] = ()
@@ -56,7 +60,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.transform = transform
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W), uint8, RGB, and mask (H, W), uint8, as they are stored."""
+        """Image (3, H, W), uint8, RGB, and mask (H, W), uint8, before the transform."""
         raise NotImplementedError
 
     def __len__(self) -> int:
@@ -65,25 +69,25 @@ class SegmentationDataset(Dataset[Sample]):
     def __getitem__(self, index: int) -> Sample:
         return self.sample(self.names[index], *self.read(index))
 
-    def sample(self, name: str, stored_image: Tensor, stored_mask: Tensor) -> Sample:
-        """What was read, after the transform."""
-        image, mask = tv_tensors.Image(stored_image), tv_tensors.Mask(stored_mask)
+    def sample(self, name: str, raw_image: Tensor, raw_mask: Tensor) -> Sample:
+        """Image and mask as read, after the transform."""
+        image, mask = tv_tensors.Image(raw_image), tv_tensors.Mask(raw_mask)
         if self.transform is not None:
             image, mask = self.transform(image, mask)
         return {"image": image, "mask": mask, "name": name}
 
 
 class PairedDataset(SegmentationDataset):
-    """Pictures in files, each with a mask in a file of its own.
+    """Images in files, each with a mask in a file.
 
-    A subclass whose files hold other numbers than class ids overrides :meth:`read_mask`.
+    A subclass whose mask files hold something else than class ids overrides :meth:`read_mask`.
 
     Args:
-        images: the pictures' files.
-        masks: the mask of each picture, in the same order.
-        classes: what the ids mean.
-        transform: joint transform of picture and mask.
-        names: one name for each picture; ``None`` takes the file names without suffix.
+        images: the image files.
+        masks: the mask file of each image, in the same order.
+        classes: the classes of the ids.
+        transform: joint transform of image and mask.
+        names: one name for each image; ``None`` takes the file names without suffix.
     """
 
     def __init__(
@@ -100,14 +104,14 @@ class PairedDataset(SegmentationDataset):
         self.masks = list(masks)
 
     def read_mask(self, path: Path) -> Tensor:
-        """The class ids (H, W), uint8, that the file ``path`` means."""
+        """The class ids (H, W), uint8, in the file ``path``."""
         return read_mask(path)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image and mask ``index``.
 
         Raises:
-            UserError: a file is missing or unreadable, the sizes differ, or an id is no class.
+            UserError: a file is missing or unreadable, the sizes differ, or an id is unknown.
         """
         image, mask = read_image(self.images[index]), self.read_mask(self.masks[index])
         check_pair(image, mask, self.classes, self.images[index], self.masks[index])
@@ -115,7 +119,7 @@ class PairedDataset(SegmentationDataset):
 
 
 class FolderDataset(PairedDataset):
-    """People's own pictures: ``images/SPLIT/NAME.jpg`` with ``masks/SPLIT/NAME.png``.
+    """Your own images: ``images/SPLIT/NAME.jpg`` with ``masks/SPLIT/NAME.png``.
 
     Masks have one byte a pixel, the class id. ``classes.json`` beside the two folders names the
     classes; see :func:`read_classes`. Without it the classes are numbered, up to the largest id in
@@ -124,18 +128,15 @@ class FolderDataset(PairedDataset):
     Args:
         root: the folder that holds ``images``, ``masks`` and ``classes.json``.
         split: ``train``, ``val`` or ``test``.
-        transform: joint transform of picture and mask.
+        transform: joint transform of image and mask.
 
     Raises:
-        UserError: a folder is missing, the split is empty, a picture has no mask, two pictures
-            share a name, or ``classes.json`` is not as it should be.
+        UserError: a folder is missing, the split is empty, an image has no mask, two images
+            share a name, or ``classes.json`` is invalid.
     """
 
     def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: str = "train",
-        transform: Transform | None = None,
+        self, root: Root, split: str = "train", transform: Transform | None = None
     ) -> None:
         base = Path(root)
         images, masks = _pairs(base / "images" / split, base / "masks" / split)
@@ -145,34 +146,35 @@ class FolderDataset(PairedDataset):
 def check_pair(
     image: Tensor, mask: Tensor, classes: Classes, image_path: object, mask_path: object
 ) -> None:
-    """Raise a UserError unless picture and mask have one size and the mask holds class ids."""
+    """Raise a UserError unless image and mask have one size and the mask holds class ids."""
     if image.shape[1:] != mask.shape:
         raise UserError(
-            f"mask '{mask_path}' is {_size(mask)} but its picture "
+            f"mask '{mask_path}' is {_size(mask)} but its image "
             f"'{image_path}' is {_size(image)}; give both the same size"
         )
-    check_ids(mask, classes, mask_path)
+    _check_ids(mask, classes, mask_path)
 
 
-def check_ids(mask: Tensor, classes: Classes, path: object) -> None:
-    """Raise a UserError that lists the ids of ``mask`` which are no class, and how often."""
-    last = len(classes) - 1  # 255 at most; 256 would be taken for 0 among bytes
+def _check_ids(mask: Tensor, classes: Classes, path: object) -> None:
+    """Raise a UserError that lists the unknown ids of ``mask`` and their pixels."""
+    last = len(classes) - 1  # 255 at most: 256 would overflow to 0 in uint8
     if classes.ignore_index == 255 and mask.numel() and int((mask + 1).max()) <= last + 1:
-        return  # 255 + 1 is 0 among bytes; one pass instead of four
+        return  # 255 + 1 overflows to 0; one pass instead of four
     if ((mask <= last) | (mask == classes.ignore_index)).all():
-        return  # cheaper than to count
+        return  # cheaper than counting
     counts = torch.bincount(mask.flatten(), minlength=256)
     counts[: len(classes)] = 0
     counts[classes.ignore_index] = 0
-    found = ", ".join(f"{k} ({int(counts[k])} pixels)" for k in counts.nonzero().flatten().tolist())
+    unknown = counts.nonzero().flatten().tolist()
+    listed = ", ".join(f"{k} ({int(counts[k])} pixels)" for k in unknown)
     raise UserError(
-        f"mask '{path}' holds ids outside the classes 0 to {len(classes) - 1} and the ignored "
-        f"{classes.ignore_index}: {found}; correct the mask or the class list"
+        f"mask '{path}' holds ids outside the classes 0 to {last} and the ignored "
+        f"{classes.ignore_index}: {listed}; correct the mask or the class list"
     )
 
 
 def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
-    """One batch of samples.
+    """Stack samples into one batch.
 
     Raises:
         UserError: the samples differ in size.
@@ -180,30 +182,32 @@ def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
     sizes = {tuple(sample["mask"].shape) for sample in samples}
     if len(sizes) > 1:
         raise UserError(
-            f"pictures of different sizes {sorted(sizes)} cannot share a batch; evaluate them one "
-            "by one with eval_batch_size 1"
+            f"images of different sizes {sorted(sizes)} cannot share a batch; set eval_batch_size "
+            "to 1"
         )
     return {
-        "image": torch.stack([sample["image"].as_subclass(Tensor) for sample in samples]),
+        "image": torch.stack(
+            [sample["image"].as_subclass(Tensor) for sample in samples]
+        ),  # (B, 3, H, W)
         "mask": torch.stack([sample["mask"].as_subclass(Tensor) for sample in samples]).long(),
         "name": [sample["name"] for sample in samples],
     }
 
 
-def read_classes(path: str | os.PathLike[str]) -> Classes:
+def read_classes(path: Root) -> Classes:
     """The classes in a JSON file.
 
-    Two forms are read: ``{"names": ["road", ...], "colors": [[128, 64, 128], ...],
+    Two variants are read: ``{"names": ["road", ...], "colors": [[128, 64, 128], ...],
     "ignore_index": 255}``, and ``{"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]},
     ...], "ignore_index": 255}``. Colours and ``ignore_index`` may be left out.
 
     Raises:
-        UserError: the file is missing, is no JSON of these forms, or lists no class.
+        UserError: the file is missing, is not one of these variants, or lists no class.
     """
     try:
         return _parse_classes(parse_json(Path(path).read_bytes()))
     except FileNotFoundError as error:
-        raise UserError(f"no such class list: '{path}'; check the path") from error
+        raise UserError(f"class list '{path}' not found; check the path") from error
     except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise UserError(
@@ -226,36 +230,48 @@ def _parse_classes(value: dict[str, Any]) -> Classes:
         colors = distinct_colors(len(names))
     ignore = value.get("ignore_index", 255)
     if not all(v in range(256) for v in (ignore, *(v for color in colors for v in color))):
-        raise ValueError("colours and ignore_index must be whole numbers from 0 to 255")
+        raise ValueError("colours and ignore_index must be integers from 0 to 255")
     return Classes.from_dict({"names": names, "colors": colors, "ignore_index": ignore})
 
 
 def _folder_classes(root: Path) -> Classes:
-    """The classes of ``root/classes.json``, or numbered ones, as many as the masks use."""
-    if (root / "classes.json").exists():
-        return read_classes(root / "classes.json")
+    """The classes of ``root/classes.json``, else numbered ones, as many as the masks use."""
+    path = root / "classes.json"
+    if path.exists():
+        return read_classes(path)
     masks = sorted((root / "masks").glob("*/*.png"))
     with ThreadPoolExecutor() as pool:
-        largest = max(pool.map(lambda mask: _largest_id(mask, mask.stat().st_mtime_ns), masks))
-    if largest < 1:
-        raise UserError(
-            f"the masks under '{root / 'masks'}' use {largest + 1} class ids besides 255, which is "
-            "ignored; give each class its own id from 0 up, or list the classes in "
-            f"'{root / 'classes.json'}'"
-        )
-    _warn_once(
-        f"'{root / 'classes.json'}' is missing: the masks use ids up to {largest}, so the classes "
-        f"are called class_0 to class_{largest}"
-    )
-    return Classes.numbered(largest + 1)
+        largest = max(pool.map(lambda mask: _largest_in_file(mask, mask.stat().st_mtime_ns), masks))
+    return numbered_classes(largest, str(path))
 
 
 @cache
-def _largest_id(path: Path, modified: int) -> int:
-    """The largest id but 255 in a mask, -1 if there is none; ``modified`` keys the cache."""
-    mask = read_mask(path)
+def _largest_in_file(path: Path, modified: int) -> int:  # a changed file has another cache key
+    return largest_id(read_mask(path))
+
+
+def largest_id(mask: Tensor) -> int:
+    """The largest id except 255 in a mask; -1 if there is none."""
     used = mask[mask != 255]
     return int(used.max()) if used.numel() else -1
+
+
+def numbered_classes(largest: int, path: str) -> Classes:
+    """Classes called class_0 to class_``largest``, because the class list ``path`` is missing.
+
+    Raises:
+        UserError: fewer than two classes.
+    """
+    if largest < 1:
+        raise UserError(
+            f"the masks use {largest + 1} class ids besides 255, which is ignored, and '{path}' is "
+            "missing; give each class its own id from 0 up, or list the classes in that file"
+        )
+    _warn_once(
+        f"'{path}' is missing: the masks use ids up to {largest}, so the classes are called "
+        f"class_0 to class_{largest}"
+    )
+    return Classes.numbered(largest + 1)
 
 
 @cache
@@ -264,11 +280,11 @@ def _warn_once(message: str) -> None:
 
 
 def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
-    """The pictures of one split by name, and the mask of each."""
+    """The images of one split in order of name, and the mask of each."""
     for folder in (image_folder, mask_folder):
         if not folder.is_dir():
             raise UserError(
-                f"no folder '{folder}'; a data set needs '{image_folder}' with pictures and "
+                f"folder '{folder}' not found; a dataset needs '{image_folder}' with images and "
                 f"'{mask_folder}' with their masks"
             )
     images = sorted(
@@ -278,18 +294,16 @@ def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path
     )
     if not images:
         raise UserError(
-            f"no picture in '{image_folder}'; put files with these endings there: "
-            + " ".join(SUFFIXES)
+            f"no image in '{image_folder}'; add files with these endings: " + " ".join(SUFFIXES)
         )
     for first, second in pairwise(images):
         if first.stem == second.stem:
             raise UserError(f"'{first}' and '{second}' share one mask; rename or remove one")
     masks = [mask_folder / f"{path.stem}.png" for path in images]
-    lost = missing(masks)
-    if lost:
-        refuse(
-            f"{len(lost)} of {len(images)} pictures in '{image_folder}' have no mask, the first "
-            f"is '{lost[0]}'; add the masks or remove the pictures"
+    if absent := missing(masks):
+        raise_missing(
+            f"{len(absent)} of {len(images)} images in '{image_folder}' have no mask, the first "
+            f"is '{absent[0]}'; add the masks or remove the images"
         )
     return images, masks
 

@@ -1,7 +1,6 @@
-"""Files that should be there: training refuses them, the check lists them and reads on."""
+"""Missing files of a dataset: an error in training, findings in ``scenewise check``."""
 
 import os
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -9,38 +8,40 @@ from pathlib import Path
 
 from scenewise.errors import UserError
 
-_listing = ContextVar("listing", default=False)
+_tolerant = ContextVar("tolerant", default=False)
 
 
 @contextmanager
-def left_to_the_check() -> Iterator[None]:
-    """Data sets made inside keep the names of files that are missing; :func:`refuse` is silent."""
-    token = _listing.set(True)
+def tolerate_missing() -> Iterator[None]:
+    """Datasets built inside keep the names of missing files; :func:`raise_missing` does nothing."""
+    token = _tolerant.set(True)
     try:
         yield
     finally:
-        _listing.reset(token)
+        _tolerant.reset(token)
 
 
-def refuse(message: str) -> None:
-    """Raise a UserError because files are missing, unless :func:`left_to_the_check`.
+def raise_missing(message: str) -> None:
+    """Raise a UserError because files are missing, unless inside :func:`tolerate_missing`.
 
-    >>> with left_to_the_check():
-    ...     refuse("1 of 3 pictures is missing")
+    >>> with tolerate_missing():
+    ...     raise_missing("1 of 3 images is missing")
     """
-    if not _listing.get():
+    if not _tolerant.get():
         raise UserError(message)
 
 
 def missing(files: Sequence[Path]) -> list[Path]:
-    """Those that do not exist; every folder is listed once, and what is inside a file is there.
+    """The files that do not exist; each folder is listed once.
+
+    A path below a file (``labels.json/NAME``) names an entry of that file and counts as existing.
 
     >>> missing([Path("no_such_folder/a.png")])
     [...Path('no_such_folder/a.png')]
     """
-    by_folder: dict[Path, set[str]] = defaultdict(set)
-    for folder in {path.parent for path in files}:
-        if folder.is_dir():
-            by_folder[folder] = set(os.listdir(folder))
-    inside = {folder for folder in {path.parent for path in files} if folder.is_file()}
-    return [p for p in files if p.parent not in inside and p.name not in by_folder[p.parent]]
+    folders = {path.parent for path in files}
+    names = {folder: set(os.listdir(folder)) for folder in folders if folder.is_dir()}
+    containers = {folder for folder in folders if folder.is_file()}
+    return [
+        p for p in files if p.parent not in containers and p.name not in names.get(p.parent, ())
+    ]

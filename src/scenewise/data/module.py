@@ -1,43 +1,30 @@
-"""The Lightning data module: from a folder or generated scenes to batches."""
+"""The Lightning data module: datasets, transforms and samplers to batches."""
 
 import math
 import os
-from collections.abc import Iterator, Sized
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import Sample, SegmentationDataset, collate
 from scenewise.data.formats import FORMATS
-from scenewise.data.sampler import TrainLoader, TrainOrder
+from scenewise.data.sampler import EvalSampler, TrainLoader, TrainSampler
 from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
 from scenewise.errors import UserError
 
-Format = Literal[
-    "scenes",
-    "folder",
-    "ade20k",
-    "camvid",
-    "camvid_32",
-    "cityscapes",
-    "cityscapes_coarse",
-    "coco_stuff",
-    "hugging_face",
-    "pascal_context",
-    "pascal_context_59",
-    "stream",
-    "voc",
-    "voc_aug",
-]
-SPLITS = ("train", "val", "test")
-LARGEST_CROP = 768
+if TYPE_CHECKING:  # type checkers read literals alone, the command line's help lists the names
+    Format = str
+else:
+    Format = Literal[("scenes", *FORMATS)]
+_SPLITS = ("train", "val", "test")
+_LARGEST_CROP = 768
 
 
 class SegmentationData(LightningDataModule):
@@ -45,40 +32,40 @@ class SegmentationData(LightningDataModule):
 
     A batch is ``{"image": uint8 (B, 3, h, w), "mask": int64 (B, h, w), "name": list of str}``.
     ``classes``, ``num_classes``, ``context_classes`` and ``categories`` are known right after
-    construction; what was left open (``None``) is chosen from the data by ``setup("fit")``.
+    construction; arguments that are ``None`` are chosen from the data by ``setup("fit")``.
 
     Args:
-        format: how the data is laid out: "folder" for your own pictures, "scenes" for generated
-            ones, else the name of a published data set; see ``docs/data.md``.
-        root: folder of the data set, for "stream" also a URL; not used by "scenes".
-        crop_size: side, or (height, width), of the training windows in pixels; by default the size
-            of a typical picture, at most 768.
-        batch_size: training pictures a step and process; by default 2 to 8, by window and device.
-        eval_batch_size: pictures a step in validation and test; more than 1 needs equal sizes.
+        format: layout of the data: "folder" for your own images, "scenes" for generated ones, else
+            the name of a published dataset; see ``docs/data.md``.
+        root: folder of the dataset, for "stream" also a URL; not used by "scenes".
+        crop_size: side, or (height, width), of the training crops in pixels; by default the size
+            of a typical image, at most 768.
+        batch_size: training images a step and process; by default 2 to 8, by crop size and device.
+        eval_batch_size: images a step in validation and test; more than 1 needs equal sizes.
         num_workers: processes that prepare batches; by default one a core, at most 8, and none for
-            a tiny set.
+            a tiny dataset.
         scale: smallest and largest factor of random scaling; by default 0.5 to 2, and none for
-            "scenes", whose context would be cut away.
+            "scenes", whose context would be cut off.
         scale_step: distance between possible factors, counted from the smallest; 0 for any factor.
-        base_size: what factor 1 means: the short side, or (short, long), that pictures are scaled
-            to in proportion; by default their own size.
-        max_class_share: draw another window, up to nine times, while more than this share of its
-            labelled pixels belongs to one class; 1 accepts every window, mmsegmentation has 0.75.
-        flip: mirror half of the training pictures.
+        base_size: the short side, or (short, long), that images are scaled to in proportion at
+            factor 1; by default their own size.
+        max_class_share: draw another crop, up to nine times, while more than this share of its
+            labelled pixels belongs to one class; 1 accepts every crop, mmsegmentation uses 0.75.
+        flip: mirror half of the training images.
         photometric: change brightness, contrast, saturation and hue in training; by default yes,
-            but not for "scenes", whose light changes already.
-        rotate: turn half of the training windows by up to so many degrees; the corners are ignored.
-        blur: blur half of the training windows a little.
-        test_split: the split that ``test`` scores; "val" where a set's test labels are not public.
-        shuffle_buffer: pictures that each worker holds to draw from, for "stream" alone.
+            but not for "scenes", whose light varies already.
+        rotate: rotate half of the training crops by up to so many degrees; the corners are ignored.
+        blur: blur half of the training crops slightly.
+        test_split: the split that ``test`` scores; "val" where the test labels are not public.
+        shuffle_buffer: images that each worker holds to draw from, for "stream" only.
         scenes_train: number of generated training scenes.
         scenes_val: number of generated validation scenes, and of test scenes.
         scenes_size: (height, width) of generated scenes in pixels.
-        seed: order of the training pictures, and which training scenes are generated; validation
+        seed: order of the training images, and which training scenes are generated; validation
             and test scenes are always the same.
 
     Raises:
-        UserError: an argument out of range, or no split can be read under ``root``.
+        UserError: an argument is out of range, or no split under ``root`` can be opened.
     """
 
     def __init__(
@@ -127,18 +114,18 @@ class SegmentationData(LightningDataModule):
         self.seed = seed
         self._check_arguments()
         self._datasets: dict[str, SegmentationDataset] = {}
-        known = self._first_split()
-        self.classes: Classes = known.classes
-        self.num_classes = len(known.classes)
-        self.context_classes = known.context_classes
-        self.categories = known.categories
+        dataset = self._first_split()
+        self.classes: Classes = dataset.classes
+        self.num_classes = len(dataset.classes)
+        self.context_classes = dataset.context_classes
+        self.categories = dataset.categories
 
     def _check_arguments(self) -> None:
         if self.format != "scenes" and self.format not in FORMATS:
-            names = ", ".join(sorted([*FORMATS, "scenes"]))
-            raise UserError(f"no data format '{self.format}'; choose one of {names}")
+            names = ", ".join(["scenes", *FORMATS])
+            raise UserError(f"unknown data format '{self.format}'; choose one of {names}")
         if self.format != "scenes" and self.root is None:
-            raise UserError(f"format '{self.format}' needs the data's folder; give --data.root DIR")
+            raise UserError(f"format '{self.format}' needs a folder; give --data.root DIR")
         low, high = self.scale
         batch_size = 1 if self.batch_size is None else self.batch_size
         counts = (batch_size, self.eval_batch_size, self.shuffle_buffer)
@@ -148,7 +135,7 @@ class SegmentationData(LightningDataModule):
                 f"crop_size {self.crop_size}, batch_size {self.batch_size}, eval_batch_size "
                 f"{self.eval_batch_size}, num_workers {self.num_workers}, shuffle_buffer "
                 f"{self.shuffle_buffer} and scale {self.scale} "
-                "must be positive, and scale from small to large; correct the one that is not"
+                "must be positive, and scale in ascending order; correct the one that is not"
             )
         sides = _short_and_long(self.base_size) or (1, 1)
         if not (
@@ -157,13 +144,13 @@ class SegmentationData(LightningDataModule):
             raise UserError(
                 f"base_size {self.base_size}, max_class_share {self.max_class_share} or scale_step "
                 f"{self.scale_step} is out of range; give (short, long) in pixels, a share from 0 "
-                "to 1, a step of 0 or more"
+                "to 1, and a step of 0 or more"
             )
 
     def _first_split(self) -> SegmentationDataset:
-        """Any split that can be opened: a set may hold only what its user trains or tests on."""
+        """Any split that can be opened: a dataset may hold one split only."""
         errors = []
-        for split in SPLITS:
+        for split in _SPLITS:
             try:
                 return self.dataset(split)
             except UserError as error:
@@ -171,20 +158,20 @@ class SegmentationData(LightningDataModule):
         raise errors[0]
 
     def dataset(self, split: str) -> SegmentationDataset:
-        """The data set of one split; without random transforms unless ``setup`` added them."""
+        """The dataset of one split; without random transforms before ``setup("fit")``."""
         if split not in self._datasets:
             self._datasets[split] = self._open(split)
         return self._datasets[split]
 
     def _open(self, split: str) -> SegmentationDataset:
         if self.format == "scenes":
-            held_out = {"val": 2**31, "test": 2**31 + 1}
+            held_out = {"val": 2**31, "test": 2**31 + 1}  # seeds that no training uses
             length = self.scenes_val if split in held_out else self.scenes_train
             return Scenes(length, self.scenes_size, held_out.get(split, self.seed))
         return FORMATS[self.format](self.root or "", split, eval_transform())
 
     def setup(self, stage: str) -> None:
-        """Open the splits of ``stage`` and choose what was left open.
+        """Open the splits of ``stage`` and choose the arguments that are ``None``.
 
         Raises:
             UserError: a split is missing, empty or incomplete.
@@ -194,7 +181,7 @@ class SegmentationData(LightningDataModule):
             self.dataset(split)
         if stage == "fit":
             train = self.dataset("train")
-            self.crop_size = self.crop_size or typical_size(train)
+            self.crop_size = self.crop_size or _typical_size(train)
             self.batch_size = self.batch_size or _fitting_batch(self.crop_size)
             train.transform = train_transform(
                 self.crop_size,
@@ -210,71 +197,71 @@ class SegmentationData(LightningDataModule):
             )
 
     def train_dataloader(self) -> DataLoader[Sample]:
-        """Random windows; order and changes depend on ``seed``, epoch and picture alone."""
+        """Random crops; order and random changes depend on ``seed``, epoch and index alone."""
         train, (world, rank) = self.dataset("train"), self._processes()
         if isinstance(train, ShardSet):
             return self._stream(train, self.batch_size or 1, self.shuffle_buffer)
-        order = TrainOrder(train, world, rank, self.seed)
+        sampler = TrainSampler(train, world, rank, self.seed)
         batch = self.batch_size or 1
         return TrainLoader(
             train,
             batch,
-            order,
+            sampler,
             self._batches_done,
             collate_fn=collate,
-            drop_last=len(order) > batch,
-            **self._loading(train),
+            drop_last=len(sampler) > batch,
+            **self._loader_options(train),
         )
 
     def val_dataloader(self) -> DataLoader[Sample]:
-        return self._evaluation("val")
+        return self._eval_loader("val")
 
     def test_dataloader(self) -> DataLoader[Sample]:
-        return self._evaluation(self.test_split)
+        return self._eval_loader(self.test_split)
 
-    def _evaluation(self, split: str) -> DataLoader[Sample]:
+    def _eval_loader(self, split: str) -> DataLoader[Sample]:
         dataset, (world, rank) = self.dataset(split), self._processes()
         if len(dataset) < world:
             raise UserError(
-                f"split '{split}' has {len(dataset)} pictures for {world} processes; use at most "
-                f"{len(dataset)} processes"
+                f"split '{split}' has {len(dataset)} images for {world} processes; use at most "
+                f"{len(dataset)}"
             )
         if world > 1 and self._shares_weights() and len(dataset) % world:
             raise UserError(
-                f"split '{split}' has {len(dataset)} pictures, which {world} processes cannot "
-                "share equally, and processes that share the weights would wait for each other "
-                "for ever; give a number of processes that divides it, or --trainer.strategy ddp"
+                f"split '{split}' has {len(dataset)} images, which cannot be divided equally among "
+                f"{world} processes, and processes that share weights would deadlock; give a number "
+                "of processes that divides it, or --trainer.strategy ddp"
             )
         if isinstance(dataset, ShardSet):
             return self._stream(dataset, self.eval_batch_size)
         return DataLoader(
             dataset,
             self.eval_batch_size,
-            sampler=EachOnce(dataset, world, rank),
+            sampler=EvalSampler(dataset, world, rank),
             collate_fn=collate,
-            **self._loading(dataset),
+            **self._loader_options(dataset),
         )
 
     def _batches_done(self) -> int:
-        """How many batches of this epoch the training has behind it."""
+        """How many batches of this epoch have been trained on."""
         return self.trainer.fit_loop.batch_idx + 1 if self.trainer and self.trainer.training else 0
 
     def _stream(self, dataset: ShardSet, batch_size: int, buffer: int = 0) -> DataLoader[Any]:
         world, rank = self._processes()
-        loading = self._loading(dataset)
+        options = self._loader_options(dataset)
         stream = ShardStream(
             dataset,
             batch_size,
-            workers=loading["num_workers"],
+            workers=options["num_workers"],
             world=world,
             rank=rank,
             buffer=buffer,
             seed=self.seed,
             epoch=self.trainer.current_epoch if self.trainer else 0,
         )
-        return DataLoader(stream, batch_size=None, **loading)
+        return DataLoader(stream, batch_size=None, **options)
 
-    def _loading(self, dataset: SegmentationDataset) -> dict[str, Any]:
+    def _loader_options(self, dataset: SegmentationDataset) -> dict[str, Any]:
         workers = _workers(len(dataset)) if self.num_workers is None else self.num_workers
         world, rank = self._processes()
         return {
@@ -290,35 +277,14 @@ class SegmentationData(LightningDataModule):
         return isinstance(strategy, FSDPStrategy | ModelParallelStrategy)
 
     def _processes(self) -> tuple[int, int]:
-        """How many processes there are, and which of them this is."""
+        """The number of processes, and the rank of this one."""
         if self.trainer is None:
             return 1, 0
         return self.trainer.world_size, self.trainer.global_rank
 
 
-class EachOnce(DistributedSampler[Any]):
-    """Gives every index to exactly one process, in order; some processes get one index more.
-
-    PyTorch's own sampler repeats indices until all processes have equally many, which counts some
-    pictures twice. It is a ``DistributedSampler`` so that Lightning leaves it in place.
-
-    >>> [list(EachOnce(range(5), num_replicas=2, rank=r)) for r in (0, 1)]
-    [[0, 2, 4], [1, 3]]
-    """
-
-    def __init__(self, dataset: Sized, num_replicas: int, rank: int) -> None:
-        super().__init__(dataset, num_replicas, rank, shuffle=False)  # type: ignore[arg-type]
-        self._indices = range(rank, len(dataset), num_replicas)
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self._indices)
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-
-def typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
-    """The median (height, width) of up to five pictures, in multiples of 8 up to 768."""
+def _typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
+    """The median (height, width) of up to five images, in multiples of 8 up to 768."""
     step = math.ceil(len(dataset) / 5)
     sizes = torch.tensor([dataset.read(i)[1].shape for i in range(0, len(dataset), step)])
     height, width = sizes.median(dim=0).values.tolist()
@@ -330,20 +296,20 @@ def _short_and_long(base: int | tuple[int, int] | None) -> tuple[float, float] |
 
 
 def _multiple_of_8(length: int) -> int:
-    return min(LARGEST_CROP, max(8, length // 8 * 8))
+    return min(_LARGEST_CROP, max(8, length // 8 * 8))
 
 
 def _fitting_batch(crop_size: tuple[int, int]) -> int:
-    """2 to 8 pictures: 2**16 pixels for each GiB of GPU memory, 2**19 without a GPU."""
+    """2 to 8 images: 2**16 pixels for each GiB of GPU memory, 2**19 without a GPU."""
     pixels = 2**19
     if torch.cuda.is_available():
-        pixels = torch.cuda.get_device_properties(0).total_memory // 2**14
+        pixels = torch.cuda.get_device_properties(0).total_memory // 2**14  # 2**16 a GiB
     return min(8, max(2, pixels // (crop_size[0] * crop_size[1])))
 
 
-def _workers(pictures: int) -> int:
-    """One process a core that this process may use, at most 8; none for a tiny set."""
-    if pictures < 32:
+def _workers(images: int) -> int:
+    """One for each core that this process may use, at most 8; none for a tiny dataset."""
+    if images < 32:
         return 0
     affinity = getattr(os, "sched_getaffinity", None)
     return min(8, len(affinity(0)) if affinity else os.cpu_count() or 1)

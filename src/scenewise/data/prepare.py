@@ -1,20 +1,19 @@
-"""Rewriting a published data set once as pictures with class-id masks, the ``folder`` layout."""
+"""Rewriting a published dataset in the ``folder`` layout: images with masks of class ids."""
 
 import os
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 from PIL import Image
+from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import PairedDataset, SegmentationDataset, read_classes
+from scenewise.data.datasets import PairedDataset, Progress, SegmentationDataset, read_classes
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, inside, write_json
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 def prepare(
@@ -26,41 +25,38 @@ def prepare(
 ) -> Path:
     """Write ``out/masks/SPLIT/NAME.png`` (class ids, coloured by a palette) and ``classes.json``.
 
-    ``out/images/SPLIT`` gets links to the pictures, or copies where the file system knows no
-    links; the originals are only read. Masks that are already there are kept, so a second call
-    goes on where the first one stopped.
+    ``out/images/SPLIT`` gets links to the images, or copies where the file system does not support
+    links; the originals are only read. Existing masks are kept, so a second call resumes an
+    interrupted one.
 
     Args:
-        build: makes the data set of a split.
+        build: makes the dataset of a split.
         out: folder of the result, which the format ``folder`` reads.
-        splits: which ones to write.
-        progress: wraps an iterable of known length with a description.
-        workers: threads.
+        splits: the splits to write.
+        progress: wraps an iterable of known length, to show a progress bar.
+        workers: threads; ``None`` for a few more than there are processors.
 
     Returns:
         ``out``.
 
     Raises:
-        UserError: an original is unusable, ``out`` holds another data set, or cannot be written.
+        UserError: an original is unusable, or ``out`` holds another dataset or is not writable.
     """
     target = Path(out)
     datasets = {split: build(split) for split in splits}
     for split, dataset in datasets.items():
         _write_classes(target / "classes.json", dataset.classes)
         with ThreadPoolExecutor(workers) as pool:
-            done: Iterable[None] = pool.map(_job(dataset, target, split), range(len(dataset)))
+            write = partial(_write_pair, dataset, target, split)
+            written: Iterable[None] = pool.map(write, range(len(dataset)))
             if progress is not None:
-                done = progress(done, len(dataset), f"writing {split}")
-            for _ in done:
+                written = progress(written, len(dataset), f"writing {split}")
+            for _ in written:  # raises the threads' errors
                 pass
     return target
 
 
-def _job(dataset: SegmentationDataset, target: Path, split: str) -> Callable[[int], None]:
-    return lambda index: _write_pair(dataset, index, target, split)
-
-
-def _write_pair(dataset: SegmentationDataset, index: int, target: Path, split: str) -> None:
+def _write_pair(dataset: SegmentationDataset, target: Path, split: str, index: int) -> None:
     name = dataset.names[index]
     mask_path = inside(target / "masks" / split, f"{name}.png")
     if mask_path.exists():
@@ -72,19 +68,24 @@ def _write_pair(dataset: SegmentationDataset, index: int, target: Path, split: s
     else:
         with atomic_write(target / "images" / split / f"{name}.png") as temporary:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
-    indexed = Image.fromarray(mask.numpy())
-    indexed.putpalette(dataset.classes.palette())
     with atomic_write(mask_path) as temporary:
-        indexed.save(temporary, format="PNG")
+        indexed_image(mask, dataset.classes).save(temporary, format="PNG")
+
+
+def indexed_image(mask: Tensor, classes: Classes) -> Image.Image:
+    """Class ids (H, W), uint8, as an indexed image with the colours of the classes."""
+    indexed = Image.fromarray(mask.numpy())
+    indexed.putpalette(classes.palette())
+    return indexed
 
 
 def _link(original: Path, path: Path) -> None:
-    """Make ``path`` the same picture as ``original``, by a relative link if possible."""
+    """Link ``path`` to ``original`` relatively, or copy it."""
     if path.exists():
         return
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.unlink(missing_ok=True)  # a link whose picture has moved
+        path.unlink(missing_ok=True)  # a link whose target has moved
         path.symlink_to(os.path.relpath(original.resolve(), path.parent.resolve()))
     except OSError:
         with atomic_write(path) as temporary:
@@ -94,7 +95,11 @@ def _link(original: Path, path: Path) -> None:
 def _write_classes(path: Path, classes: Classes) -> None:
     if not path.exists():
         write_json(path, classes.to_dict())
-    elif read_classes(path) != classes:
-        raise UserError(
-            f"'{path.parent}' already holds a data set of other classes; give another folder"
-        )
+    else:
+        check_same_classes(read_classes(path), classes, path.parent)
+
+
+def check_same_classes(existing: Classes, classes: Classes, folder: Path) -> None:
+    """Raise a UserError if ``folder`` already holds a dataset of other classes."""
+    if existing != classes:
+        raise UserError(f"'{folder}' already holds a dataset of other classes; use another folder")

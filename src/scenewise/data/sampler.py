@@ -1,12 +1,11 @@
-"""Training pictures in an order, and with random changes, that do not depend on what ran before.
+"""Samplers: shuffling with one seed for each sample, and evaluation without repeated samples.
 
-Every draw of a picture has a seed of its own, made from the run's seed, the epoch and the picture.
-So neither the number of workers nor of processes changes a picture, and a run that is resumed in
-the middle of an epoch goes on with the pictures that it would have seen.
+The seed of a sample is made from the run's seed, the epoch and the sample's index. So its random
+changes depend neither on the number of workers nor of processes, and a run that is resumed in the
+middle of an epoch sees the samples that the interrupted run would have seen.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sized
 from itertools import islice
 from typing import Any, cast
 
@@ -16,77 +15,65 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from scenewise.data.datasets import Sample, SegmentationDataset
 
-
-@dataclass(frozen=True)
-class Draw:
-    """Image ``index``, with the random changes of ``seed``."""
-
-    index: int
-    seed: int
+_Draw = tuple[int, int]  # index of a sample, and the seed of its random changes
 
 
-class TrainOrder(DistributedSampler[Any]):
-    """Every picture once an epoch, shuffled by seed and epoch, divided among the processes.
+class TrainSampler(DistributedSampler[Any]):
+    """Every index once an epoch, shuffled by seed and epoch, divided among the processes.
 
-    It is a ``DistributedSampler`` so that Lightning leaves it in place and tells it the epoch.
+    It is a ``DistributedSampler`` so that Lightning keeps it and sets its epoch.
 
     Attributes:
-        start: number of draws that the next pass leaves out.
+        start: number of indices that the next pass skips.
 
-    >>> order = TrainOrder(range(6), num_replicas=1, rank=0, seed=0)
-    >>> whole = list(order)
-    >>> order.start = 4
-    >>> list(order) == whole[4:], len(order)
+    >>> sampler = TrainSampler(range(6), num_replicas=1, rank=0, seed=0)
+    >>> whole = list(sampler)
+    >>> sampler.start = 4
+    >>> list(sampler) == whole[4:], len(sampler)
     (True, 6)
     """
 
-    def __init__(
-        self, dataset: SegmentationDataset, num_replicas: int, rank: int, seed: int
-    ) -> None:
-        super().__init__(dataset, num_replicas, rank, seed=seed)
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int, seed: int) -> None:
+        super().__init__(dataset, num_replicas, rank, seed=seed)  # type: ignore[arg-type]
         self.start = 0
 
-    def __iter__(self) -> Iterator[Draw]:
+    def __iter__(self) -> Iterator[_Draw]:
         for index in islice(super().__iter__(), self.start, None):
-            yield Draw(index, draw_seed(self.seed, self.epoch, index))
+            yield index, _sample_seed(self.seed, self.epoch, index)
 
 
-def draw_seed(seed: int, epoch: int, index: int) -> int:
-    """A number of 63 bits that differs for every (seed, epoch, index), none negative.
+class EvalSampler(DistributedSampler[Any]):
+    """Every index in exactly one process, in order; some processes get one index more.
 
-    >>> draw_seed(0, 1, 2) == draw_seed(0, 2, 1)
-    False
+    PyTorch's own sampler repeats indices until all processes have equally many, which counts some
+    images twice. It is a ``DistributedSampler`` so that Lightning keeps it.
+
+    >>> [list(EvalSampler(range(5), num_replicas=2, rank=r)) for r in (0, 1)]
+    [[0, 2, 4], [1, 3]]
     """
-    words = np.random.SeedSequence([abs(seed), epoch, index]).generate_state(1, np.uint64)
-    return int(words[0] >> np.uint64(1))
 
+    def __init__(self, dataset: Sized, num_replicas: int, rank: int) -> None:
+        super().__init__(dataset, num_replicas, rank, shuffle=False)  # type: ignore[arg-type]
+        self._indices = range(rank, len(dataset), num_replicas)
 
-class Seeded(Dataset[Sample]):
-    """A data set whose item is a :class:`Draw`; the global generator is left as it was."""
-
-    def __init__(self, dataset: SegmentationDataset) -> None:
-        self.dataset = dataset
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._indices)
 
     def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, draw: Draw) -> Sample:
-        with torch.random.fork_rng(devices=()):
-            torch.default_generator.manual_seed(draw.seed)
-            return self.dataset[draw.index]
+        return len(self._indices)
 
 
 class TrainLoader(DataLoader[Sample]):
-    """A ``DataLoader`` over a :class:`TrainOrder` that starts where the training stands.
+    """A ``DataLoader`` over a :class:`TrainSampler` that starts where the training stopped.
 
-    Lightning asks for the iterator before it has restored a checkpoint, and workers begin to read
-    at once. Here they begin when the first batch is wanted.
+    Lightning asks for the iterator before it has restored a checkpoint, and workers start to read
+    at once. Here they start when the first batch is requested.
 
     Args:
-        dataset: the pictures.
+        dataset: the samples.
         batch_size: of one process.
-        order: which picture is drawn when.
-        done: tells how many batches of this epoch have been trained on.
+        sampler: the order of the samples.
+        batches_done: returns how many batches of this epoch have been trained on.
         options: of the ``DataLoader``.
     """
 
@@ -94,17 +81,43 @@ class TrainLoader(DataLoader[Sample]):
         self,
         dataset: SegmentationDataset,
         batch_size: int,
-        order: TrainOrder,
-        done: Callable[[], int],
+        sampler: TrainSampler,
+        batches_done: Callable[[], int],
         **options: Any,
     ) -> None:
-        super().__init__(Seeded(dataset), batch_size, sampler=order, **options)
-        self.done = done
+        super().__init__(_SeededDataset(dataset), batch_size, sampler=sampler, **options)
+        self._batches_done = batches_done
 
     def __iter__(self) -> Any:
-        def batches() -> Iterator[Sample]:
-            order = cast(TrainOrder, self.sampler)
-            order.start = self.done() * cast(int, self.batch_size)
+        def batches() -> Iterator[Sample]:  # a generator: nothing runs before the first batch
+            sampler = cast(TrainSampler, self.sampler)
+            sampler.start = self._batches_done() * cast(int, self.batch_size)
             yield from DataLoader.__iter__(self)
 
         return batches()
+
+
+class _SeededDataset(Dataset[Sample]):
+    """A dataset indexed by (index, seed); the global generator is left unchanged."""
+
+    def __init__(self, dataset: SegmentationDataset) -> None:
+        self.dataset = dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, draw: _Draw) -> Sample:
+        index, seed = draw
+        with torch.random.fork_rng(devices=()):  # the CPU's generator alone
+            torch.default_generator.manual_seed(seed)
+            return self.dataset[index]
+
+
+def _sample_seed(seed: int, epoch: int, index: int) -> int:
+    """63 bits that differ for every (seed, epoch, index).
+
+    >>> _sample_seed(0, 1, 2) == _sample_seed(0, 2, 1)
+    False
+    """
+    bits = np.random.SeedSequence([abs(seed), epoch, index]).generate_state(1, np.uint64)[0]
+    return int(bits >> np.uint64(1))  # PyTorch takes a signed number

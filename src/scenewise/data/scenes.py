@@ -1,4 +1,4 @@
-"""Street-like pictures drawn by code, in which some classes can only be told by distant context."""
+"""Generated street scenes, in which some classes can only be recognised by distant context."""
 
 import math
 
@@ -54,34 +54,34 @@ CLASSES = Classes(
     ),
 )
 ROAD, SIDEWALK, BUILDING, SKY, TREE, POLE, SIGN, PERSON, CAR = range(9)
-SIGNALS = ((9, 10), (11, 12))
-VANS = (13, 14)
-SHOPS = (15, 16)
-# What the two signals look like when they say "first class" and "second class" of their pair.
-VAN_CUES: tuple[Color, Color] = ((235, 30, 30), (30, 40, 235))
-SHOP_CUES: tuple[Color, Color] = ((35, 200, 70), (210, 50, 225))
+_SIGNALS = ((9, 10), (11, 12))
+_VANS = (13, 14)
+_SHOPS = (15, 16)
+# Colours of the two signals for the first and the second class of their pair.
+_VAN_CUES: tuple[Color, Color] = ((235, 30, 30), (30, 40, 235))
+_SHOP_CUES: tuple[Color, Color] = ((35, 200, 70), (210, 50, 225))
 
 
 class Scenes(SegmentationDataset):
-    """``length`` street scenes, drawn when they are asked for; nothing is stored.
+    """``length`` street scenes, drawn on demand; nothing is stored.
 
     Scene ``i`` is a pure function of ``(seed, i, size)``. There are 17 classes of very different
-    size, with thin things, occlusion, changing light and noise. Two pairs of classes look the same:
+    size, with thin objects, occlusion, varying light and noise. Two pairs of classes look the same:
     vans are taxis or ambulances, shops are open or closed. A round signal at the far side of the
-    picture decides: the colour of one signal names all vans, that of the other all shops. Every
-    pixel of a signal is at least a third of the picture's width away from every pixel that it
-    decides, and both colours are equally frequent, so a network that sees less than that distance
-    can only guess. A deep dilated backbone does see that far; use a small one to show the worth of
-    attention.
+    image decides: the colour of one signal gives the class of all vans, that of the other of all
+    shops. Every pixel of a signal is at least a third of the image's width away from every pixel
+    that it decides, and both colours are equally frequent, so a network whose receptive field is
+    smaller can only guess. A deep dilated backbone does see that far; use a small one to show the
+    benefit of attention.
 
     Args:
         length: number of scenes; any four in a row hold the four combinations of the signals.
-        size: (height, width) in pixels; at least (16, 48). Things are drawn in proportion.
+        size: (height, width) in pixels; at least (16, 48). Objects are drawn in proportion.
         seed: another seed gives other scenes.
-        transform: joint transform of picture and mask.
+        transform: joint transform of image and mask.
 
     Raises:
-        UserError: no scene, a size too small, or a negative seed.
+        UserError: no scenes, a size too small, or a negative seed.
 
     >>> scenes = Scenes(4, size=(64, 192), seed=0)
     >>> image, mask = scenes.read(0)
@@ -91,8 +91,8 @@ class Scenes(SegmentationDataset):
     ['taxi', 'ambulance', 'open shop', 'closed shop']
     """
 
-    context_pairs = (VANS, SHOPS)
-    context_classes = VANS + SHOPS
+    context_pairs = (_VANS, _SHOPS)
+    context_classes = _VANS + _SHOPS
 
     def __init__(
         self,
@@ -103,7 +103,7 @@ class Scenes(SegmentationDataset):
     ) -> None:
         if length < 1 or seed < 0 or size[0] < 16 or size[1] < 48:
             raise UserError(
-                f"cannot draw {length} scenes of size {tuple(size)} with seed {seed}; ask for at "
+                f"cannot draw {length} scenes of size {tuple(size)} with seed {seed}; give at "
                 "least 1 scene, 16 rows, 48 columns and a seed of 0 or more"
             )
         super().__init__([f"scene_{i:05d}" for i in range(length)], CLASSES, transform)
@@ -111,38 +111,38 @@ class Scenes(SegmentationDataset):
         self.seed = seed
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        image, mask = draw_scene(self.seed, index, self.size)
+        image, mask = _draw_scene(self.seed, index, self.size)
         return torch.from_numpy(image).permute(2, 0, 1).contiguous(), torch.from_numpy(mask)
 
 
-def draw_scene(
+def _draw_scene(
     seed: int, index: int, size: tuple[int, int], cues: tuple[int, int] | None = None
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Draw one scene: picture (H, W, 3) and mask (H, W).
+    """Draw one scene: image (H, W, 3) and mask (H, W).
 
-    ``cues`` says which class of each pair the two signals show; ``None`` takes the scene's own. It
-    enters the picture through the colour of the two signals alone.
+    ``cues`` is which class of each pair the two signals show; ``None`` for the scene's own. Apart
+    from the classes in the mask, it changes nothing but the colours of the two signals.
     """
     rng = np.random.default_rng((seed, index))
     if cues is None:
-        code = (seed + index) % 4
+        code = (seed + index) % 4  # any four scenes in a row hold all combinations
         cues = (code % 2, code // 2)
     canvas = _Canvas(size)
     ground = _backdrop(canvas, rng)
     van_limit, shop_limit = _signals(canvas, rng, cues)
-    _shops(canvas, rng, shop_limit, SHOPS[cues[1]])
+    _shops(canvas, rng, shop_limit, _SHOPS[cues[1]])
     _clutter(canvas, rng, ground)
-    _vans(canvas, rng, van_limit, VANS[cues[0]])
+    _vans(canvas, rng, van_limit, _VANS[cues[0]])
     _foreground(canvas, rng)
     image = _light(np.asarray(canvas.image), rng)
     mask = np.array(canvas.mask)
     if rng.random() < 0.5:
-        image, mask = image[:, ::-1], mask[:, ::-1]
+        image, mask = image[:, ::-1], mask[:, ::-1]  # mirrored
     return np.ascontiguousarray(image), np.ascontiguousarray(mask)
 
 
 class _Canvas:
-    """A picture and its mask, painted together from back to front.
+    """An image and its mask, drawn together from back to front.
 
     ``unit`` is the length of one pixel of a 64 x 192 scene; colours are RGB, labels class ids.
     """
@@ -212,24 +212,25 @@ def _tree(canvas: _Canvas, rng: Generator, x: float, foot: float) -> None:
 
 
 def _signals(canvas: _Canvas, rng: Generator, cues: tuple[int, int]) -> tuple[float, float]:
-    """Paint the vans' signal at the left and the shops' at the right.
+    """Draw the vans' signal at the left and the shops' at the right.
 
-    Returns the first column that vans may use and the first that shops may not.
+    Returns:
+        The first column that vans may use, and the first that shops may not.
     """
     unit, width = canvas.unit, canvas.width
     edges = []
-    for side, colors in enumerate((VAN_CUES, SHOP_CUES)):
+    for side, colors in enumerate((_VAN_CUES, _SHOP_CUES)):
         radius = rng.uniform(12, 20) * unit
         x = radius + rng.uniform(0, 5) * unit
         y = rng.uniform(radius - 3 * unit, 20 * unit)
-        color, label = colors[cues[side]], SIGNALS[side][cues[side]]
+        color, label = colors[cues[side]], _SIGNALS[side][cues[side]]
         canvas.oval(x if side == 0 else width - x, y, radius, radius, color, label)
-        edges.append(x + radius + width / 3 + 2)
+        edges.append(x + radius + width / 3 + 2)  # 2 for rounding
     return edges[0], width - edges[1]
 
 
 def _shops(canvas: _Canvas, rng: Generator, limit: float, label: int) -> None:
-    """One or two shops left of the column ``limit``: a striped awning over a dark window."""
+    """One or two shops left of column ``limit``: a striped awning over a dark window."""
     unit = canvas.unit
     foot = canvas.height * rng.uniform(0.74, 0.82)
     for start, stop in _slots(rng, 0.0, limit, 24 * unit, 38 * unit):
@@ -243,7 +244,7 @@ def _shops(canvas: _Canvas, rng: Generator, limit: float, label: int) -> None:
 
 
 def _vans(canvas: _Canvas, rng: Generator, limit: float, label: int) -> None:
-    """One or two vans right of the column ``limit``: pale boxes with windows and wheels."""
+    """One or two vans right of column ``limit``: pale boxes with windows and wheels."""
     unit = canvas.unit
     for start, stop in _slots(rng, limit, float(canvas.width), 26 * unit, 40 * unit):
         foot = canvas.height * rng.uniform(0.84, 0.96)
@@ -270,7 +271,7 @@ def _slots(
 
 
 def _clutter(canvas: _Canvas, rng: Generator, horizon: float) -> None:
-    """Cars behind the vans, and poles that carry a sign."""
+    """Cars behind the vans, and poles with a sign."""
     unit = canvas.unit
     for x in rng.uniform(0, canvas.width, size=rng.integers(1, 4)):
         foot = canvas.height * rng.uniform(0.8, 0.93)
@@ -288,7 +289,7 @@ def _clutter(canvas: _Canvas, rng: Generator, horizon: float) -> None:
 
 
 def _foreground(canvas: _Canvas, rng: Generator) -> None:
-    """People, who hide parts of whatever stands behind them."""
+    """People, who occlude parts of what is behind them."""
     unit = canvas.unit
     for x in rng.uniform(0, canvas.width, size=rng.integers(1, 5)):
         foot = canvas.height * rng.uniform(0.72, 0.98)
@@ -311,7 +312,7 @@ def _light(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
 
 
 def _color(rng: Generator, base: Color, spread: int) -> Color:
-    """A colour near ``base``: each channel at most ``spread`` away."""
+    """A random colour near ``base``: each channel at most ``spread`` away."""
     red, green, blue = (
         int(c + d) for c, d in zip(base, rng.uniform(-spread, spread, 3), strict=True)
     )

@@ -1,7 +1,7 @@
-"""Joint transforms of a picture and its mask.
+"""Joint transforms of an image and its mask.
 
-Pictures stay uint8: ``model.normalize`` makes floats of them on the device. Every random number is
-drawn from PyTorch, whose generators the data loader seeds.
+Images stay uint8; ``model.normalize`` converts them to floats on the device. All random numbers are
+drawn from PyTorch's generator, which the data loader seeds.
 """
 
 from collections.abc import Sequence
@@ -16,29 +16,29 @@ from torchvision.transforms.v2 import functional as F
 from scenewise.data.datasets import Transform
 from scenewise.data.photometric import PhotometricDistortion
 
-MEAN_COLOR = (124.0, 116.0, 104.0)  # of ImageNet, so that padding is near 0 once normalised
-WINDOW_TRIES = 10
-Span = tuple[int, int, int]  # where it starts, how long it is, how long after scaling
+MEAN_COLOR = (124.0, 116.0, 104.0)  # of ImageNet: padding is near 0 when normalised
+_MAX_CROPS = 10
+_Span = tuple[int, int, int]  # start, length, length after scaling
 
 
 class RandomScaleCrop(nn.Module):
-    """Scale by a random factor, then cut a random window of ``size``.
+    """Scale by a random factor, then take a random crop of ``size``.
 
-    The window is cut before it is scaled, so the cost is that of the window and not of the picture.
-    Where the scaled picture is smaller than the window, it is padded at the right and the bottom.
+    The crop is taken before it is scaled, so the cost depends on the crop's size, not the image's.
+    If the scaled image is smaller than the crop, it is padded at the right and the bottom.
 
     Args:
         size: (height, width) of the result.
         scale: smallest and largest factor.
-        ignore_index: what padding means in the mask.
+        ignore_index: id of the padding in the mask.
         step: distance between possible factors, counted from the smallest; 0 for any factor.
-        base: (short, long) side; factor 1 is the picture scaled in proportion until it fills them.
-            ``None``: factor 1 is its own size.
-        max_share: draw another window, up to nine times, while more than this share of the
-            labelled pixels belongs to one class.
+        base: (short, long) side that the image is fitted into at factor 1, in proportion; ``None``
+            for its own size.
+        max_share: draw another crop, up to nine times, while more than this share of the labelled
+            pixels belongs to one class.
 
     Shape:
-        picture (3, H, W) and mask (H, W), both uint8, to (3, *size) and size.
+        image (3, H, W) and mask (H, W), both uint8, to (3, *size) and size.
     """
 
     def __init__(
@@ -64,16 +64,21 @@ class RandomScaleCrop(nn.Module):
     ) -> tuple[tv_tensors.Image, tv_tensors.Mask]:
         rows, columns = self._choose(mask.as_subclass(Tensor), self._factor(mask))
         (top, height, out_height), (left, width, out_width) = rows, columns
-        ids = mask.as_subclass(Tensor)[None, top : top + height, left : left + width]
+        ids = mask.as_subclass(Tensor)[None, top : top + height, left : left + width]  # (1, h, w)
         patch = image.as_subclass(Tensor)[:, top : top + height, left : left + width]
         if (height, width) != (out_height, out_width):
             patch = F.resize(patch, [out_height, out_width], antialias=True)
             ids = F.resize(ids, [out_height, out_width], v2.InterpolationMode.NEAREST_EXACT)
-        padding = [0, 0, self.size[1] - out_width, self.size[0] - out_height]
+        padding = [
+            0,
+            0,
+            self.size[1] - out_width,
+            self.size[0] - out_height,
+        ]  # left top right bottom
         if any(padding):
             patch = F.pad(patch, padding, fill=list(MEAN_COLOR))
             ids = F.pad(ids, padding, fill=self.ignore_index)
-        return tv_tensors.Image(patch), tv_tensors.Mask(ids[0])
+        return tv_tensors.Image(patch), tv_tensors.Mask(ids[0])  # (3, *size), size
 
     def _factor(self, mask: Tensor) -> float:
         low, high = self.scale
@@ -81,33 +86,33 @@ class RandomScaleCrop(nn.Module):
             factor = low + self.step * int(torch.randint(round((high - low) / self.step) + 1, ()))
         else:
             factor = low + (high - low) * float(torch.rand(()))
-        return factor if self.base is None else factor * fitting(mask.shape, self.base)
+        return factor if self.base is None else factor * _fitting(mask.shape, self.base)
 
-    def _choose(self, mask: Tensor, factor: float) -> tuple[Span, Span]:
-        for _ in range(WINDOW_TRIES):
-            rows = _window(mask.shape[0], self.size[0], factor)
-            columns = _window(mask.shape[1], self.size[1], factor)
+    def _choose(self, mask: Tensor, factor: float) -> tuple[_Span, _Span]:
+        for _ in range(_MAX_CROPS):
+            rows = _random_span(mask.shape[0], self.size[0], factor)
+            columns = _random_span(mask.shape[1], self.size[1], factor)
             if self.max_share >= 1:
                 break
             ids = mask[rows[0] : rows[0] + rows[1], columns[0] : columns[0] + columns[1]]
-            if largest_share(ids, self.ignore_index) < self.max_share:
+            if _largest_share(ids, self.ignore_index) < self.max_share:
                 break
         return rows, columns
 
 
-def fitting(size: Sequence[int], base: tuple[float, float]) -> float:
-    """The factor that lets a picture just fill (short, long) ``base`` in proportion.
+def _fitting(size: Sequence[int], base: tuple[float, float]) -> float:
+    """The factor that fits an image into the (short, long) sides ``base`` in proportion.
 
-    >>> fitting((1024, 2048), (512, 2048)), fitting((500, 375), (520, 520))
+    >>> _fitting((1024, 2048), (512, 2048)), _fitting((500, 375), (520, 520))
     (0.5, 1.04)
     """
     return min(base[0] / min(size), base[1] / max(size))
 
 
-def largest_share(ids: Tensor, ignore_index: int = 255) -> float:
+def _largest_share(ids: Tensor, ignore_index: int = 255) -> float:
     """The share of the most frequent class among the labelled pixels; 1 if none is labelled.
 
-    >>> largest_share(torch.tensor([[1, 1, 1, 2, 255]], dtype=torch.uint8))
+    >>> _largest_share(torch.tensor([[1, 1, 1, 2, 255]], dtype=torch.uint8))
     0.75
     """
     counts = torch.bincount(ids.flatten(), minlength=256)
@@ -116,12 +121,12 @@ def largest_share(ids: Tensor, ignore_index: int = 255) -> float:
     return int(counts.max()) / total if total else 1.0
 
 
-def _window(length: int, wanted: int, factor: float) -> Span:
-    """Where a window starts along one side, how long it is, and how long after scaling."""
-    window = min(length, max(1, round(wanted / factor)))
-    start = int(torch.randint(length - window + 1, ()))
-    scaled = wanted if window < length else min(wanted, max(1, round(length * factor)))
-    return start, window, scaled
+def _random_span(length: int, crop: int, factor: float) -> _Span:
+    """A random span along one side of an image that has ``crop`` pixels after scaling."""
+    span = min(length, max(1, round(crop / factor)))
+    start = int(torch.randint(length - span + 1, ()))
+    scaled = crop if span < length else min(crop, max(1, round(length * factor)))
+    return start, span, scaled
 
 
 def train_transform(
@@ -136,10 +141,9 @@ def train_transform(
 ) -> Transform:
     """Random scale and crop to ``crop_size``, then rotation, blur, flip and change of colours.
 
-    Half of the windows turn by up to ``rotate`` degrees, their corners ignored; half are blurred
-    with a 5 x 5 Gaussian, as in hszhao/semseg.
-
-    ``crop`` takes the further options of :class:`RandomScaleCrop`.
+    Half of the crops are rotated by up to ``rotate`` degrees, their corners ignored; half are
+    blurred with a 5 x 5 Gaussian, as in hszhao/semseg. ``crop`` takes the further options of
+    :class:`RandomScaleCrop`.
 
     >>> transform = train_transform((8, 12))
     >>> image = tv_tensors.Image(torch.zeros(3, 5, 7, dtype=torch.uint8))
@@ -150,8 +154,8 @@ def train_transform(
     steps: list[nn.Module] = [RandomScaleCrop(crop_size, scale, ignore_index, **crop)]
     if rotate:
         fill = {tv_tensors.Image: MEAN_COLOR, tv_tensors.Mask: ignore_index}
-        turn = v2.RandomRotation(rotate, v2.InterpolationMode.BILINEAR, fill=fill)
-        steps.append(v2.RandomApply([turn]))
+        rotation = v2.RandomRotation(rotate, v2.InterpolationMode.BILINEAR, fill=fill)
+        steps.append(v2.RandomApply([rotation]))
     if blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(5, 1.1)]))
     if flip:
@@ -163,6 +167,6 @@ def train_transform(
 
 
 def eval_transform() -> Transform:
-    """Nothing: pictures are evaluated whole, at their own size."""
+    """The identity: images are evaluated whole, at their own size."""
     transform: Transform = v2.Identity()
     return transform

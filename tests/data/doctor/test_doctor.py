@@ -7,13 +7,13 @@ from PIL import Image
 from scenewise.classes import Classes
 from scenewise.data.datasets import FolderDataset
 from scenewise.data.doctor import check, quick_check
-from scenewise.data.doctor.contact_sheet import overlay, write_contact_sheet
+from scenewise.data.doctor.contact_sheet import _overlay, write_contact_sheet
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.cityscapes import Cityscapes
 from scenewise.data.missing_files import missing
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, label, picture
+from tests.data.formats.trees import coloured, ids, label, write_image
 
 VALUES = [0, 1, 2, 255]
 
@@ -23,7 +23,7 @@ def folder(root, classes=3, count=3, values=VALUES, splits=("train", "val")):
     for split in splits:
         for k in range(count):
             seed += 1
-            picture(root / f"images/{split}/{k}.png", seed=seed)
+            write_image(root / f"images/{split}/{k}.png", seed=seed)
             label(root / f"masks/{split}/{k}.png", ids(values))
     names = [f"c{k}" for k in range(classes)]
     (root / "classes.json").write_text(json.dumps({"names": names}))
@@ -71,13 +71,13 @@ def test_unreadable_and_truncated_files(tmp_path):
     root = folder(tmp_path, count=5)
     whole = (root / "images/train/1.png").read_bytes()
     (root / "images/train/1.png").write_bytes(whole[: len(whole) // 2])
-    (root / "masks/train/3.png").write_bytes(b"no picture")
+    (root / "masks/train/3.png").write_bytes(b"no image")
     (root / "images/val/0.png").write_bytes(b"")
     report = run(root)
     assert kinds(report) == {
-        ("unreadable picture", "train"),
+        ("unreadable image", "train"),
         ("unreadable mask", "train"),
-        ("unreadable picture", "val"),
+        ("unreadable image", "val"),
     }
     assert report.splits["train"].readable == 3
     assert "1.png" in report.findings[0].files[0]
@@ -87,7 +87,7 @@ def test_sizes_that_differ(tmp_path):
     root = folder(tmp_path)
     label(root / "masks/train/2.png", ids(VALUES, (7, 5)))
     finding = only(run(root), "size mismatch")
-    assert "picture is 5x7, mask 7x5" in finding.message
+    assert "image is 5x7, mask 7x5" in finding.message
     assert finding.files == (str(root / "masks/train/2.png"),)
 
 
@@ -96,33 +96,35 @@ def test_ids_outside_the_classes_are_counted_over_all_files(tmp_path):
     finding = only(run(root, ["train"]), "wrong ids")
     assert finding.count == 3
     assert "3 masks with ids outside the 19 classes: 19 (3 pixels in 3), 20 (3" in finding.message
-    assert "not trainIds" in finding.guess
+    assert "not trainIds" in finding.hint
 
 
 def test_the_same_in_a_published_layout(tmp_path):
     stem = "train/ulm/ulm_000000_000019"
-    picture(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png")
+    write_image(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png")
     label(tmp_path / f"gtFine/{stem}_gtFine_labelTrainIds.png", ids(range(34)))
     finding = only(run(tmp_path, ["train"], Cityscapes), "wrong ids")
     assert "ids outside the 19 classes: 19 (1 pixels in 1)" in finding.message
-    assert "labelIds (0 to 33), not trainIds" in finding.guess
+    assert "labelIds (0 to 33), not trainIds" in finding.hint
 
 
 def test_labels_that_are_reduced_already(tmp_path):
-    picture(tmp_path / "images/training/a.jpg")
+    write_image(tmp_path / "images/training/a.jpg")
     label(tmp_path / "annotations/training/a.png", ids([0, 149, 255]))
     finding = only(run(tmp_path, ["train"], ADE20K), "wrong ids")
     assert "not ADE20K ids (0 to 150, 0 ignored): 255" in finding.message
 
 
-@pytest.mark.parametrize(("same", "words"), [(True, "all the same"), (False, "colours of the cl")])
+@pytest.mark.parametrize(
+    ("same", "words"), [(True, "3 equal channels"), (False, "colours of the cl")]
+)
 def test_colour_masks(tmp_path, same, words):
     root = folder(tmp_path)
     colors = {k: (k, k, k) if same else (k, 0, 9) for k in range(3)}
     coloured(root / "masks/train/0.png", ids([0, 1, 2]), colors)
     finding = only(run(root), "colour mask")
     assert finding.serious
-    assert words in finding.guess
+    assert words in finding.hint
 
 
 def test_pictures_for_viewing_hold_0_and_255(tmp_path):
@@ -157,7 +159,7 @@ def test_masks_without_pictures(tmp_path):
 def test_orphans_of_names_with_endings(tmp_path):
     for k in range(2):
         stem = f"train/ulm/ulm_00000{k}_000019"
-        picture(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", seed=k)
+        write_image(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", seed=k)
         for kind in ("labelIds", "color", "instanceIds"):
             label(tmp_path / f"gtFine/{stem}_gtFine_{kind}.png", ids([7, 26]))
     assert "orphans" not in {f.kind for f in run(tmp_path, ["train"], Cityscapes).findings}
@@ -207,7 +209,7 @@ def test_quick_check_stops_at_what_training_would_fail_on(tmp_path):
     assert quick_check(FolderDataset(root)) == []
     (root / "images/train/8.png").write_bytes(b"")
     broken = FolderDataset(root)
-    with pytest.raises(UserError, match=r"of 9 pictures read, 1 unreadable picture.*8\.png"):
+    with pytest.raises(UserError, match=r"of 9 images read, 1 unreadable image.*8\.png"):
         quick_check(broken)
     assert quick_check(broken, sample=1) == []
     label(root / "masks/train/0.png", ids([3]))
@@ -232,7 +234,7 @@ def test_overlay_is_half_picture_half_colour():
     classes = Classes(("a", "b"), ((0, 100, 200), (50, 50, 50)))
     image = Image.new("RGB", (3, 2), (100, 100, 100))
     mask = Image.fromarray(ids([0, 1, 255], (2, 3)).astype(np.uint8))
-    covered = np.asarray(overlay(image, mask, classes))
+    covered = np.asarray(_overlay(image, mask, classes))
     assert covered[0].tolist() == [[50, 100, 150], [75, 75, 75], [177, 177, 177]]
 
 
@@ -260,30 +262,30 @@ def test_missing_files_do_not_hide_what_else_is_wrong(tmp_path):
     report = run(root)
     assert kinds(report) == {
         ("missing", "train"),
-        ("unreadable picture", "train"),
+        ("unreadable image", "train"),
         ("size mismatch", "train"),
     }
     assert only(report, "missing").files == (str(root / "masks/train/0.png"),)
-    assert only(report, "missing").guess is None
-    assert (report.splits["train"].pictures, report.splits["train"].readable) == (4, 1)
-    with pytest.raises(UserError, match=r"1 of 4 pictures in .* have no mask"):
+    assert only(report, "missing").hint is None
+    assert (report.splits["train"].images, report.splits["train"].readable) == (4, 1)
+    with pytest.raises(UserError, match=r"1 of 4 images in .* have no mask"):
         FolderDataset(root)
 
 
 def test_a_half_extracted_archive_is_read_as_far_as_it_goes(tmp_path):
     for k in range(4):
-        picture(tmp_path / f"leftImg8bit/train/a/{k}_leftImg8bit.png", seed=k)
+        write_image(tmp_path / f"leftImg8bit/train/a/{k}_leftImg8bit.png", seed=k)
         if k != 2:
             label(tmp_path / f"gtFine/train/a/{k}_gtFine_labelIds.png", ids(range(34)))
     (finding,) = [f for f in run(tmp_path, ["train"], Cityscapes).findings if f.serious]
-    assert finding.message == "1 of 4 masks not there"
-    assert finding.guess == "the archive was not extracted whole; extract it again"
+    assert finding.message == "1 of 4 masks not found"
+    assert finding.hint == "the archive was not extracted whole; extract it again"
     with pytest.raises(UserError, match="extracted whole"):
         Cityscapes(tmp_path, "train")
 
 
 def test_labels_inside_one_file_are_not_missing(tmp_path):
-    picture(tmp_path / "a.png")
+    write_image(tmp_path / "a.png")
     (tmp_path / "labels.json").write_text("{}")
     here = [tmp_path / "a.png", tmp_path / "labels.json" / "a"]
     assert missing([*here, tmp_path / "b.png", tmp_path / "no" / "c.png"]) == [

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from scenewise.classes import Classes
-from scenewise.data.doctor.hints import guess, guess_colors
+from scenewise.data.doctor.hints import hint_for_colors, hint_for_ids
 
 
 @pytest.mark.parametrize(
@@ -16,7 +16,7 @@ from scenewise.data.doctor.hints import guess, guess_colors
         (171, [0, 181], "171/182"),
         (171, [0, 182, 255], "171/182"),
         (11, range(12), "255 is missing: 11"),
-        (3, range(0, 250, 4), "grey levels of a picture"),
+        (3, range(0, 250, 4), "grey levels of an image"),
         (2, [0, 255], "write 1 instead of 255"),
         (2, [255], None),
         (2, [0, 1, 255], None),
@@ -27,18 +27,18 @@ from scenewise.data.doctor.hints import guess, guess_colors
     ],
 )
 def test_what_ids_look_like(count, ids, words):
-    found = guess(ids, Classes.numbered(count))
+    found = hint_for_ids(ids, Classes.numbered(count))
     assert found is None if words is None else words in found
 
 
 def test_another_ignored_id():
-    assert "set ignore_index to 255" in guess([0, 255], Classes.numbered(2, ignore_index=2))
-    assert guess([0, 1, 2], Classes.numbered(2, ignore_index=2)) is None
+    assert "set ignore_index to 255" in hint_for_ids([0, 255], Classes.numbered(2, ignore_index=2))
+    assert hint_for_ids([0, 1, 2], Classes.numbered(2, ignore_index=2)) is None
 
 
 def test_what_colours_look_like():
     classes = Classes.numbered(3)
     pixels = np.array(classes.colors, dtype=np.uint8).reshape(1, 3, 3)
-    assert "the colours of the classes;" in guess_colors(pixels, classes)
+    assert "the colours of the classes;" in hint_for_colors(pixels, classes)
     noise = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
-    assert "not the colours of the classes" in guess_colors(noise, classes)
+    assert "not the colours of the classes" in hint_for_colors(noise, classes)

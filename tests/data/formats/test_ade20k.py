@@ -2,14 +2,14 @@ import pytest
 
 from scenewise.data.formats.ade20k import ADE20K, CLASSES
 from scenewise.errors import UserError
-from tests.data.formats.trees import ids, label, picture
+from tests.data.formats.trees import ids, label, write_image
 from tests.shared_data import shared
 
 
 def tree(root, values=range(151), size=(11, 17)):
     for part in ("training", "validation"):
         name = f"ADE_{part[:3]}_00000001"
-        picture(root / f"images/{part}/{name}.jpg", size)
+        write_image(root / f"images/{part}/{name}.jpg", size)
         label(root / f"annotations/{part}/{name}.png", ids(values, size))
     return root
 

@@ -1,19 +1,19 @@
 import pytest
 
 from scenewise.data.formats.camvid import (
-    CLASS_OF,
+    _CLASS_OF,
+    _RAW_CLASSES,
     CLASSES,
-    RAW_CLASSES,
     CamVid,
-    camvid_32,
-    segnet_split,
+    CamVid32,
+    _segnet_split,
 )
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, label, picture
+from tests.data.formats.trees import coloured, ids, label, write_image
 from tests.shared_data import shared
 
-COLORS = dict(enumerate(RAW_CLASSES.colors)) | {255: (0, 0, 0)}
+COLORS = dict(enumerate(_RAW_CLASSES.colors)) | {255: (0, 0, 0)}
 RAW = [*range(31), 255]
 # The class of the 11 for each of the 31 in alphabetical order, written down from the grouping.
 GROUPED = [9, 1, 10, 1, 1, 8, 9, 9, 2, 7, 3, 3, 6, 10, 8, 4, 9, 3, 4, 4, 6, 0, 8, 2, 6, 8, 5, 8, 1]
@@ -22,7 +22,7 @@ GROUPED += [5, 1]
 
 def segnet(root, values=range(12)):
     for split in ("train", "val", "test"):
-        picture(root / split / "0001TP_006690.png")
+        write_image(root / split / "0001TP_006690.png")
         label(root / f"{split}annot" / "0001TP_006690.png", ids(values))
     return root
 
@@ -36,28 +36,28 @@ def test_segnets_ids(tmp_path):
 def test_colours_become_31_or_11_classes(tmp_path, layout):
     frames = {"train": "0016E5_00390", "val": "0016E5_07961", "test": "Seq05VD_f00000"}
     for split, name in frames.items():
-        pictures, labels, ending = {
+        images, labels, ending = {
             "split_labels": (split, f"{split}_labels", "_L"),
             "published": ("701_StillsRaw_full", "LabeledApproved_full", "_L"),
             "annot": (split, f"{split}annot", ""),
         }[layout]
-        picture(tmp_path / pictures / f"{name}.png")
+        write_image(tmp_path / images / f"{name}.png")
         coloured(tmp_path / labels / f"{name}{ending}.png", ids(RAW), COLORS)
     for split, name in frames.items():
-        raw, few = camvid_32(tmp_path, split), CamVid(tmp_path, split)
+        raw, few = CamVid32(tmp_path, split), CamVid(tmp_path, split)
         assert raw.names == few.names == [name]
         assert raw.read(0)[1].tolist() == ids(RAW).tolist()
         assert few.read(0)[1].tolist() == ids([*GROUPED, 255]).tolist()
 
 
 def test_classes_are_the_published_ones():
-    assert list(CLASS_OF) == GROUPED
-    assert RAW_CLASSES.names[0] == "Animal"
-    assert RAW_CLASSES.colors[RAW_CLASSES.names.index("Road")] == (128, 64, 128)
-    assert len(set(RAW_CLASSES.colors)) == 31
-    for k, group in enumerate(CLASS_OF):
-        if RAW_CLASSES.names[k].lower() == CLASSES.names[group]:
-            assert RAW_CLASSES.colors[k] == CLASSES.colors[group]
+    assert list(_CLASS_OF) == GROUPED
+    assert _RAW_CLASSES.names[0] == "Animal"
+    assert _RAW_CLASSES.colors[_RAW_CLASSES.names.index("Road")] == (128, 64, 128)
+    assert len(set(_RAW_CLASSES.colors)) == 31
+    for k, group in enumerate(_CLASS_OF):
+        if _RAW_CLASSES.names[k].lower() == CLASSES.names[group]:
+            assert _RAW_CLASSES.colors[k] == CLASSES.colors[group]
 
 
 def test_unknown_colours_and_ids_are_refused(tmp_path):
@@ -68,20 +68,20 @@ def test_unknown_colours_and_ids_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"SegNet's ids \(0 to 11\): 12"):
         CamVid(tmp_path).read(0)
     with pytest.raises(UserError, match="colours"):
-        camvid_32(tmp_path, "val").read(0)
+        CamVid32(tmp_path, "val").read(0)
 
 
 def test_foreign_sample():
     root = shared("fixtures/camvid/datumaro/camvid_dataset")
-    mask = camvid_32(root, "train").read(0)[1]
-    assert {RAW_CLASSES.names[k] for k in mask.unique().tolist()} == {"Bicyclist", "Road"}
+    mask = CamVid32(root, "train").read(0)[1]
+    assert {_RAW_CLASSES.names[k] for k in mask.unique().tolist()} == {"Bicyclist", "Road"}
     assert CamVid(root, "train").read(0)[1].unique().tolist() == [3, 10]
 
 
 def test_the_split_is_the_one_of_the_common_copy():
     root = shared("camvid/images")
     for split in ("train", "val"):
-        assert {segnet_split(path.stem) for path in (root / split).iterdir()} == {split}
+        assert {_segnet_split(path.stem) for path in (root / split).iterdir()} == {split}
 
 
 def test_the_data_module_opens_it_by_name(tmp_path):

@@ -7,11 +7,11 @@ from scenewise.data.formats.cityscapes import (
     CATEGORIES,
     CLASSES,
     Cityscapes,
-    cityscapes_coarse,
+    CityscapesCoarse,
 )
 from scenewise.errors import UserError
 from scenewise.training.metrics.confusion import grouped, iou, mean_iou, scores
-from tests.data.formats.trees import ids, label, picture
+from tests.data.formats.trees import ids, label, write_image
 from tests.shared_data import shared
 
 # id of the 34 -> class of the 19, written down from the publisher's table.
@@ -28,7 +28,7 @@ def tree(root, split="train", kind="labelIds", annotation="gtFine", values=range
     for k in range(frames):
         city = ("ulm", "jena")[k % 2]
         stem = f"{city}_00000{k}_000019"
-        picture(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", seed=k)
+        write_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", seed=k)
         label(root / annotation / split / city / f"{stem}_{annotation}_{kind}.png", ids(values))
     return root
 
@@ -62,10 +62,10 @@ def test_train_ids_are_preferred_where_every_picture_has_them(tmp_path):
 def test_coarse_labels_train_and_fine_ones_validate(tmp_path):
     tree(tmp_path, "train", annotation="gtCoarse", values=[7, 26])
     tree(tmp_path, "val")
-    assert cityscapes_coarse(tmp_path).read(0)[1].unique().tolist() == [0, 13]
-    assert "gtFine" in str(cityscapes_coarse(tmp_path, "val").masks[0])
+    assert CityscapesCoarse(tmp_path).read(0)[1].unique().tolist() == [0, 13]
+    assert "gtFine" in str(CityscapesCoarse(tmp_path, "val").masks[0])
     tree(tmp_path, "train_extra", annotation="gtCoarse", values=[8], frames=1)
-    assert len(cityscapes_coarse(tmp_path)) == 1
+    assert len(CityscapesCoarse(tmp_path)) == 1
 
 
 @pytest.mark.parametrize(("kind", "value"), [("labelTrainIds", 19), ("labelIds", 34)])
@@ -84,7 +84,7 @@ def test_a_half_extracted_archive_is_noticed(tmp_path):
         Cityscapes(root)
     for path in (root / "gtFine").rglob("*.png"):
         path.rename(path.with_name(path.name.replace("labelIds", "color")))
-    with pytest.raises(UserError, match=r"holds no \*_labelIds.png"):
+    with pytest.raises(UserError, match=r"holds other files but no \*_labelIds.png"):
         Cityscapes(root)
 
 
@@ -120,5 +120,5 @@ def test_foreign_sample():
     data = Cityscapes(root / "train_dataset", "train")
     with pytest.raises(UserError, match=r"not trainIds: 19 \("):
         data.read(0)
-    with pytest.raises(UserError, match=r"holds no \*_labelIds.png"):
+    with pytest.raises(UserError, match=r"holds other files but no \*_labelIds.png"):
         Cityscapes(root / "dataset", "train")

@@ -3,7 +3,7 @@ import pytest
 
 from scenewise.data.formats.coco_stuff import CLASSES, CocoStuff
 from scenewise.errors import UserError
-from tests.data.formats.trees import ids, label, lines, mat, picture
+from tests.data.formats.trees import ids, label, lines, mat, write_image
 from tests.shared_data import shared
 
 SIZE = (13, 17)
@@ -12,11 +12,11 @@ USED = [k for k in range(1, 183) if k not in UNUSED]
 
 
 @pytest.mark.parametrize("labels", ["annotations", "stuffthingmaps"])
-@pytest.mark.parametrize("pictures", ["images/", ""])
-def test_pixel_maps_of_164k(tmp_path, labels, pictures):
+@pytest.mark.parametrize("images", ["images/", ""])
+def test_pixel_maps_of_164k(tmp_path, labels, images):
     values = [k - 1 for k in USED] + [255]
     for part in ("train2017", "val2017"):
-        picture(tmp_path / f"{pictures}{part}/000000000009.jpg", SIZE)
+        write_image(tmp_path / f"{images}{part}/000000000009.jpg", SIZE)
         label(tmp_path / labels / part / "000000000009.png", ids(values, SIZE))
     for split in ("train", "val"):
         mask = CocoStuff(tmp_path, split).read(0)[1]
@@ -27,7 +27,7 @@ def tree_10k(root, values, **more):
     for part in ("train", "test"):
         name = f"COCO_{part}2014_000000000077"
         lines(root / f"imageLists/{part}.txt", [name])
-        picture(root / f"images/{name}.jpg", SIZE)
+        write_image(root / f"images/{name}.jpg", SIZE)
         mat(root / f"annotations/{name}.mat", S=ids(values, SIZE).astype(np.uint8), **more)
     return root
 
@@ -49,7 +49,7 @@ def test_version_1_0_of_10k_is_refused(tmp_path):
 
 
 def test_labels_that_nobody_annotated_are_refused(tmp_path):
-    picture(tmp_path / "images/train2017/1.jpg", SIZE)
+    write_image(tmp_path / "images/train2017/1.jpg", SIZE)
     label(tmp_path / "annotations/train2017/1.png", ids([0, 11], SIZE))
     with pytest.raises(UserError, match=r"1.png' .*: 11 \(110 pixels\)"):
         CocoStuff(tmp_path).read(0)

@@ -20,7 +20,7 @@ from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.camvid import CamVid
 from scenewise.data.formats.cityscapes import Cityscapes
 from scenewise.data.formats.coco_stuff import CocoStuff
-from scenewise.data.formats.pascal_context import CLASSES, PascalContext, decode_rle
+from scenewise.data.formats.pascal_context import CLASSES, PascalContext, _decode_rle
 from scenewise.data.formats.voc import VOC
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
@@ -62,15 +62,15 @@ def reads(read, path):
 @given(ids=IDS, mode=st.sampled_from(["L", "P", "I;16"]), turn=st.sampled_from([*TURNS]))
 def test_ids_survive_every_mode_that_holds_ids(tmp_path, ids, mode, turn):
     if mode == "P":
-        picture = Image.fromarray(ids)
-        picture.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
+        image = Image.fromarray(ids)
+        image.putpalette(np.random.default_rng(0).integers(0, 256, 768).tolist())
     else:
         wide = np.uint8 if mode == "L" else np.uint16
-        picture = Image.fromarray(ids.astype(wide))
+        image = Image.fromarray(ids.astype(wide))
     exif = Image.Exif()
     exif[ORIENTATION] = turn
     path = tmp_path / "a.png"
-    picture.save(path, exif=exif)
+    image.save(path, exif=exif)
     assert np.array_equal(read_mask(path).numpy(), TURNS[turn](ids))
 
 
@@ -225,7 +225,7 @@ def test_damaged_matlab_files(tmp_path, data):
 @given(text=st.one_of(st.text(max_size=30), st.binary(max_size=30)))
 def test_run_lengths_of_any_text(text):
     try:
-        mask = decode_rle(text, 5, 7)
+        mask = _decode_rle(text, 5, 7)
     except ValueError:
         return
     assert mask.shape == (5, 7)

@@ -20,33 +20,33 @@ def _quiet(monkeypatch, tmp_path):
 
 def rows(count=3, masks=None, columns=("image", "label"), seed=0):
     random = np.random.default_rng(seed)
-    pictures = [
+    images = [
         Image.fromarray(random.integers(0, 256, (5, 7, 3), dtype=np.uint8)) for _ in range(count)
     ]
     masks = masks or [Image.fromarray(ids([0, 1, 2, 255]).astype(np.uint8))] * count
     features = datasets.Features(dict.fromkeys(columns, datasets.Image()))
     return datasets.Dataset.from_dict(
-        {columns[0]: pictures, columns[1]: masks}, features=features
-    ), pictures
+        {columns[0]: images, columns[1]: masks}, features=features
+    ), images
 
 
 def saved(path, names=("a", "b", "c"), **options):
-    content, pictures = rows(**options)
+    content, images = rows(**options)
     datasets.DatasetDict(train=content, validation=content).save_to_disk(path)
     if names:
         (path / "id2label.json").write_text(json.dumps(dict(enumerate(names))))
-    return pictures
+    return images
 
 
 @pytest.mark.parametrize("columns", [("image", "label"), ("pixel_values", "annotation")])
 def test_pictures_and_masks_are_found(tmp_path, columns):
-    pictures = saved(tmp_path / "d", columns=columns)
+    images = saved(tmp_path / "d", columns=columns)
     for split, name in (("train", "train"), ("val", "validation"), ("validation", "validation")):
         data = HuggingFace(tmp_path / "d", split)
         assert data.names == [f"{name}_0000000{i}" for i in range(3)]
         assert data.classes.names == ("a", "b", "c")
         image, mask = data.read(2)
-        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(pictures[2]))
+        assert np.array_equal(image.permute(1, 2, 0).numpy(), np.asarray(images[2]))
         assert np.array_equal(mask.numpy(), ids([0, 1, 2, 255]))
 
 
@@ -55,30 +55,30 @@ def test_a_folder_of_parquet_files(tmp_path):
     (tmp_path / "d").mkdir()
     content.to_parquet(tmp_path / "d" / "train.parquet")
     assert len(HuggingFace(tmp_path / "d")) == 3
-    with pytest.raises(UserError, match=r"no split validation or val .*; it has train"):
+    with pytest.raises(UserError, match=r"split validation or val .* not found .*; it has train"):
         HuggingFace(tmp_path / "d", "val")
 
 
 def test_classes_are_numbered_where_nobody_names_them(tmp_path, caplog):
     saved(tmp_path / "d", names=None)
     assert HuggingFace(tmp_path / "d").classes.names == ("class_0", "class_1", "class_2")
-    assert "names no classes: its masks use ids up to 2" in caplog.text
+    assert "classes.json' is missing: the masks use ids up to 2" in caplog.text
 
 
 def test_columns_that_cannot_be_told(tmp_path):
     saved(tmp_path / "d", columns=("front", "rear"))
-    with pytest.raises(UserError, match="picture columns are front, rear"):
+    with pytest.raises(UserError, match="image columns are front, rear"):
         HuggingFace(tmp_path / "d")
     assert len(HuggingFace(tmp_path / "d", columns=("front", "rear"))) == 3
-    with pytest.raises(UserError, match="has no column 'depth'; it has front, rear"):
+    with pytest.raises(UserError, match="column 'depth' not found in .*; choose from front, rear"):
         HuggingFace(tmp_path / "d", columns=("front", "depth"))
 
 
 @pytest.mark.parametrize(
     ("mask", "message"),
     [
-        (Image.new("RGB", (7, 5)), "colour picture"),
-        (Image.new("L", (5, 7)), "7 rows x 5 columns but its picture 5 x 7"),
+        (Image.new("RGB", (7, 5)), "colour image"),
+        (Image.new("L", (5, 7)), "7 rows x 5 columns but its image .* is 5 rows x 7 columns"),
         (Image.new("L", (7, 5), 9), r"9 \(35 pixels\)"),
         (Image.new("I;16", (7, 5), 300), "300"),
         (None, "NoneType"),
@@ -94,7 +94,7 @@ def test_bad_masks_name_the_row(tmp_path, mask, message):
 
 
 def test_no_such_data_set(tmp_path):
-    with pytest.raises(UserError, match="cannot load data set"):
+    with pytest.raises(UserError, match="cannot load dataset"):
         HuggingFace(tmp_path / "none")
 
 

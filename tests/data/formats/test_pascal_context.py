@@ -4,18 +4,18 @@ import numpy as np
 import pytest
 
 from scenewise.data.formats.pascal_context import (
+    _CLASSES_59,
+    _LABELS,
     CLASSES,
-    CLASSES_59,
-    LABELS,
     PascalContext,
-    decode_rle,
-    pascal_context_59,
+    PascalContext59,
+    _decode_rle,
 )
 from scenewise.errors import UserError
-from tests.data.formats.trees import ids, label, lines, mat, picture
+from tests.data.formats.trees import ids, label, lines, mat, write_image
 
 SIZE = (9, 11)
-# The publisher's list of 59, counting from 1, as its label pictures use it: the VOC classes first.
+# The publisher's list of 59, counting from 1, as its label images use it: the VOC classes first.
 PUBLISHED = {1: "aeroplane", 2: "bicycle", 12: "dog", 11: "table", 20: "tvmonitor", 21: "bag"} | {
     42: "curtain",
     52: "bedclothes",
@@ -26,7 +26,7 @@ PUBLISHED = {1: "aeroplane", 2: "bicycle", 12: "dog", 11: "table", 20: "tvmonito
 def devkit(root, lists="Main"):
     base = root / "VOCdevkit" / "VOC2010"
     for split, name in (("train", "2008_000002"), ("val", "2008_000003")):
-        picture(base / f"JPEGImages/{name}.jpg", SIZE)
+        write_image(base / f"JPEGImages/{name}.jpg", SIZE)
         lines(base / f"ImageSets/{lists}/{split}.txt", [name])
     return base
 
@@ -38,16 +38,16 @@ def reduced(mask):
 def check(root, expected):
     """Both numbers of classes, from one tree whose 60 ids are ``expected``."""
     assert PascalContext(root, "train").read(0)[1].tolist() == expected.tolist()
-    assert pascal_context_59(root, "train").read(0)[1].tolist() == reduced(expected).tolist()
+    assert PascalContext59(root, "train").read(0)[1].tolist() == reduced(expected).tolist()
 
 
 def test_classes_stand_in_the_order_of_their_ids():
     assert len(CLASSES) == 60
-    assert len(CLASSES_59) == 59
-    assert list(LABELS.values()) == sorted(LABELS.values())
-    assert list(LABELS) == sorted(LABELS)
+    assert len(_CLASSES_59) == 59
+    assert list(_LABELS.values()) == sorted(_LABELS.values())
+    assert list(_LABELS) == sorted(_LABELS)
     assert CLASSES.names[:3] == ("background", "aeroplane", "bag")
-    assert CLASSES_59.colors[0] == CLASSES.colors[1] == (128, 0, 0)
+    assert _CLASSES_59.colors[0] == CLASSES.colors[1] == (128, 0, 0)
 
 
 @pytest.mark.parametrize("place", ["", "VOCdevkit/VOC2010"])
@@ -106,13 +106,13 @@ def test_run_lengths_decode_to_what_was_encoded(share, size):
     mask = np.random.default_rng(0).random(size) < share
     text, runs = encode(mask)
     for counts in (text, text.encode(), runs):
-        assert np.array_equal(decode_rle(counts, *size), mask)
+        assert np.array_equal(_decode_rle(counts, *size), mask)
 
 
 @pytest.mark.parametrize("counts", ["", "0", "zzz", "é", [1, 2], [-1, 36], "~~", [40]])
 def test_broken_run_lengths_are_refused(counts):
     with pytest.raises(ValueError, match=r"run lengths|encode"):
-        decode_rle(counts, 5, 7)
+        _decode_rle(counts, 5, 7)
 
 
 def detail(root, **change):

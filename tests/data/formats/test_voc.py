@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from scenewise.data.formats.voc import CLASSES, VOC, VOID, VOCAug
+from scenewise.data.formats.voc import _VOID, CLASSES, VOC, VOCAug
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, label, lines, mat, picture
+from tests.data.formats.trees import coloured, ids, label, lines, mat, write_image
 from tests.shared_data import shared
 
 VALUES = [*range(21), 255]
@@ -11,11 +11,11 @@ VALUES = [*range(21), 255]
 
 def devkit(root, train=("a1", "a2"), val=("b1",), coloured_masks=False):
     base = root / "VOCdevkit" / "VOC2012"
-    colors = {k: CLASSES.colors[k] for k in range(21)} | {255: VOID}
+    colors = {k: CLASSES.colors[k] for k in range(21)} | {255: _VOID}
     for split, names in (("train", train), ("val", val)):
         lines(base / f"ImageSets/Segmentation/{split}.txt", names)
         for k, name in enumerate(names):
-            picture(base / f"JPEGImages/{name}.jpg", seed=k)
+            write_image(base / f"JPEGImages/{name}.jpg", seed=k)
             path = base / f"SegmentationClass/{name}.png"
             if coloured_masks:
                 coloured(path, ids(VALUES), colors)
@@ -60,7 +60,7 @@ def test_aug_is_the_union_less_val(tmp_path, kind):
     base = devkit(tmp_path)
     sbd(tmp_path, ["a1", "c1"], ["b1", "c2"], kind)
     for name in ("c1", "c2"):
-        picture(base / f"JPEGImages/{name}.jpg")
+        write_image(base / f"JPEGImages/{name}.jpg")
     data = VOCAug(tmp_path, "train")
     assert data.names == ["a1", "a2", "c1", "c2"]
     assert data.read(0)[1].tolist() == ids(VALUES).tolist()  # VOC's own label has a border
@@ -81,15 +81,17 @@ def test_a_ready_made_aug_folder_is_taken(tmp_path, entry):
 
 def test_what_is_missing_is_named(tmp_path):
     base = devkit(tmp_path)
-    with pytest.raises(UserError, match=r"no SBD .*cls.*train.txt.*val.txt.* not found"):
+    with pytest.raises(
+        UserError, match=r"SBD .* not found in .*cls.*train.txt.*val.txt.* not found"
+    ):
         VOCAug(tmp_path)
     (base / "JPEGImages/a2.jpg").unlink()
-    with pytest.raises(UserError, match=r"1 of 2 pictures of VOC train are missing.*'a2.jpg'"):
+    with pytest.raises(UserError, match=r"1 of 2 images of VOC train are missing.*'a2.jpg'"):
         VOC(tmp_path)
     with pytest.raises(UserError, match=r"ImageSets/Segmentation/test.txt' not found"):
         VOC(tmp_path, "test")
     lines(base / "ImageSets/Segmentation/train.txt", [])
-    with pytest.raises(UserError, match="names no picture"):
+    with pytest.raises(UserError, match="names no images"):
         VOC(tmp_path)
 
 

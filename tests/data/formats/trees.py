@@ -1,4 +1,4 @@
-"""Tiny data sets on disk, written in code."""
+"""Tiny datasets on disk, written in code."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,8 +9,8 @@ from numpy.typing import ArrayLike
 from PIL import Image
 
 
-def picture(path: Path, size: tuple[int, int] = (5, 7), seed: int = 0) -> Path:
-    """A picture of random colours, (height, width)."""
+def write_image(path: Path, size: tuple[int, int] = (5, 7), seed: int = 0) -> Path:
+    """An image of random colours, (height, width)."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -18,7 +18,7 @@ def picture(path: Path, size: tuple[int, int] = (5, 7), seed: int = 0) -> Path:
 
 
 def label(path: Path, ids: ArrayLike, palette: Sequence[int] | None = None) -> Path:
-    """A picture of one byte a pixel, with a palette if one is given."""
+    """An image of one byte a pixel, with a palette if one is given."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.asarray(ids, dtype=np.uint8))
     if palette is not None:

@@ -17,7 +17,7 @@ from PIL import Image
 
 from scenewise.apps.cli import main
 from scenewise.data import FolderDataset, Scenes
-from scenewise.data.shards import MASK, ShardSet, write_shards
+from scenewise.data.shards import _MASK, ShardSet, write_shards
 from scenewise.errors import UserError
 from tests.data.trees import write_tree
 
@@ -51,12 +51,12 @@ def test_shards_hold_the_same_samples(tree: Path, tmp_path: Path) -> None:
 
 
 def test_any_reader_of_tar_files_understands_them(tree: Path, tmp_path: Path) -> None:
-    """webdataset groups by the name up to the first dot; pictures keep their bytes."""
+    """webdataset groups by the name up to the first dot; images keep their bytes."""
     out = write(tree, tmp_path / "out")
     with tarfile.open(out / "train-00001-of-00003.tar") as tar:
         names = tar.getnames()
         assert names == [
-            f"00000000{k}{end}" for k in (3, 4, 5) for end in (".jpg" if k == 3 else ".png", MASK)
+            f"00000000{k}{end}" for k in (3, 4, 5) for end in (".jpg" if k == 3 else ".png", _MASK)
         ]
         content = tar.extractfile(names[0]).read()
     assert content == (tree / "images/train/p3.jpg").read_bytes()
@@ -78,7 +78,9 @@ def test_writing_goes_on_where_it_stopped_and_keeps_other_splits(
     write_shards(partial(FolderDataset, tree), out, ["train"], per_shard=3)
     assert (out / "train-00000-of-00003.tar").stat().st_mtime_ns == kept
     assert len(ShardSet(out, "train")) == 7
-    with pytest.raises(UserError, match=r"no split 'val' \(they have train\)"):
+    with pytest.raises(
+        UserError, match=r"split 'val' not found among the shards .*they have train\)"
+    ):
         ShardSet(out, "val")
     write_shards(partial(FolderDataset, tree), out, ["val"], per_shard=3)
     assert (len(ShardSet(out, "train")), len(ShardSet(out, "val"))) == (7, 3)
@@ -86,7 +88,7 @@ def test_writing_goes_on_where_it_stopped_and_keeps_other_splits(
 
 def test_other_classes_are_not_mixed_in(tree: Path, tmp_path: Path) -> None:
     out = write(tree, tmp_path / "out")
-    with pytest.raises(UserError, match="already holds a data set of other classes"):
+    with pytest.raises(UserError, match="already holds a dataset of other classes"):
         write_shards(lambda split: Scenes(2, (32, 96), 5), out, ["test"])
 
 
@@ -107,7 +109,7 @@ def test_shards_are_read_from_a_url(tree: Path, tmp_path: Path, server: str) -> 
     out = write(tree, tmp_path / "out")
     there, here = ShardSet(f"{server}/out/", "train"), ShardSet(out, "train")
     assert torch.equal(there.read(5)[0], here.read(5)[0])
-    with pytest.raises(UserError, match=r"none/index\.json': there is none; check the addr"):
+    with pytest.raises(UserError, match=r"none/index\.json' not found; check the addr"):
         ShardSet(f"{server}/none", "train")
 
 
@@ -123,7 +125,7 @@ def test_cut_off_missing_and_foreign_shards(tree: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"train-00001-of-00003\.tar"):
         ShardSet(out).read(3)
     shard.unlink()
-    with pytest.raises(UserError, match=r"cannot open '.*train-00001-of-00003\.tar'"):
+    with pytest.raises(UserError, match=r"train-00001-of-00003\.tar' not found"):
         ShardSet(out).read(3)
 
 
@@ -148,8 +150,8 @@ def test_nothing_in_a_shard_is_executed(
     bomb = pickle.dumps(Bomb())
     shard = out / "val-00000-of-00001.tar"
     for members in (
-        {"0.jpg": bomb, f"0{MASK}": bomb},
-        {"0.pickle": bomb, f"0{MASK}": bomb},
+        {"0.jpg": bomb, f"0{_MASK}": bomb},
+        {"0.pickle": bomb, f"0{_MASK}": bomb},
         {"0.pyd": bomb, "0.pkl": bomb},
         {"../../0.png": bomb, "0.txt": bomb},
     ):
@@ -162,15 +164,15 @@ def test_nothing_in_a_shard_is_executed(
 def test_links_and_single_pictures_are_refused(tree: Path, tmp_path: Path) -> None:
     out = write(tree, tmp_path / "out", per_shard=10)
     shard = out / "val-00000-of-00001.tar"
-    picture = (tree / "images/val/p0.png").read_bytes()
-    replace_members(shard, {"0.png": picture, "1.png": picture})
+    image = (tree / "images/val/p0.png").read_bytes()
+    replace_members(shard, {"0.png": image, "1.png": image})
     with pytest.raises(UserError, match=r"'1\.png' is not the mask of '0\.png'"):
         ShardSet(out, "val").read(0)
     with tarfile.open(shard, "w") as tar:
         member = tarfile.TarInfo("0.png")
         member.type, member.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(member)
-    with pytest.raises(UserError, match=r"'0\.png' is no file"):
+    with pytest.raises(UserError, match=r"'0\.png' is not a plain file"):
         ShardSet(out, "val").read(0)
 
 
@@ -178,9 +180,9 @@ def test_wrong_masks_are_named_with_their_shard(tree: Path, tmp_path: Path) -> N
     out = write(tree, tmp_path / "out", per_shard=10)
     content = io.BytesIO()
     Image.fromarray(np.full((13, 17), 9, np.uint8)).save(content, "PNG")
-    picture = (tree / "images/val/p0.png").read_bytes()
+    image = (tree / "images/val/p0.png").read_bytes()
     replace_members(
-        out / "val-00000-of-00001.tar", {"0.png": picture, f"0{MASK}": content.getvalue()}
+        out / "val-00000-of-00001.tar", {"0.png": image, f"0{_MASK}": content.getvalue()}
     )
     with pytest.raises(UserError, match=r"of-00001\.tar/0\.mask\.png' holds ids outside .*9 \(221"):
         ShardSet(out, "val").read(0)
@@ -197,7 +199,7 @@ def test_wrong_masks_are_named_with_their_shard(tree: Path, tmp_path: Path) -> N
 )
 def test_a_broken_index_is_named(tmp_path: Path, index: str) -> None:
     (tmp_path / "index.json").write_text(index)
-    with pytest.raises(UserError, match=r"index\.json' is no index of shards"):
+    with pytest.raises(UserError, match=r"index\.json' is not an index of shards"):
         ShardSet(tmp_path)
 
 
@@ -209,7 +211,7 @@ def test_an_index_leads_nowhere_else(tree: Path, tmp_path: Path, name: str) -> N
     index = json.loads((out / "index.json").read_text())
     index["splits"]["train"][name] = ["a"]
     (out / "index.json").write_text(json.dumps(index))
-    with pytest.raises(UserError, match=r"only plain NAME\.tar beside it is read"):
+    with pytest.raises(UserError, match=r"only NAME\.tar in the same folder is read"):
         ShardSet(out)
 
 

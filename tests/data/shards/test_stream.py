@@ -18,7 +18,7 @@ from tests.data.trees import write_tree
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """23 training pictures in 6 shards, 5 to validate on in 2."""
+    """23 training images in 6 shards, 5 to validate on in 2."""
     root = tmp_path_factory.mktemp("shards")
     tree = write_tree(root / "tree", train=23, val=5)
     return write_shards(partial(FolderDataset, tree), root / "out", per_shard=4)
@@ -49,7 +49,7 @@ def test_evaluation_sees_each_sample_once(shards: Path, world: int, batch: int) 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")
 @pytest.mark.parametrize("workers", [1, 2, 3])
 def test_evaluation_with_workers_sees_each_sample_once(shards: Path, workers: int) -> None:
-    """Five pictures in two shards: with three workers, each reads both shards."""
+    """Five images in two shards: with three workers, each reads both shards."""
     part = stream(shards, "val", 2, workers=workers)
     batches = names(part, workers)
     assert len(batches) == len(part)
@@ -133,8 +133,10 @@ def test_fit_and_test_on_shards(
     options = ["--data.format=stream", f"--data.root={shards}", "--trainer.accelerator=cpu"]
     fit = ["--model.network=fcn", "--model.backbone=tiny", "--trainer.max_epochs=2"]
     where = f"--trainer.default_root_dir={tmp_path}"
-    small = ["--data.batch_size=4", "--data.num_workers=0", "--data.crop_size=16"]
-    assert main(["fit", *options, *fit, *small, where]) == 0
+    size = ["--data.batch_size=4", "--data.num_workers=0", "--data.crop_size=16"]
+    assert main(["fit", *options, *fit, *size, where]) == 0
     run = next(tmp_path.glob("fcn/version_0"))
-    assert main(["test", "--model", str(run), *options, where]) == 2  # there is no split "test"
-    assert "have no split 'test' (they have train, val)" in capsys.readouterr().err
+    assert (
+        main(["test", "--model", str(run), *options, where]) == 2
+    )  # the shards have no split "test"
+    assert "(they have train, val)" in capsys.readouterr().err

@@ -1,25 +1,22 @@
-"""What is wrong with a data set, found before training does."""
+"""Checking a dataset before training: every problem found, with files and a hint."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import FolderDataset, PairedDataset, SegmentationDataset
-from scenewise.data.doctor.hints import guess, guess_colors
+from scenewise.data.datasets import FolderDataset, PairedDataset, Progress, SegmentationDataset
+from scenewise.data.doctor.hints import hint_for_colors, hint_for_ids
 from scenewise.data.doctor.record import Record, examine
-from scenewise.data.doctor.report import NAMED, Finding, Report, SplitReport
+from scenewise.data.doctor.report import MAX_FILES, Finding, Report, SplitReport
 from scenewise.data.images import read_image
-from scenewise.data.missing_files import left_to_the_check, missing
+from scenewise.data.missing_files import missing, tolerate_missing
 from scenewise.errors import UserError
-
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
 
 
 def check(
@@ -28,13 +25,13 @@ def check(
     progress: Progress | None = None,
     workers: int | None = None,
 ) -> Report:
-    """Read every picture and mask of ``splits`` and report what is wrong.
+    """Read every image and mask of ``splits`` and report what is wrong.
 
     Args:
-        build: makes the data set of a split.
-        splits: which ones to read.
-        progress: wraps an iterable of known length with a description, to show how far it is.
-        workers: threads; ``None`` for as many as there are processors and a few more.
+        build: makes the dataset of a split.
+        splits: the splits to read.
+        progress: wraps an iterable of known length, to show a progress bar.
+        workers: threads; ``None`` for a few more than there are processors.
     """
     reports: dict[str, SplitReport] = {}
     findings: list[Finding] = []
@@ -42,28 +39,28 @@ def check(
     datasets: dict[str, SegmentationDataset] = {}
     for split in splits:
         try:
-            with left_to_the_check():
+            with tolerate_missing():
                 datasets[split] = build(split)
         except UserError as error:
             findings.append(Finding("missing", split, True, str(error)))
     for split, dataset in datasets.items():
         records = _read_all(dataset, split, progress, workers)
-        reports[split], found, digests[split] = _summarise(dataset, split, records)
-        findings += _lost(dataset, split) + found + _count(dataset, split)
+        reports[split], problems, digests[split] = _summarise(dataset, split, records)
+        findings += _missing(dataset, split) + problems + _count(dataset, split)
     findings += _orphans(datasets) + _duplicates(digests)
     classes = next((dataset.classes for dataset in datasets.values()), None)
-    findings += _unlearnt(classes, reports) if classes else []
+    findings += _absent_classes(classes, reports) if classes else []
     return Report(classes, reports, sorted(findings, key=lambda finding: not finding.serious))
 
 
 def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]:
-    """Read ``sample`` pictures, spread evenly, and refuse what training would fail on.
+    """Read ``sample`` images, spread evenly, and raise on what training would fail on.
 
     Returns:
-        What is odd but no reason to stop.
+        The findings that are not serious.
 
     Raises:
-        UserError: a picture or mask of the sample is unusable, or all its pixels are ignored.
+        UserError: an image or mask of the sample is unusable, or all its pixels are ignored.
     """
     count = min(sample, len(dataset))
     indices = [i * len(dataset) // count for i in range(count)]
@@ -72,11 +69,11 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
         _, findings, _ = _summarise(dataset, "sample", records)
     for finding in findings:
         if finding.serious:
-            reason = f" (probably: {finding.guess})" if finding.guess else ""
+            hint = f" (probably: {finding.hint})" if finding.hint else ""
             file = next(iter(finding.files), "")
             where = "" if file in finding.message else f", such as '{file}'"
             raise UserError(
-                f"of {count} pictures read, {finding.message}{where}{reason}; "
+                f"of {count} images read, {finding.message}{where}{hint}; "
                 "'scenewise check' reads and lists all of them"
             )
     return findings
@@ -85,50 +82,48 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
 def _read_all(
     dataset: SegmentationDataset, split: str, progress: Progress | None, workers: int | None
 ) -> Iterator[Record]:
-    there = _there(dataset)
+    indices = _existing(dataset)
     with ThreadPoolExecutor(workers) as pool:
-        records: Iterable[Record] = pool.map(lambda i: examine(dataset, i), there)
+        records: Iterable[Record] = pool.map(lambda i: examine(dataset, i), indices)
         if progress is not None:
-            records = progress(records, len(there), f"reading {split}")
+            records = progress(records, len(indices), f"reading {split}")
         yield from records
 
 
-def _there(dataset: SegmentationDataset) -> Sequence[int]:
-    """The pictures whose files are both there."""
+def _existing(dataset: SegmentationDataset) -> Sequence[int]:
+    """The images whose files both exist."""
     if not isinstance(dataset, PairedDataset):
         return range(len(dataset))
-    lost = {*missing(dataset.images), *missing(dataset.masks)}
+    absent = {*missing(dataset.images), *missing(dataset.masks)}
     pairs = zip(dataset.images, dataset.masks, strict=True)
-    return [i for i, pair in enumerate(pairs) if lost.isdisjoint(pair)]
+    return [i for i, pair in enumerate(pairs) if absent.isdisjoint(pair)]
 
 
-def _lost(dataset: SegmentationDataset, split: str) -> list[Finding]:
-    """Pictures and masks that the data set names and that are not there."""
+def _missing(dataset: SegmentationDataset, split: str) -> list[Finding]:
+    """Images and masks that the dataset lists but whose files do not exist."""
     if not isinstance(dataset, PairedDataset):
         return []
     findings = []
-    for what, files in (("picture", dataset.images), ("mask", dataset.masks)):
-        lost = missing(files)
-        if lost:
-            message = f"{len(lost)} of {_n(files, what)} not there"
-            reason = "the archive was not extracted whole; extract it again"
-            own = isinstance(dataset, FolderDataset)
-            names = tuple(map(str, lost[:NAMED]))
-            findings.append(
-                Finding("missing", split, True, message, len(lost), names, None if own else reason)
-            )
+    for what, files in (("image", dataset.images), ("mask", dataset.masks)):
+        if absent := missing(files):
+            message = f"{len(absent)} of {_n(files, what)} not found"
+            names = tuple(map(str, absent[:MAX_FILES]))
+            hint: str | None = "the archive was not extracted whole; extract it again"
+            if isinstance(dataset, FolderDataset):  # it comes from no archive
+                hint = None
+            findings.append(Finding("missing", split, True, message, len(absent), names, hint))
     return findings
 
 
 def _summarise(
     dataset: SegmentationDataset, split: str, records: Iterable[Record]
 ) -> tuple[SplitReport, list[Finding], dict[bytes, str]]:
-    """Statistics, findings, and the file of each picture by the hash of its pixels."""
+    """Statistics, findings, and the file of each image by the hash of its pixels."""
     count, ignore = len(dataset.classes), dataset.classes.ignore_index
-    report = SplitReport(pictures=len(dataset))
+    report = SplitReport(images=len(dataset))
     pixels, occurs, stored = (torch.zeros(256, dtype=torch.int64) for _ in range(3))
     bad: dict[str, list[Record]] = {}
-    empty, turned, digests = [], [], {}
+    empty, rotated, digests = [], [], {}
     for record in records:
         if record.ids is not None:
             stored += record.ids > 0
@@ -139,31 +134,26 @@ def _summarise(
         report.sizes[record.size] += 1
         pixels += record.ids
         occurs += record.ids > 0
-        digests[record.digest] = _picture(dataset, record.index)
+        digests[record.digest] = _name(dataset, record.index)
         if int(record.ids.sum()) == int(record.ids[ignore]):
             empty.append(record)
-        if record.turned:
-            turned.append(record)
+        if record.rotated:
+            rotated.append(record)
     report.ignored = int(pixels[ignore])
     pixels[ignore] = occurs[ignore] = 0
     report.pixels, report.occurs_in = pixels[:count].tolist(), occurs[:count].tolist()
     findings = _bad(split, bad, stored, dataset.classes)
     findings += _ignored(split, report, empty, stored, dataset.classes)
-    if turned:
-        findings.append(
-            _finding(
-                "orientation",
-                split,
-                False,
-                turned,
-                f"{_n(turned, 'picture')} with an EXIF orientation, turned as it says; see that "
-                "the masks are turned too",
-            )
+    if rotated:
+        message = (
+            f"{_n(rotated, 'image')} with an EXIF orientation, which is applied; check that the "
+            "masks have it too"
         )
+        findings.append(_finding("orientation", split, False, rotated, message))
     return report, findings, digests
 
 
-def _picture(dataset: SegmentationDataset, index: int) -> str:
+def _name(dataset: SegmentationDataset, index: int) -> str:
     if isinstance(dataset, PairedDataset):
         return str(dataset.images[index])
     return dataset.names[index]
@@ -174,30 +164,28 @@ def _bad(
 ) -> list[Finding]:
     findings = []
     for kind, records in bad.items():
-        reason = None
+        hint = None
         message = f"{_n(records, kind)}: {records[0].error}"
         if kind == "wrong ids":
-            reason = guess(stored.nonzero().flatten().tolist(), classes)
-            outside = _outside(records, classes)
-            if outside:
-                message = (
-                    f"{_n(records, 'mask')} with ids outside the {len(classes)} classes: {outside}"
-                )
+            hint = hint_for_ids(stored.nonzero().flatten().tolist(), classes)
+            if outside := _outside(records, classes):
+                masks = _n(records, "mask")
+                message = f"{masks} with ids outside the {len(classes)} classes: {outside}"
         elif kind == "colour mask":
-            reason = _color_guess(Path(records[0].file), classes)
-        findings.append(_finding(kind, split, True, records, message, reason))
+            hint = _color_hint(Path(records[0].file), classes)
+        findings.append(_finding(kind, split, True, records, message, hint))
     return findings
 
 
-def _color_guess(path: Path, classes: Classes) -> str | None:
+def _color_hint(path: Path, classes: Classes) -> str | None:
     try:
-        return guess_colors(read_image(path).permute(1, 2, 0).numpy(), classes)
+        return hint_for_colors(read_image(path).permute(1, 2, 0).numpy(), classes)  # (H, W, 3)
     except UserError:
         return None
 
 
 def _outside(records: list[Record], classes: Classes) -> str:
-    """Which ids are no class, how many pixels have them, in how many masks."""
+    """The unknown ids, how many pixels have them, in how many masks."""
     pixels, masks = (torch.zeros(256, dtype=torch.int64) for _ in range(2))
     for record in records:
         if record.ids is not None:
@@ -205,9 +193,9 @@ def _outside(records: list[Record], classes: Classes) -> str:
             masks += record.ids > 0
     pixels[: len(classes)] = 0
     pixels[classes.ignore_index] = 0
-    found = pixels.nonzero().flatten().tolist()
-    told = [f"{k} ({int(pixels[k])} pixels in {int(masks[k])})" for k in found[:8]]
-    return ", ".join(told) + (", ..." if len(found) > 8 else "")
+    unknown = pixels.nonzero().flatten().tolist()
+    listed = [f"{k} ({int(pixels[k])} pixels in {int(masks[k])})" for k in unknown[:8]]
+    return ", ".join(listed) + (", ..." if len(unknown) > 8 else "")
 
 
 def _ignored(
@@ -218,15 +206,15 @@ def _ignored(
         message = "every pixel of every readable mask is ignored"
         findings.append(_finding("ignored", split, True, empty, message))
     elif empty:
-        message = f"{_n(empty, 'mask')} with nothing but ignored pixels"
+        message = f"{_n(empty, 'mask')} with ignored pixels only"
         findings.append(_finding("ignored", split, False, empty, message))
     if report.ignored_share > 0.5 and len(empty) < report.readable:
         message = f"{report.ignored_share:.0%} of the pixels are ignored"
         findings.append(Finding("ignored", split, False, message))
-    binary = guess(stored.nonzero().flatten().tolist(), classes)
-    if binary and report.readable == report.pictures:
-        message = "the masks hold 0 and 255 and nothing else"
-        findings.append(Finding("two values", split, True, message, guess=binary))
+    hint = hint_for_ids(stored.nonzero().flatten().tolist(), classes)
+    if hint and report.readable == report.images:
+        message = "the masks hold 0 and 255 only"
+        findings.append(Finding("two values", split, True, message, hint=hint))
     return findings
 
 
@@ -234,12 +222,12 @@ def _count(dataset: SegmentationDataset, split: str) -> list[Finding]:
     published = getattr(dataset, "published_count", None)
     if published in (None, len(dataset)):
         return []
-    message = f"{_n(dataset.names, 'picture')}, but {published} were published; is a part missing?"
+    message = f"{_n(dataset.names, 'image')}, but {published} were published; is a part missing?"
     return [Finding("count", split, False, message)]
 
 
 def _orphans(datasets: Mapping[str, SegmentationDataset]) -> list[Finding]:
-    """Mask files whose picture does not exist."""
+    """Mask files without an image."""
     findings: list[Finding] = []
     seen: set[tuple[Path, str]] = set()
     for split, dataset in datasets.items():
@@ -251,21 +239,20 @@ def _orphans(datasets: Mapping[str, SegmentationDataset]) -> list[Finding]:
             if where in seen or not mask.parent.is_dir():
                 continue
             seen.add(where)
-            lost = _without_picture(*where, image.parent, image.name[shared:])
-            if lost:
-                files = tuple(map(str, lost[:NAMED]))
-                message = f"{_n(lost, 'mask')} without a picture"
-                findings.append(Finding("orphans", split, False, message, len(lost), files))
+            if lone := _without_image(*where, image.parent, image.name[shared:]):
+                files = tuple(map(str, lone[:MAX_FILES]))
+                message = f"{_n(lone, 'mask')} without an image"
+                findings.append(Finding("orphans", split, False, message, len(lone), files))
     return findings
 
 
 def _shared(one: str, other: str) -> int:
-    """How many characters two texts begin with in common."""
+    """The length of the common prefix of two texts."""
     return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
-def _without_picture(masks: Path, ending: str, images: Path, image_ending: str) -> list[Path]:
-    """Files ``masks/*ENDING`` that no file of the folder ``images`` goes with."""
+def _without_image(masks: Path, ending: str, images: Path, image_ending: str) -> list[Path]:
+    """Files ``masks/*ENDING`` without a file of the same name in the folder ``images``."""
     names = set(os.listdir(images))
     stems = {Path(name).stem for name in names}
     return [
@@ -276,21 +263,21 @@ def _without_picture(masks: Path, ending: str, images: Path, image_ending: str) 
 
 
 def _duplicates(digests: dict[str, dict[bytes, str]]) -> list[Finding]:
-    """Pictures of the first split that stand, pixel for pixel, in another one as well."""
+    """Images of the first split that are also, pixel for pixel, in another one."""
     findings = []
     first, *others = digests or {"": {}}
     for other in others:
         same = sorted(digests[other][key] for key in digests[first].keys() & digests[other].keys())
         if same:
-            serious = len(same) * 100 >= len(digests[other])
-            message = f"{_n(same, 'picture')} of {other} also in {first}"
-            files = tuple(same[:NAMED])
+            serious = len(same) * 100 >= len(digests[other])  # 1 %
+            message = f"{_n(same, 'image')} of {other} also in {first}"
+            files = tuple(same[:MAX_FILES])
             findings.append(Finding("duplicates", other, serious, message, len(same), files))
     return findings
 
 
-def _unlearnt(classes: Classes, reports: dict[str, SplitReport]) -> list[Finding]:
-    """Classes that never occur or have the ignored id, and trainings of one class."""
+def _absent_classes(classes: Classes, reports: dict[str, SplitReport]) -> list[Finding]:
+    """Classes that never occur or have the ignored id, and training splits of one class."""
     findings = []
     if reports and classes.ignore_index < len(classes):
         name = classes.names[classes.ignore_index]
@@ -298,18 +285,18 @@ def _unlearnt(classes: Classes, reports: dict[str, SplitReport]) -> list[Finding
         findings.append(Finding("ignored class", next(iter(reports)), False, message))
     for split, report in reports.items():
         counted = [
-            (name, pictures)
-            for k, (name, pictures) in enumerate(zip(classes.names, report.occurs_in, strict=True))
+            (name, images)
+            for k, (name, images) in enumerate(zip(classes.names, report.occurs_in, strict=True))
             if k != classes.ignore_index
         ]
-        absent = [name for name, pictures in counted if not pictures]
+        absent = [name for name, images in counted if not images]
         present = len(counted) - len(absent)
         if absent and report.readable:
-            some = ", ".join(absent[:NAMED]) + (", ..." if len(absent) > NAMED else "")
+            some = ", ".join(absent[:MAX_FILES]) + (", ..." if len(absent) > MAX_FILES else "")
             message = f"{len(absent)} of {len(classes)} classes never occur: {some}"
             findings.append(Finding("absent classes", split, False, message, len(absent)))
         if split == "train" and report.readable and present == 1 and len(classes) > 1:
-            message = "one class is all there is to learn"
+            message = "only one class occurs, so there is nothing to learn"
             findings.append(Finding("one class", split, True, message))
     return findings
 
@@ -320,10 +307,10 @@ def _finding(
     serious: bool,
     records: list[Record],
     message: str,
-    reason: str | None = None,
+    hint: str | None = None,
 ) -> Finding:
-    files = tuple(record.file for record in records[:NAMED])
-    return Finding(kind, split, serious, message, len(records), files, reason)
+    files = tuple(record.file for record in records[:MAX_FILES])
+    return Finding(kind, split, serious, message, len(records), files, hint)
 
 
 def _n(things: Sequence[object], what: str) -> str:

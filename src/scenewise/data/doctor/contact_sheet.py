@@ -1,4 +1,4 @@
-"""One picture that shows some pictures of a data set with their masks laid over them."""
+"""A contact sheet: one picture of some images of a dataset with their masks overlaid."""
 
 import os
 from collections.abc import Mapping
@@ -11,8 +11,8 @@ from scenewise.data.datasets import SegmentationDataset
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 
-TILE, LINE, MARGIN = 240, 14, 6
-IGNORED = (255, 255, 255)
+_TILE, _LINE, _MARGIN = 240, 14, 6  # pixels
+_IGNORED = (255, 255, 255)
 
 
 def write_contact_sheet(
@@ -21,9 +21,9 @@ def write_contact_sheet(
     count: int = 8,
     columns: int = 4,
 ) -> None:
-    """Write ``count`` pictures of each split, each beside its mask, and the key of the colours.
+    """Write ``count`` images of each split, each above its overlay, and the legend of the colours.
 
-    Pictures are spread evenly over a split; unreadable ones are left out. Ignored pixels are white.
+    Images are spread evenly over a split; unreadable ones are skipped. Ignored pixels are white.
 
     Raises:
         UserError: the file cannot be written.
@@ -37,22 +37,22 @@ def write_contact_sheet(
             except UserError:
                 continue
     classes = next(iter(datasets.values())).classes if datasets else Classes.numbered(1)
-    key = _key(classes, columns * TILE)
+    legend = _legend(classes, columns * _TILE)
     sizes = [tile.height for tile in tiles] or [0]
-    rows = -(-len(tiles) // columns)
-    sheet = Image.new("RGB", (columns * TILE, rows * max(sizes) + key.height), "black")
+    rows = -(-len(tiles) // columns)  # rounded up
+    sheet = Image.new("RGB", (columns * _TILE, rows * max(sizes) + legend.height), "black")
     for k, tile in enumerate(tiles):
-        sheet.paste(tile, (k % columns * TILE, k // columns * max(sizes)))
-    sheet.paste(key, (0, rows * max(sizes)))
+        sheet.paste(tile, (k % columns * _TILE, k // columns * max(sizes)))
+    sheet.paste(legend, (0, rows * max(sizes)))
     with atomic_write(path) as temporary:
         sheet.save(temporary, format="PNG")
 
 
-def overlay(image: Image.Image, ids: Image.Image, classes: Classes) -> Image.Image:
-    """The picture, half covered by the colours of its classes."""
+def _overlay(image: Image.Image, ids: Image.Image, classes: Classes) -> Image.Image:
+    """The image, blended half and half with the colours of its classes."""
     table = np.zeros((256, 3), dtype=np.uint8)
     table[: len(classes)] = classes.colors
-    table[classes.ignore_index] = IGNORED
+    table[classes.ignore_index] = _IGNORED
     return Image.blend(image, Image.fromarray(table[np.asarray(ids)]), 0.5)
 
 
@@ -61,27 +61,29 @@ def _tile(dataset: SegmentationDataset, index: int, split: str) -> Image.Image:
     pixels, mask = dataset.read(index)
     image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
     ids = Image.fromarray(mask.numpy())
-    width = TILE - MARGIN
-    height = max(1, min(TILE, round(image.height * width / image.width)))
-    small = image.resize((width, height))
-    covered = overlay(small, ids.resize((width, height), Image.Resampling.NEAREST), dataset.classes)
-    tile = Image.new("RGB", (TILE, 2 * TILE + LINE + MARGIN), "black")
-    tile.paste(small, (0, 0))
+    width = _TILE - _MARGIN
+    height = max(1, min(_TILE, round(image.height * width / image.width)))
+    resized = image.resize((width, height))
+    covered = _overlay(
+        resized, ids.resize((width, height), Image.Resampling.NEAREST), dataset.classes
+    )
+    tile = Image.new("RGB", (_TILE, 2 * _TILE + _LINE + _MARGIN), "black")
+    tile.paste(resized, (0, 0))
     tile.paste(covered, (0, height))
     text = f"{split}: {dataset.names[index]}".encode("ascii", "replace").decode()
     ImageDraw.Draw(tile).text((2, 2 * height + 1), text[:38], fill="white")
-    return tile.crop((0, 0, TILE, 2 * height + LINE + MARGIN))
+    return tile.crop((0, 0, _TILE, 2 * height + _LINE + _MARGIN))
 
 
-def _key(classes: Classes, width: int) -> Image.Image:
+def _legend(classes: Classes, width: int) -> Image.Image:
     """Colour and name of every class."""
     columns = max(1, width // 160)
-    entries = [*zip(classes.names, classes.colors, strict=True), ("(ignored)", IGNORED)]
+    entries = [*zip(classes.names, classes.colors, strict=True), ("(ignored)", _IGNORED)]
     rows = -(-len(entries) // columns)
-    key = Image.new("RGB", (width, rows * LINE + MARGIN), "black")
-    draw = ImageDraw.Draw(key)
+    legend = Image.new("RGB", (width, rows * _LINE + _MARGIN), "black")
+    draw = ImageDraw.Draw(legend)
     for k, (name, color) in enumerate(entries):
-        x, y = k % columns * 160, k // columns * LINE + MARGIN
-        draw.rectangle((x + 2, y, x + 14, y + LINE - 4), fill=color)
+        x, y = k % columns * 160, k // columns * _LINE + _MARGIN
+        draw.rectangle((x + 2, y, x + 14, y + _LINE - 4), fill=color)
         draw.text((x + 20, y - 2), name.encode("ascii", "replace").decode()[:22], fill="white")
-    return key
+    return legend

@@ -1,4 +1,4 @@
-"""What masks with odd ids probably are."""
+"""Hints: the likely reason for ids or colours that do not fit the classes."""
 
 from collections.abc import Iterable
 
@@ -8,45 +8,45 @@ from numpy.typing import NDArray
 from scenewise.classes import Classes
 
 
-def guess(ids: Iterable[int], classes: Classes) -> str | None:
+def hint_for_ids(ids: Iterable[int], classes: Classes) -> str | None:
     """The likely reason why masks hold these ids, or ``None``.
 
     Args:
         ids: all ids that occur in the masks, as they are stored.
-        classes: what the masks are read with.
+        classes: the classes that the masks are read with.
 
-    >>> guess({0, 7, 26, 33}, Classes.numbered(19))
+    >>> hint_for_ids({0, 7, 26, 33}, Classes.numbered(19))
     "these look like Cityscapes' labelIds (0 to 33), not trainIds; use the format cityscapes"
     """
-    found, count, ignored = set(ids), len(classes), classes.ignore_index
-    outside = found - set(range(count)) - {ignored}
+    used, count, ignored = set(ids), len(classes), classes.ignore_index
+    outside = used - set(range(count)) - {ignored}
     if not outside:
-        return _binary(found, ignored)
-    known = _known(count, max(outside), outside)
-    if known is not None:
-        return known
+        return _two_values(used, ignored)
+    published = _published(count, max(outside), outside)
+    if published is not None:
+        return published
     if outside == {255}:
         return f"255 looks like the ignored id, which is {ignored} here; set ignore_index to 255"
     if outside == {count} and count != ignored:
         return (
             f"255 is missing: {count}, one past the last class, looks like void; write {ignored} "
-            f"there, or read it as a folder whose classes.json says ignore_index {count}"
+            f"instead, or read it as a folder whose classes.json has ignore_index {count}"
         )
     if len(outside) > 40:
-        return "these look like the grey levels of a picture, not like ids"
+        return "these look like the grey levels of an image, not like class ids"
     return None
 
 
-def guess_colors(pixels: NDArray[np.uint8], classes: Classes) -> str:
-    """What a mask of three channels (H, W, 3) probably is.
+def hint_for_colors(pixels: NDArray[np.uint8], classes: Classes) -> str:
+    """The likely meaning of a mask of three channels (H, W, 3).
 
-    >>> guess_colors(np.full((2, 3, 3), 7, dtype=np.uint8), Classes.numbered(9))
-    'colour mask: 3 channels, all the same; keep one of them'
+    >>> hint_for_colors(np.full((2, 3, 3), 7, dtype=np.uint8), Classes.numbered(9))
+    'colour mask: 3 equal channels; keep one of them'
     """
     if (pixels == pixels[:, :, :1]).all():
-        return "colour mask: 3 channels, all the same; keep one of them"
-    found = {tuple(color) for color in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
-    if len(found) <= len(classes) + 1 and len(found - set(classes.colors)) <= 1:
+        return "colour mask: 3 equal channels; keep one of them"
+    colors = {tuple(color) for color in np.unique(pixels.reshape(-1, 3), axis=0).tolist()}
+    if len(colors) <= len(classes) + 1 and len(colors - set(classes.colors)) <= 1:  # 1 for void
         return (
             "colour mask: 3 channels, with the colours of the classes; write the class id of each "
             "colour instead, one byte a pixel"
@@ -57,8 +57,8 @@ def guess_colors(pixels: NDArray[np.uint8], classes: Classes) -> str:
     )
 
 
-def _known(count: int, largest: int, outside: set[int]) -> str | None:
-    """Mistakes that are known from published data sets, by the number of classes."""
+def _published(count: int, largest: int, outside: set[int]) -> str | None:
+    """Frequent mistakes with published datasets, recognised by the number of classes."""
     if count == 19 and 19 < largest <= 33:
         return (
             "these look like Cityscapes' labelIds (0 to 33), not trainIds; use the format "
@@ -66,8 +66,8 @@ def _known(count: int, largest: int, outside: set[int]) -> str | None:
         )
     if count == 150 and outside == {150}:
         return (
-            "zero label not reduced: ADE20K counts its 150 classes from 1 and 0 is none of them; "
-            "use the format ade20k"
+            "zero label not reduced: ADE20K counts its 150 classes from 1, and 0 is ignored; use "
+            "the format ade20k"
         )
     if count == 59 and outside == {59}:
         return (
@@ -84,10 +84,10 @@ def _known(count: int, largest: int, outside: set[int]) -> str | None:
     return None
 
 
-def _binary(found: set[int], ignored: int) -> str | None:
-    if found == {0, 255} and ignored == 255:
+def _two_values(used: set[int], ignored: int) -> str | None:
+    if used == {0, 255} and ignored == 255:
         return (
-            "only 0 and 255 occur, as in pictures made for viewing: 255 is ignored, so nothing "
-            "but class 0 is learnt; write 1 instead of 255"
+            "only 0 and 255 occur, as in images made for viewing: 255 is ignored, so only class 0 "
+            "is learnt; write 1 instead of 255"
         )
     return None

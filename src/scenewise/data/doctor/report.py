@@ -1,4 +1,4 @@
-"""What the check of a data set found, as values."""
+"""The report of a dataset check: findings, and statistics of each split."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -6,15 +6,14 @@ from typing import Any
 
 from scenewise.classes import Classes
 
-NAMED = 5  # files that a finding names
+MAX_FILES = 5  # that a finding lists
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is wrong with a split, in how many places, and the first few files.
+    """One problem of a split, how often it occurs, and the first few files.
 
-    ``serious`` means that training would fail on it or learn nonsense. ``guess`` says what
-    probably happened.
+    ``serious``: training would fail or learn nonsense. ``hint``: the probable reason.
     """
 
     kind: str
@@ -23,36 +22,36 @@ class Finding:
     message: str
     count: int = 1
     files: tuple[str, ...] = ()
-    guess: str | None = None
+    hint: str | None = None
 
     def __str__(self) -> str:
         text = f"{'ERROR' if self.serious else 'note '} {self.split}: {self.message}"
         if self.files:
-            more = f" and {self.count - len(self.files)} more" if self.count > NAMED else ""
+            more = f" and {self.count - len(self.files)} more" if self.count > MAX_FILES else ""
             text += f" [{', '.join(self.files)}{more}]"
-        return text + (f"\n      probably: {self.guess}" if self.guess else "")
+        return text + (f"\n      probably: {self.hint}" if self.hint else "")
 
 
 @dataclass
 class SplitReport:
-    """What one split holds: pictures, sizes (height, width), pixels and pictures of each class."""
+    """Statistics of one split: images, sizes (height, width), pixels and images of each class."""
 
-    pictures: int = 0
+    images: int = 0
     readable: int = 0
-    ignored: int = 0
-    pixels: list[int] = field(default_factory=list)
-    occurs_in: list[int] = field(default_factory=list)
+    ignored: int = 0  # pixels
+    pixels: list[int] = field(default_factory=list)  # of each class
+    occurs_in: list[int] = field(default_factory=list)  # images with each class
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
 
     @property
     def ignored_share(self) -> float:
-        """Share of the pixels that carry the ignored id."""
+        """Share of the pixels with the ignored id."""
         return self.ignored / max(1, self.ignored + sum(self.pixels))
 
 
 @dataclass
 class Report:
-    """Everything that :func:`check` found."""
+    """The result of :func:`scenewise.data.doctor.check`."""
 
     classes: Classes | None
     splits: dict[str, SplitReport]
@@ -60,18 +59,18 @@ class Report:
 
     @property
     def ok(self) -> bool:
-        """Whether training can run and learn from this."""
+        """Whether the dataset is fit to train on."""
         return not any(finding.serious for finding in self.findings)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as JSON-able values."""
+        """The report as JSON values."""
         names = self.classes.names if self.classes else ()
         return {
             "ok": self.ok,
             "classes": list(names),
             "splits": {
                 name: {
-                    "pictures": split.pictures,
+                    "images": split.images,
                     "readable": split.readable,
                     "ignored_share": split.ignored_share,
                     "pixels": dict(zip(names, split.pixels, strict=True)),

@@ -4,14 +4,13 @@ B. Zhou and others, "Scene Parsing through ADE20K Dataset", CVPR 2017. The bench
 (``ADEChallengeData2016``) is read, not the full set with its 3,000 object names.
 """
 
-import os
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
 from scenewise.classes import class_table
-from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.find_files import check_pairs, find_base, list_files
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, list_files
 from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.images import read_mask
 
@@ -174,26 +173,19 @@ _REDUCED = id_table({k + 1: k for k in range(150)}, ignored=[0])
 _FOLDERS = {"train": "training", "val": "validation"}
 
 
-class ADE20K(PairedDataset):
+class ADE20K(PublishedDataset):
     """``images/{training,validation}/*.jpg`` with ``annotations/{training,validation}/*.png``.
 
     Published labels are 1 to 150 and 0 for everything else; here 0 to 149, and 255 is ignored.
-
-    Args:
-        root: the folder that holds ``images`` and ``annotations``, or the one above it.
-        split: ``train`` or ``val``.
-        transform: joint transform of picture and mask.
-
-    Raises:
-        UserError: a folder is missing, or pictures have no label.
+    ``root`` holds ``images`` and ``annotations``, or is the folder above. Splits: ``train``,
+    ``val``.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: str = "train",
-        transform: Transform | None = None,
-    ) -> None:
+    title = "ADE20K"
+    published_classes = CLASSES
+    published_counts: ClassVar = {"train": 20210, "val": 2000}
+
+    def find(self, root: Path, split: str) -> Pairs:
         part = _FOLDERS.get(split, split)
         base = find_base(
             root,
@@ -202,12 +194,10 @@ class ADE20K(PairedDataset):
             [".", "ADEChallengeData2016"],
         )
         images = list_files(base / "images" / part, "*.jpg")
-        masks = [base / "annotations" / part / f"{path.stem}.png" for path in images]
-        check_pairs(images, masks, f"ADE20K {split}")
-        self.published_count = {"train": 20210, "val": 2000}.get(split)
-        super().__init__(images, masks, CLASSES, transform)
+        return images, [base / "annotations" / part / f"{path.stem}.png" for path in images]
 
     def read_mask(self, path: Path) -> Tensor:
         """Published ids less one; the published 0 becomes 255."""
-        expected = "ADE20K ids (0 to 150, 0 ignored)"
-        return translate(read_mask(path).numpy(), _REDUCED, path, expected)
+        return translate(
+            read_mask(path).numpy(), _REDUCED, path, "ADE20K ids (0 to 150, 0 ignored)"
+        )

@@ -4,15 +4,13 @@ G. Brostow, J. Fauqueur, R. Cipolla, "Semantic object classes in video", Pattern
 Letters 30(2), 2009; the 11 classes, the 480 x 360 copies and the split are those of SegNet.
 """
 
-import os
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar
 
 from torch import Tensor
 
-from scenewise.classes import Classes, class_table
-from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.find_files import check_pairs, find_base, list_files
+from scenewise.classes import class_table
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, list_files
 from scenewise.data.formats.label_maps import (
     color_table,
     id_table,
@@ -38,7 +36,7 @@ CLASSES = class_table(
     """
 )
 # The publisher's label_colors.txt without Void (black), which is ignored.
-RAW_CLASSES = class_table(
+_RAW_CLASSES = class_table(
     """
     408040 Animal
     c00080 Archway
@@ -86,17 +84,17 @@ _MEMBERS = {
     "pedestrian": "Animal CartLuggagePram Child Pedestrian",
     "bicyclist": "Bicyclist MotorcycleScooter",
 }
-# The class of the 11 that each of the 31 belongs to.
-CLASS_OF = tuple(
+# For each of the 31 classes, its class among the 11.
+_CLASS_OF = tuple(
     next(k for k, name in enumerate(CLASSES.names) if raw in _MEMBERS[name].split())
-    for raw in RAW_CLASSES.names
+    for raw in _RAW_CLASSES.names
 )
 _VOID = (0, 0, 0)
 _FROM_SEGNET = id_table({k: k for k in range(11)}, ignored=[11, 255])
-_TO_11 = id_table(dict(enumerate(CLASS_OF)))
+_TO_11 = id_table(dict(enumerate(_CLASS_OF)))
 
 
-class CamVid(PairedDataset):
+class CamVid(PublishedDataset):
     """CamVid in one of its three common layouts, the first of these that is found under ``root``:
 
     - ``SPLIT/*.png`` with ``SPLITannot/*.png`` (SegNet): ids 0 to 10, void 11;
@@ -104,71 +102,52 @@ class CamVid(PairedDataset):
     - ``701_StillsRaw_full/*.png`` with ``LabeledApproved_full/*_L.png``, as published: colours.
       The split is then SegNet's: 367 frames to train, 101 to validate, 233 to test.
 
-    Whatever the layout, labels that are colour pictures are read as colours.
-
-    Args:
-        root: the folder that holds those folders.
-        split: ``train``, ``val`` or ``test``.
-        transform: joint transform of picture and mask.
-        classes: 11, or 32 for the publisher's 31 and the ignored void (needs colour labels).
-
-    Raises:
-        UserError: a folder is missing, or pictures have no label.
+    Whatever the layout, labels that are colour images are read as colours. Splits: ``train``,
+    ``val``, ``test``.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: str = "train",
-        transform: Transform | None = None,
-        classes: Literal[11, 32] = 11,
-    ) -> None:
-        images, masks = _find(Path(root), split)
-        check_pairs(images, masks, f"CamVid {split}")
-        chosen: Classes = CLASSES if classes == 11 else RAW_CLASSES
-        super().__init__(images, masks, chosen, transform)
-        self.published_count = {"train": 367, "val": 101, "test": 233}.get(split)
+    title = "CamVid"
+    published_classes = CLASSES
+    published_counts: ClassVar = {"train": 367, "val": 101, "test": 233}
+
+    def find(self, root: Path, split: str) -> Pairs:
+        if (root / "701_StillsRaw_full").is_dir() or (root / "LabeledApproved_full").is_dir():
+            find_base(root, "CamVid", ["701_StillsRaw_full", "LabeledApproved_full"])
+            frames = list_files(root / "701_StillsRaw_full", "*.png")
+            images = [path for path in frames if _segnet_split(path.stem) == split]
+            return images, [root / "LabeledApproved_full" / f"{path.stem}_L.png" for path in images]
+        labels, ending = f"{split}annot", ""
+        if (root / f"{split}_labels").is_dir():
+            labels, ending = f"{split}_labels", "_L"
+        others = f"'{split}_labels', nor '701_StillsRaw_full' with 'LabeledApproved_full'"
+        find_base(root, "CamVid", [split, labels], instead=others)
+        images = list_files(root / split, "*.png")
+        return images, [root / labels / f"{path.stem}{ending}.png" for path in images]
 
     def read_mask(self, path: Path) -> Tensor:
         """Class ids of a label file that holds colours or SegNet's 12 ids."""
-        if is_color(path) or self.classes is RAW_CLASSES:
-            table = color_table(RAW_CLASSES.colors, (_VOID,))
+        if is_color(path) or self.classes is _RAW_CLASSES:
+            table = color_table(_RAW_CLASSES.colors, (_VOID,))
             raw = read_colors(path, table, "CamVid's 32 colours")
-            if self.classes is RAW_CLASSES:
+            if self.classes is _RAW_CLASSES:
                 return raw
             return translate(raw.numpy(), _TO_11, path, "CamVid's classes")
         return translate(read_mask(path).numpy(), _FROM_SEGNET, path, "SegNet's ids (0 to 11)")
 
 
-def camvid_32(
-    root: str | os.PathLike[str], split: str = "train", transform: Transform | None = None
-) -> CamVid:
-    """CamVid with the publisher's 31 classes; void is ignored."""
-    return CamVid(root, split, transform, classes=32)
+class CamVid32(CamVid):
+    """CamVid with the publisher's 31 classes and the ignored void; needs colour labels."""
+
+    published_classes = _RAW_CLASSES
 
 
-def segnet_split(stem: str) -> str:
-    """The part of SegNet's split that the frame ``stem`` of the published 701 belongs to.
+def _segnet_split(stem: str) -> str:
+    """The split of the published frame ``stem`` in SegNet's copy.
 
-    >>> segnet_split("0016E5_08001"), segnet_split("0001TP_008550"), segnet_split("0006R0_f00930")
-    ('val', 'test', 'train')
+    >>> [_segnet_split(stem) for stem in ("0016E5_08001", "0001TP_008550", "0006R0_f00930")]
+    ['val', 'test', 'train']
     """
     drive, _, frame = stem.partition("_")
     if drive == "Seq05VD" or (drive == "0001TP" and frame > "008520"):
         return "test"
     return "val" if drive == "0016E5" and "07959" <= frame <= "08159" else "train"
-
-
-def _find(root: Path, split: str) -> tuple[list[Path], list[Path]]:
-    if (root / "701_StillsRaw_full").is_dir() or (root / "LabeledApproved_full").is_dir():
-        find_base(root, "CamVid", ["701_StillsRaw_full", "LabeledApproved_full"])
-        frames = list_files(root / "701_StillsRaw_full", "*.png")
-        images = [path for path in frames if segnet_split(path.stem) == split]
-        return images, [root / "LabeledApproved_full" / f"{path.stem}_L.png" for path in images]
-    labels, ending = f"{split}annot", ""
-    if (root / f"{split}_labels").is_dir():
-        labels, ending = f"{split}_labels", "_L"
-    others = f"'{split}_labels', nor '701_StillsRaw_full' with 'LabeledApproved_full'"
-    find_base(root, "CamVid", [split, labels], instead=others)
-    images = list_files(root / split, "*.png")
-    return images, [root / labels / f"{path.stem}{ending}.png" for path in images]

@@ -1,25 +1,30 @@
-"""COCO-Stuff: 80 things and 91 kinds of stuff, as 10,000 or 164,000 pictures.
+"""COCO-Stuff: 80 things and 91 kinds of stuff, as 10,000 or 164,000 images.
 
 H. Caesar, J. Uijlings, V. Ferrari, "COCO-Stuff: Thing and Stuff Classes in Context", CVPR 2018.
 """
 
-import os
 from pathlib import Path
+from typing import ClassVar
 
 from torch import Tensor
 
 from scenewise.classes import class_table
-from scenewise.data.datasets import PairedDataset, Transform
-from scenewise.data.formats.find_files import check_pairs, find_base, list_files, read_names
+from scenewise.data.formats.find_files import (
+    Pairs,
+    PublishedDataset,
+    find_base,
+    list_files,
+    read_names,
+)
 from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
 
-# Labels 1 to 182 without the 11 COCO things that nobody annotated. Colours of things are those of
+# Labels 1 to 182 without the 11 COCO things that have no annotation. Colours of things are those of
 # COCO's panoptic API, colours of stuff those of the COCO-Stuff API.
-UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
-LABELS = tuple(k for k in range(1, 183) if k not in UNUSED)
+_UNUSED = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+_LABELS = tuple(k for k in range(1, 183) if k not in _UNUSED)
 CLASSES = class_table(
     """
     dc143c person
@@ -196,39 +201,33 @@ CLASSES = class_table(
     """
 )
 # PNG pixel maps hold label - 1 and 255 for unlabelled; .mat files hold the label and 0.
-_FROM_PNG = id_table({label - 1: k for k, label in enumerate(LABELS)})
-_FROM_MAT = id_table({label: k for k, label in enumerate(LABELS)}, ignored=[0])
+_FROM_PNG = id_table({label - 1: k for k, label in enumerate(_LABELS)})
+_FROM_MAT = id_table({label: k for k, label in enumerate(_LABELS)}, ignored=[0])
 
 
-class CocoStuff(PairedDataset):
-    """COCO-Stuff 164k or 10k, whichever lies under ``root``; 171 classes, 255 ignored.
+class CocoStuff(PublishedDataset):
+    """COCO-Stuff 164k or 10k, whichever is found under ``root``; 171 classes, 255 ignored.
 
     164k: ``images/{train2017,val2017}/*.jpg`` with the stuff-thing pixel maps of the same names
     in ``annotations/{train2017,val2017}/*.png`` or ``stuffthingmaps/...``. 10k (version 1.1):
     ``imageLists/{train,test}.txt``, ``images/*.jpg``, ``annotations/*.mat``; its test list is
-    ``val`` here, because published numbers are measured on it.
-
-    Args:
-        root: the folder that holds ``images`` and ``annotations``, or its parent.
-        split: ``train`` or ``val``; 10k also knows ``test``, the same list as ``val``.
-        transform: joint transform of picture and mask.
-
-    Raises:
-        UserError: a folder is missing, or pictures have no label.
+    ``val`` here, because published scores are measured on it. Splits: ``train``, ``val``; with 10k
+    also ``test``, the same list as ``val``.
     """
 
-    def __init__(
-        self,
-        root: str | os.PathLike[str],
-        split: str = "train",
-        transform: Transform | None = None,
-    ) -> None:
-        images, masks = _find(root, split)
-        check_pairs(images, masks, f"COCO-Stuff {split}")
-        super().__init__(images, masks, CLASSES, transform)
-        small = masks[0].suffix == ".mat"
-        counts = {"train": 9000, "val": 1000} if small else {"train": 118287, "val": 5000}
-        self.published_count = counts.get(split)
+    title = "COCO-Stuff"
+    published_classes = CLASSES
+    published_counts: ClassVar = {
+        "train2017": 118287, "val2017": 5000, "train of 10k": 9000, "val of 10k": 1000
+    }  # fmt: skip
+
+    def find(self, root: Path, split: str) -> Pairs:
+        for base in (root, root / "dataset"):
+            if (base / "imageLists").is_dir():
+                self.part = f"{split} of 10k"
+                return _find_10k(base, split)
+        self.part = f"{split}2017"
+        return _find_164k(root, self.part)
 
     def read_mask(self, path: Path) -> Tensor:
         """Class ids of a pixel map or of the field ``S`` of a MATLAB file."""
@@ -245,29 +244,20 @@ class CocoStuff(PairedDataset):
         return translate(ids, _FROM_MAT, path, "COCO-Stuff 10k labels (0 to 182)")
 
 
-def _find(root: str | os.PathLike[str], split: str) -> tuple[list[Path], list[Path]]:
-    for place in (Path(root), Path(root) / "dataset"):
-        if (place / "imageLists").is_dir():
-            return _find_10k(place, split)
-    part = f"{split}2017"
-    pictures = next(
-        (sub for sub in (f"images/{part}", part) if (Path(root) / sub).is_dir()), f"images/{part}"
-    )
-    labels = next(
-        (
-            sub
-            for sub in (f"stuffthingmaps/{part}", f"annotations/stuffthingmaps/{part}")
-            if (Path(root) / sub).is_dir()
-        ),
-        f"annotations/{part}",
-    )
-    others = f"'stuffthingmaps/{part}', nor the 'imageLists' of COCO-Stuff 10k"
-    base = find_base(root, "COCO-Stuff", [pictures, labels], [".", "dataset"], others)
-    images = list_files(base / pictures, "*.jpg")
-    return images, [base / labels / f"{path.stem}.png" for path in images]
+def _find_164k(root: Path, part: str) -> Pairs:
+    def first(*folders: str) -> str:  # the first that exists, else the last
+        return next((folder for folder in folders if (root / folder).is_dir()), folders[-1])
+
+    image_folder = first(f"images/{part}", part, f"images/{part}")
+    maps = f"stuffthingmaps/{part}"
+    label_folder = first(maps, f"annotations/{maps}", f"annotations/{part}")
+    others = f"'{maps}', nor the 'imageLists' of COCO-Stuff 10k"
+    base = find_base(root, "COCO-Stuff", [image_folder, label_folder], [".", "dataset"], others)
+    images = list_files(base / image_folder, "*.jpg")
+    return images, [base / label_folder / f"{path.stem}.png" for path in images]
 
 
-def _find_10k(base: Path, split: str) -> tuple[list[Path], list[Path]]:
+def _find_10k(base: Path, split: str) -> Pairs:
     part = "test" if split == "val" else split
     find_base(base, "COCO-Stuff 10k", [f"imageLists/{part}.txt", "images", "annotations"])
     names = read_names(base / "imageLists" / f"{part}.txt")

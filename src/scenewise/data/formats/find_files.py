@@ -1,63 +1,105 @@
-"""Where the files of a published data set lie, and plain words when they do not lie there."""
+"""The base class of published datasets, and finding their files under the folder a user gives."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
+from typing import ClassVar
 
-from scenewise.data.missing_files import missing, refuse
+from scenewise.classes import Classes
+from scenewise.data.datasets import PairedDataset, Root, Transform
+from scenewise.data.missing_files import missing, raise_missing
 from scenewise.errors import UserError
+
+Pairs = tuple[list[Path], list[Path]]  # images, and the label of each
+
+
+class PublishedDataset(PairedDataset):
+    """Base of the published datasets, which are read as their archives unpack.
+
+    A subclass sets the class attributes, finds the files of a split in :meth:`find`, and turns
+    published labels into class ids in ``read_mask``.
+
+    Args:
+        root: folder into which the publisher's archives were extracted.
+        split: which images.
+        transform: joint transform of image and mask.
+
+    Raises:
+        UserError: a folder or list is missing, or images have no label.
+
+    Attributes:
+        title: the dataset's name in messages.
+        published_classes: its classes.
+        published_counts: how many images were published, by part.
+        part: the part of the published dataset that the split is; ``find`` may change it.
+        image_ending: end of the images' file names that is not part of a sample's name.
+    """
+
+    title: ClassVar[str]
+    published_classes: ClassVar[Classes]
+    published_counts: ClassVar[Mapping[str, int]] = MappingProxyType({})
+    image_ending: ClassVar[str] = ""
+
+    def __init__(
+        self, root: Root, split: str = "train", transform: Transform | None = None
+    ) -> None:
+        self.part = split
+        images, masks = self.find(Path(root), split)
+        _check_pairs(images, masks, f"{self.title} {split}")
+        names = [path.stem.removesuffix(self.image_ending) for path in images]
+        super().__init__(images, masks, self.published_classes, transform, names)
+
+    def find(self, root: Path, split: str) -> Pairs:
+        """The images of a split under ``root``, and the label file of each."""
+        raise NotImplementedError
+
+    @property
+    def published_count(self) -> int | None:
+        """How many images of this split were published, if known."""
+        return self.published_counts.get(self.part)
 
 
 def find_base(
-    root: str | os.PathLike[str],
-    what: str,
-    needs: Sequence[str],
-    under: Sequence[str] = (".",),
-    instead: str = "",
+    root: Root, what: str, needs: Sequence[str], under: Sequence[str] = (".",), instead: str = ""
 ) -> Path:
     """The first folder of ``root/under[0]``, ``root/under[1]``, ... that holds all of ``needs``.
 
     Args:
-        root: what the user gave.
-        what: name of the data set, for the message.
+        root: the folder that the user gave.
+        what: name of the dataset, for the message.
         needs: folders or files, relative to the folder that is looked for.
-        under: where that folder may lie, relative to ``root``.
+        under: candidates for that folder, relative to ``root``.
         instead: what other layouts need, for the message.
 
     Raises:
-        UserError: nowhere all of them; says what was looked for, where, and what is missing.
+        UserError: no candidate holds all of them; lists the candidates and what is missing.
     """
     places = [Path(root) / sub for sub in under]
     for place in places:
         if all((place / need).exists() for need in needs):
             return place
     best = max(places, key=lambda place: sum((place / need).exists() for need in needs))
-    lost = ", ".join(f"'{best / need}'" for need in needs if not (best / need).exists())
+    absent = ", ".join(f"'{best / need}'" for need in needs if not (best / need).exists())
     others = ", ".join(f"'{place}'" for place in places if place != best)
     also = f" (looked for the same in {others})" if others else ""
     also += f", nor {instead}" if instead else ""
     raise UserError(
-        f"no {what} in '{root}': {lost} not found{also}; {_holds(Path(root))}; give the folder "
-        "into which the publisher's archives were extracted"
+        f"{what} not found in '{root}': {absent} not found{also}; {_contents(Path(root))}; give "
+        "the folder into which the publisher's archives were extracted"
     )
 
 
-def check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> None:
-    """Notice an empty or a half-extracted archive.
-
-    Raises:
-        UserError: no picture at all, or pictures or their labels are missing; counts them and
-            names the first few.
-    """
+def _check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> None:
+    """Raise a UserError if there are no images, or if images or labels are missing."""
     if not images:
-        raise UserError(f"no picture found for {what}; was the archive of pictures extracted?")
-    for kind, files in (("pictures", images), ("labels", masks)):
-        lost = missing(files)
-        if lost:
-            some = ", ".join(f"'{path.name}'" for path in lost[:3])
-            refuse(
-                f"{len(lost)} of {len(files)} {kind} of {what} are missing, the first are {some} "
-                f"in '{lost[0].parent}'; was the archive extracted whole? extract it again"
+        raise UserError(f"no image found for {what}; was the archive of images extracted?")
+    for kind, files in (("images", images), ("labels", masks)):
+        if absent := missing(files):
+            some = ", ".join(f"'{path.name}'" for path in absent[:3])
+            raise_missing(
+                f"{len(absent)} of {len(files)} {kind} of {what} are missing, the first are {some} "
+                f"in '{absent[0].parent}'; was the archive extracted whole? extract it again"
             )
 
 
@@ -73,7 +115,7 @@ def read_names(path: Path) -> list[str]:
         raise UserError(f"cannot read list '{path}' ({error}); extract the archive again") from None
     names = [words[0] for line in lines if (words := line.split())]
     if not names:
-        raise UserError(f"list '{path}' names no picture; extract the archive again")
+        raise UserError(f"list '{path}' names no images; extract the archive again")
     return names
 
 
@@ -82,9 +124,9 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
-def _holds(root: Path) -> str:
+def _contents(root: Path) -> str:
     if not root.exists():
-        return "there is no such folder"
+        return "that folder does not exist"
     if not root.is_dir():
         return "that is a file"
     names = sorted(os.listdir(root))

@@ -1,38 +1,46 @@
-"""Data sets in shards: tar files of many pictures with their masks, local or in an object store.
+"""Datasets in shards: tar files of images with their masks, in a folder or an object store.
 
-The layout is webdataset's: in a shard, ``000000007.jpg`` (any picture) is followed by
-``000000007.mask.png`` (class ids). ``index.json`` beside the shards lists them, the names of their
-pictures and the classes. Nothing in them is executed or unpickled.
+The layout is webdataset's: in a shard, ``000000007.jpg`` (any image) is followed by
+``000000007.mask.png`` (class ids). ``index.json`` in the same folder lists the shards, the names of
+their images and the classes. Nothing in them is executed or unpickled.
 """
 
 import io
 import tarfile
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import accumulate
-from os import PathLike
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Literal, NamedTuple
 
 import fsspec
 from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import PairedDataset, SegmentationDataset, Transform, check_pair
+from scenewise.data.datasets import (
+    PairedDataset,
+    Progress,
+    Root,
+    SegmentationDataset,
+    Transform,
+    check_pair,
+)
 from scenewise.data.images import decode_image, decode_mask
+from scenewise.data.prepare import check_same_classes, indexed_image
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, parse_json, write_json
 
-Progress = Callable[[Iterable[Any], int, str], Iterable[Any]]
-INDEX = "index.json"
-MASK = ".mask.png"
-LARGEST = 2**30  # bytes of a picture
+_INDEX = "index.json"
+_MASK = ".mask.png"
+_LARGEST = 2**30  # bytes of an image; a member may claim more
+_Splits = dict[str, dict[str, list[str]]]  # split -> shard -> names of its images
 
 
 class Encoded(NamedTuple):
-    """A picture and its mask as they lie in a shard, and what errors call them."""
+    """An image and its mask, still encoded, and their paths for messages."""
 
     image: bytes
     mask: bytes
@@ -41,34 +49,34 @@ class Encoded(NamedTuple):
 
 
 class ShardSet(SegmentationDataset):
-    """One split of a data set in shards.
+    """One split of a dataset in shards.
 
-    ``read(i)`` looks one picture up, which is slow over a network; training and evaluation read
-    shard by shard, see :mod:`scenewise.data.shards.stream`.
+    ``read(i)`` looks up one image, which is slow over a network; training and evaluation read shard
+    by shard, see :mod:`scenewise.data.shards.stream`.
 
     Args:
         root: folder of the shards, or its URL: ``https://``, ``s3://`` with s3fs, ``gs://`` with
             gcsfs, whatever fsspec opens.
         split: ``train``, ``val`` or ``test``.
-        transform: joint transform of picture and mask.
+        transform: joint transform of image and mask.
 
     Raises:
-        UserError: no index, a broken one, or one without this split.
+        UserError: the index is missing or damaged, or does not have this split.
 
     Attributes:
-        shards: the URL of each shard and the names of its pictures.
+        shards: the URL of each shard and the names of its images.
     """
 
     def __init__(
-        self, root: str | PathLike[str], split: str = "train", transform: Transform | None = None
+        self, root: Root, split: str = "train", transform: Transform | None = None
     ) -> None:
         base = str(root).rstrip("/")
-        classes, splits = read_index(base)
+        classes, splits = _read_index(base)
         if not splits.get(split):
             known = ", ".join(sorted(splits)) or "none"
             raise UserError(
-                f"the shards in '{base}' have no split '{split}' (they have {known}); prepare it "
-                "into the same folder"
+                f"split '{split}' not found among the shards in '{base}' (they have {known}); "
+                "prepare it into the same folder"
             )
         self.shards = [(f"{base}/{name}", names) for name, names in splits[split].items()]
         self.root, self.split = base, split
@@ -79,28 +87,28 @@ class ShardSet(SegmentationDataset):
         """Image and mask ``index``.
 
         Raises:
-            UserError: the shard is missing or broken, the sizes differ, or an id is no class.
+            UserError: the shard is missing or damaged, the sizes differ, or an id is unknown.
         """
-        number = next(k for k, end in enumerate(self._ends) if index < end)
-        within = index - self._ends[number] + len(self.shards[number][1])
-        url, names = self.shards[number]
+        k = bisect_right(self._ends, index)
+        url, names = self.shards[k]
+        within = index - self._ends[k] + len(names)
         return self.decode(next(read_shard(url, len(names), within, within + 1)))
 
     def decode(self, sample: Encoded) -> tuple[Tensor, Tensor]:
-        """Image and mask, both uint8, checked as those of every data set."""
+        """Image (3, H, W) and mask (H, W), both uint8 and checked."""
         image = decode_image(sample.image, sample.image_path)
         mask = decode_mask(sample.mask, sample.mask_path)
         check_pair(image, mask, self.classes, sample.image_path, sample.mask_path)
         return image, mask
 
 
-def read_index(root: str) -> tuple[Classes, dict[str, dict[str, list[str]]]]:
-    """The classes, and for each split its shards with the names of their pictures.
+def _read_index(root: str) -> tuple[Classes, _Splits]:
+    """The classes, and for each split its shards with the names of their images.
 
     Raises:
-        UserError: there is no index in ``root``, or it is not one.
+        UserError: the index in ``root`` is missing or invalid.
     """
-    url = f"{root}/{INDEX}"
+    url = f"{root}/{_INDEX}"
     with _opened(url) as file:
         content = file.read()
     try:
@@ -110,21 +118,15 @@ def read_index(root: str) -> tuple[Classes, dict[str, dict[str, list[str]]]]:
             for split, shards in value["splits"].items()
         }
         classes = Classes.from_dict(value["classes"])
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        OverflowError,
-        UserError,
-    ) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError, UserError) as error:
         raise UserError(
-            f"'{url}' is no index of shards ({error!r}); write it with scenewise prepare --shards"
+            f"'{url}' is not an index of shards ({error!r}); write it with scenewise prepare "
+            "--shards"
         ) from error
     for name in (name for shards in splits.values() for name in shards):
         if not name.endswith(".tar") or set(name) & set("/\\:?#"):
             raise UserError(
-                f"'{url}' names a shard '{name}'; only plain NAME.tar beside it is read"
+                f"'{url}' lists a shard '{name}'; only NAME.tar in the same folder is read"
             )
     return classes, splits
 
@@ -133,25 +135,25 @@ def read_shard(url: str, count: int, start: int = 0, stop: int | None = None) ->
     """The samples ``start`` to ``stop`` of a shard of ``count``, in one pass over it.
 
     Raises:
-        UserError: the shard cannot be opened, is cut off, or holds something else.
+        UserError: the shard cannot be opened, is truncated, or holds something else.
     """
     stop = count if stop is None else stop
-    mode: Any = "r|" if (start, stop) == (0, count) else "r:"  # all in one stream, or by seeking
-    found = 0
+    mode: Literal["r|", "r:"] = "r|" if (start, stop) == (0, count) else "r:"  # stream or seek
+    read = 0
     with _opened(url) as file:
         try:
             with tarfile.open(fileobj=file, mode=mode) as tar:
                 for image, mask in _pairs(tar):
-                    if start <= found < stop:
+                    if start <= read < stop:
                         image_path, mask_path = f"{url}/{image.name}", f"{url}/{mask.name}"
                         yield Encoded(image.content, mask.content, image_path, mask_path)
-                    found += 1
-                    if found >= stop < count:
+                    read += 1
+                    if read >= stop < count:
                         return
-        except Exception as error:  # of tar files, and whatever a file system raises
-            raise UserError(f"shard '{url}' is broken ({error}); copy it again") from error
-    if found != count:
-        raise UserError(f"shard '{url}' holds {found} of {count} samples; copy it again")
+        except Exception as error:  # of tar files, and of any file system
+            raise UserError(f"shard '{url}' is damaged ({error}); copy it again") from error
+    if read != count:
+        raise UserError(f"shard '{url}' holds {read} of {count} samples; copy it again")
 
 
 class _Member(NamedTuple):
@@ -164,18 +166,18 @@ def _pairs(tar: tarfile.TarFile) -> Iterator[tuple[_Member, _Member]]:
     content = b""
     for member in tar:
         if not member.isfile() or member.issparse():
-            raise ValueError(f"'{member.name}' is no file")
-        if member.size > LARGEST:
-            raise ValueError(f"'{member.name}' is said to have {member.size:,} bytes")
+            raise ValueError(f"'{member.name}' is not a plain file")
+        if member.size > _LARGEST:
+            raise ValueError(f"'{member.name}' claims {member.size:,} bytes")
         if image is None:
             image, content = member, _read(tar, member)
-        elif member.name.removesuffix(MASK) == image.name.rpartition(".")[0]:
+        elif member.name.removesuffix(_MASK) == image.name.rpartition(".")[0]:
             yield _Member(image.name, content), _Member(member.name, _read(tar, member))
             image = None
         else:
             raise ValueError(f"'{member.name}' is not the mask of '{image.name}'")
     if image is not None:
-        raise ValueError(f"'{image.name}' has no mask behind it")
+        raise ValueError(f"'{image.name}' is not followed by its mask")
 
 
 def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
@@ -183,7 +185,7 @@ def _read(tar: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
     assert file is not None
     content = file.read()
     if len(content) != member.size:
-        raise ValueError(f"'{member.name}' is cut off")
+        raise ValueError(f"'{member.name}' is truncated")
     return content
 
 
@@ -193,10 +195,10 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
         file = fsspec.open(url, "rb").open()
     except FileNotFoundError:
         raise UserError(
-            f"cannot open '{url}': there is none; check the address, or write shards with "
-            "'scenewise prepare FORMAT ROOT --shards N --out DIR'"
+            f"'{url}' not found; check the address, or write shards with 'scenewise prepare FORMAT "
+            "ROOT --shards N --out DIR'"
         ) from None
-    except Exception as error:  # every file system has errors of its own
+    except Exception as error:  # every file system has its own types
         reason = str(error) or type(error).__name__
         raise UserError(f"cannot open '{url}' ({reason}); check the address") from error
     with file:
@@ -205,37 +207,37 @@ def _opened(url: str) -> Iterator[IO[bytes]]:
 
 def write_shards(
     build: Callable[[str], SegmentationDataset],
-    out: str | PathLike[str],
+    out: Root,
     splits: Sequence[str] = ("train", "val"),
     progress: Progress | None = None,
     workers: int | None = None,
     per_shard: int = 256,
 ) -> Path:
-    """Write the splits of a data set as shards and their index.
+    """Write the splits of a dataset as shards and their index.
 
-    Pictures that are files keep their bytes; masks become PNGs of class ids. Every sample is read
-    and checked. Shards that are already there are kept, so a second call goes on where the first
-    one stopped; the index appears when all shards of a split are whole.
+    Image files are stored unchanged; masks become PNGs of class ids. Every sample is read and
+    checked. Existing shards are kept, so a second call resumes an interrupted one; the index is
+    written when all shards of a split are complete.
 
     Args:
-        build: makes the data set of a split.
+        build: makes the dataset of a split.
         out: folder of the result, which the format ``stream`` reads.
-        splits: which ones to write.
-        progress: wraps an iterable of known length with a description.
-        workers: threads.
-        per_shard: pictures in a shard. Choose it so that a shard has some 100 to 1000 MB, and
-            that there are at least as many shards as workers in all.
+        splits: the splits to write.
+        progress: wraps an iterable of known length, to show a progress bar.
+        workers: threads; ``None`` for a few more than there are processors.
+        per_shard: images in a shard. A shard should have 100 to 1000 MB, and there should be at
+            least as many shards as workers in all processes.
 
     Returns:
         ``out``.
 
     Raises:
-        UserError: an original is unusable, ``out`` holds another data set, or cannot be written.
+        UserError: an original is unusable, or ``out`` holds another dataset or is not writable.
     """
     target = Path(out)
     for split in splits:
         dataset = build(split)
-        found = _written(target, dataset.classes)
+        written = _written_splits(target, dataset.classes)
         starts = range(0, len(dataset), per_shard)
         shards: dict[str, list[str]] = {}
         with ThreadPoolExecutor(workers) as pool:
@@ -248,19 +250,16 @@ def write_shards(
                 if not (target / name).exists():
                     _write_shard(target / name, dataset, indices, pool)
                 shards[name] = [dataset.names[i] for i in indices]
-        index = {"classes": dataset.classes.to_dict(), "splits": {**found, split: shards}}
-        write_json(target / INDEX, index)
+        index = {"classes": dataset.classes.to_dict(), "splits": {**written, split: shards}}
+        write_json(target / _INDEX, index)
     return target
 
 
-def _written(target: Path, classes: Classes) -> dict[str, dict[str, list[str]]]:
-    if not (target / INDEX).exists():
+def _written_splits(target: Path, classes: Classes) -> _Splits:
+    if not (target / _INDEX).exists():
         return {}
-    there, splits = read_index(str(target))
-    if there != classes:
-        raise UserError(
-            f"'{target}' already holds a data set of other classes; give another folder"
-        )
+    existing, splits = _read_index(str(target))
+    check_same_classes(existing, classes, target)
     return splits
 
 
@@ -270,7 +269,7 @@ def _write_shard(
     with atomic_write(path) as temporary, tarfile.open(temporary, "w") as tar:
         parts = pool.map(lambda index: _encoded(dataset, index), indices)
         for index, (suffix, image, mask) in zip(indices, parts, strict=True):
-            for name, content in ((f"{index:09d}{suffix}", image), (f"{index:09d}{MASK}", mask)):
+            for name, content in ((f"{index:09d}{suffix}", image), (f"{index:09d}{_MASK}", mask)):
                 member = tarfile.TarInfo(name)
                 member.size = len(content)
                 tar.addfile(member, io.BytesIO(content))
@@ -278,15 +277,14 @@ def _write_shard(
 
 def _encoded(dataset: SegmentationDataset, index: int) -> tuple[str, bytes, bytes]:
     image, mask = dataset.read(index)
-    indexed = Image.fromarray(mask.numpy())
-    indexed.putpalette(dataset.classes.palette())
+    mask_png = _png(indexed_image(mask, dataset.classes))
     if isinstance(dataset, PairedDataset):
         original = dataset.images[index]
-        return original.suffix.lower(), original.read_bytes(), _png(indexed)
-    return ".png", _png(Image.fromarray(image.permute(1, 2, 0).numpy())), _png(indexed)
+        return original.suffix.lower(), original.read_bytes(), mask_png
+    return ".png", _png(Image.fromarray(image.permute(1, 2, 0).numpy())), mask_png  # (H, W, 3)
 
 
-def _png(picture: Image.Image) -> bytes:
+def _png(image: Image.Image) -> bytes:
     content = io.BytesIO()
-    picture.save(content, format="PNG")
+    image.save(content, format="PNG")
     return content.getvalue()

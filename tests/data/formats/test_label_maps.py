@@ -5,7 +5,7 @@ import pytest
 
 from scenewise.data.formats import FORMATS
 from scenewise.data.formats.label_maps import (
-    UNKNOWN,
+    _UNKNOWN,
     color_table,
     id_table,
     read_colors,
@@ -39,7 +39,7 @@ def test_unknown_ids_are_refused_and_counted(bad):
 
 
 def test_no_format_uses_the_sentinel_as_a_class():
-    assert UNKNOWN > 171
+    assert _UNKNOWN > 171
 
 
 def test_colours_are_looked_up_exactly(tmp_path):
@@ -58,10 +58,10 @@ def test_a_wrong_root_says_what_was_looked_for(name, tmp_path):
         FORMATS[name](tmp_path, "train", None)
     assert "not found" in str(empty.value)
     assert "it is empty" in str(empty.value)
-    (tmp_path / "pictures").mkdir()
-    with pytest.raises(UserError, match="it holds pictures"):
+    (tmp_path / "images").mkdir()
+    with pytest.raises(UserError, match="it holds images"):
         FORMATS[name](tmp_path, "train", None)
-    with pytest.raises(UserError, match="there is no such folder"):
+    with pytest.raises(UserError, match="that folder does not exist"):
         FORMATS[name](tmp_path / "none", "train", None)
     file = tmp_path / "archive.zip"
     file.write_bytes(b"")
