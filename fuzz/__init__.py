@@ -1,1 +1,1 @@
-"""Coverage-guided fuzzing of everything that reads a stranger's file; ``make fuzz`` runs it."""
+"""Coverage-guided fuzzing of all readers of untrusted files; ``make fuzz`` runs it."""

@@ -1,4 +1,4 @@
-"""``make fuzz``: fuzz every reader for a number of runs and say what came of it."""
+"""``make fuzz``: fuzz every reader for a number of runs and print a table of the results."""
 
 import argparse
 import importlib.util
@@ -18,7 +18,7 @@ STATUS = re.compile(r"#(\d+)\s+\w+\s+cov: (\d+) ft: (\d+) corp: (\d+)")
 
 
 def fuzz(name: str, runs: int) -> tuple[str, bool]:
-    """The row of a target in the table, and whether all of its runs went well."""
+    """The row of a target in the table, and whether no run crashed."""
     FOUND.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as corpus:
         for number, seed in enumerate(TARGETS[name].seeds()):
@@ -26,8 +26,8 @@ def fuzz(name: str, runs: int) -> tuple[str, bool]:
         prefix = f"-artifact_prefix={FOUND / name}-"
         words = [sys.executable, "-m", "fuzz.one", name, f"-runs={runs}", prefix, *LIMITS, corpus]
         done = subprocess.run(words, capture_output=True, text=True, errors="replace", check=False)
-    told = [tuple(map(int, found)) for found in STATUS.findall(done.stderr)]
-    count, branches, features, kept = told[-1] if told else (0, 0, 0, 0)
+    rows = [tuple(map(int, row)) for row in STATUS.findall(done.stderr)]
+    count, branches, features, kept = rows[-1] if rows else (0, 0, 0, 0)
     if done.returncode:
         (FOUND / f"{name}.log").write_text(done.stdout + done.stderr)
     crashes = int(done.returncode != 0)  # the first one ends the process
@@ -40,20 +40,20 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--runs", type=int, default=20_000, help="of each target")
-    parser.add_argument("--write", action="store_true", help="the table into docs/security.md")
+    parser.add_argument("--write", action="store_true", help="write the table into docs/security.md")
     args = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed; pip install atheris (Linux and macOS only)")
         return 1
-    rows, fine = [], True
+    rows, passed = [], True
     for name in args.names or TARGETS:
-        row, good = fuzz(name, args.runs)
+        row, clean = fuzz(name, args.runs)
         print(row, flush=True)
         rows.append(row)
-        fine = fine and good
+        passed = passed and clean
     if args.write:
         replace_marked(Path("docs/security.md"), "fuzz", HEAD + "\n".join(rows))
-    return 0 if fine else 1
+    return 0 if passed else 1
 
 
 if __name__ == "__main__":

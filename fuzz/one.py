@@ -6,13 +6,13 @@ import warnings
 
 import atheris
 
-# Must be the first to import these, so that the fuzzer sees which bytes lead to new code.
+# Must be the first import of these, so that the fuzzer sees which bytes reach new code.
 with atheris.instrument_imports(include=["PIL", "json", "tarfile", "zipfile", "scenewise"]):
     from PIL import Image
 
     from fuzz.targets import attempt
 
-    Image.init()  # imports the readers of all kinds
+    Image.init()  # imports the readers of all file types
 
 from torch._weights_only_unpickler import Unpickler
 
@@ -20,7 +20,7 @@ from torch._weights_only_unpickler import Unpickler
 def main() -> None:
     """Run libFuzzer, which ends the process."""
     name = sys.argv.pop(1)
-    warnings.simplefilter("ignore")  # PIL's remarks on odd files
+    warnings.simplefilter("ignore")  # of PIL, on damaged files
     logging.disable()
     Unpickler.load = atheris.instrument_func(Unpickler.load)
 

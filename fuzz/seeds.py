@@ -1,4 +1,4 @@
-"""Small good files for the fuzzer to begin with."""
+"""Small valid files from which the fuzzer starts."""
 
 import io
 import json
@@ -21,7 +21,7 @@ IDS = np.arange(35, dtype=np.uint8).reshape(5, 7)
 
 
 def images() -> list[bytes]:
-    """An image of 5 x 7 pixels in every kind of file and mode that is usual."""
+    """An image of 5 x 7 pixels in all usual file types and modes."""
     kinds = [(mode, "PNG") for mode in ("L", "P", "1", "RGB", "RGBA", "LA", "I;16")]
     kinds += [("RGB", "JPEG"), ("CMYK", "JPEG"), ("L", "TIFF"), ("RGB", "TIFF"), ("RGB", "BMP")]
     kinds += [("P", "BMP"), ("RGB", "WEBP"), ("P", "GIF")]
@@ -45,14 +45,14 @@ def element(kind: int, content: bytes) -> bytes:
 
 
 def matrix(name: str, kind: int, dims: tuple[int, int], *held: bytes) -> bytes:
-    """A MATLAB matrix: flags, dimensions, name, and what it holds."""
+    """A MATLAB matrix: flags, dimensions, name, and content."""
     flags, sizes = struct.pack("<II", kind, 0), struct.pack("<ii", *dims)
     parts = (element(6, flags), element(5, sizes), element(1, name.encode()), *held)
     return element(14, b"".join(parts))
 
 
 def matlab() -> list[bytes]:
-    """The places of ids in published files: plain, in a cell, in a struct, compressed."""
+    """Ids as in published files: plain, in a cell, in a struct, compressed."""
     start = b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM"
     ids = element(2, IDS.T.tobytes())
     plain = matrix("S", 9, IDS.shape, ids)
@@ -73,13 +73,13 @@ def weights() -> bytes:
 
 
 def tensors() -> list[bytes]:
-    """A small file of safetensors, of three types."""
+    """A small safetensors file with three types."""
     types = {"a": torch.float32, "b": torch.uint8, "c": torch.bfloat16}
     return [save({name: torch.ones(2, 3, dtype=kind) for name, kind in types.items()})]
 
 
 def configs() -> list[bytes]:
-    """Configurations of that network, and of one of several contexts."""
+    """Configurations of that network, and of one with several contexts."""
     models = [
         create_model("fcn", num_classes=2, backbone="tiny"),
         create_model("chain", num_classes=2, backbone="tiny", contexts=["cbam"]),
@@ -88,7 +88,7 @@ def configs() -> list[bytes]:
 
 
 def checkpoints() -> list[bytes]:
-    """New and old files of ``torch.save``."""
+    """Files of ``torch.save``, in the new and the old format."""
     content = {"state_dict": {"module.a": torch.ones(3), "b": torch.zeros(2, 2)}, "epoch": 3}
     files = []
     for new in (True, False):
@@ -99,14 +99,14 @@ def checkpoints() -> list[bytes]:
 
 
 def pickles() -> list[bytes]:
-    """The pickle in such a file, and plain ones."""
+    """The pickle in such a file, and a plain one."""
     with zipfile.ZipFile(io.BytesIO(checkpoints()[0])) as inside:
         name = next(name for name in inside.namelist() if name.endswith("data.pkl"))
         return [inside.read(name), pickle.dumps({"a": [1, 2.0, "x", (None, True)]}, protocol=2)]
 
 
 def archive(content: bytes) -> bytes:
-    """A file of ``torch.save`` with this pickle, and room for two tensors."""
+    """A file of ``torch.save`` with this pickle, and the bytes of two tensors."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as out:
         out.writestr("x/data.pkl", content)
@@ -124,7 +124,7 @@ def indices() -> list[bytes]:
 
 
 def shards() -> list[bytes]:
-    """Shards of two images, in three dialects of tar."""
+    """Shards of two images, in three tar formats."""
     files = []
     for dialect in (tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT):
         buffer = io.BytesIO()

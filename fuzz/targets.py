@@ -1,4 +1,4 @@
-"""What is fuzzed: each target reads bytes as a file and may raise a UserError, nothing else."""
+"""The fuzz targets: each reads bytes as a file and may raise a UserError, nothing else."""
 
 import json
 import tempfile
@@ -24,14 +24,14 @@ FOLDER = Path(tempfile.mkdtemp(prefix="scenewise-fuzz-"))
 
 
 class Target(NamedTuple):
-    """A reader, and files for it to begin with."""
+    """A reader, and the files to start from."""
 
     read: Callable[[bytes], object]
     seeds: Callable[[], list[bytes]]
 
 
 def image(data: bytes) -> object:
-    """An image, with the checksums of a PNG put right in every other one."""
+    """An image, with the checksums of a PNG corrected in every other run."""
     if len(data) % 2:
         data = with_png_checksums(data)
     image = decode_image(data, "x.png")
@@ -52,7 +52,7 @@ def mask(data: bytes) -> object:
 
 
 def matlab(data: bytes) -> object:
-    """A map of ids in a MATLAB file, in each of the places where datasets keep it."""
+    """The label map in a MATLAB file, in each of the fields where datasets keep it."""
     path = _file("x.mat", data)
     variables = read_mat(path)
     for fields in (["S"], ["LabelMap"], ["GTcls", "Segmentation"]):
@@ -69,7 +69,7 @@ def classes(data: bytes) -> object:
 
 
 def config(data: bytes) -> object:
-    """``config.json`` beside good weights."""
+    """``config.json`` next to valid weights."""
     if not (FOLDER / "model.safetensors").exists():
         _file("model.safetensors", seeds.weights())
     _file("config.json", data)
@@ -82,12 +82,12 @@ def safetensors(data: bytes) -> object:
 
 
 def checkpoint(data: bytes) -> object:
-    """What ``torch.save`` wrote, today or years ago."""
+    """A file of ``torch.save``, in the new or the old format."""
     return read_tensors(_file("x.pth", data))
 
 
 def unpickled(data: bytes) -> object:
-    """The pickle inside a good archive of ``torch.save``."""
+    """The pickle inside a valid archive of ``torch.save``."""
     return read_tensors(_file("y.pth", seeds.archive(data)))
 
 
@@ -97,15 +97,15 @@ def index(data: bytes) -> object:
 
 
 def shard(data: bytes) -> object:
-    """A shard, with the checksums of its headers put right in every other one."""
+    """A shard, with the checksums of its headers corrected in every other run."""
     if len(data) % 2:
         data = with_tar_checksums(data)
     path = str(_file("x.tar", data))
-    return [read_all(path), read_all(path, 0, 1)]
+    return [_read_all(path), _read_all(path, 0, 1)]
 
 
-def read_all(path: str, *span: int) -> int:
-    """Bytes of the samples of a shard that is said to hold two."""
+def _read_all(path: str, *span: int) -> int:
+    """Bytes of the samples of a shard that is listed with two."""
     return sum(len(x.image) + len(x.mask) for x in read_shard(path, 2, *span))
 
 
@@ -140,7 +140,7 @@ TARGETS = {
 
 
 def attempt(name: str, data: bytes) -> bool:
-    """Whether the target takes ``data``; False if it refuses in one sentence."""
+    """Whether the target accepts ``data``; False if it raises a UserError of one sentence."""
     try:
         TARGETS[name].read(data)
     except UserError as error:

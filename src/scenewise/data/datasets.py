@@ -121,7 +121,7 @@ class PairedDataset(SegmentationDataset):
 class FolderDataset(PairedDataset):
     """Your own images: ``images/SPLIT/NAME.jpg`` with ``masks/SPLIT/NAME.png``.
 
-    Masks have one byte a pixel, the class id. ``classes.json`` beside the two folders names the
+    Masks have one byte a pixel, the class id. ``classes.json`` next to the two folders names the
     classes; see :func:`read_classes`. Without it the classes are numbered, up to the largest id in
     the masks.
 
