@@ -40,7 +40,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(TARGETS)}")
     parser.add_argument("--runs", type=int, default=20_000, help="of each target")
-    parser.add_argument("--write", action="store_true", help="write the table into docs/security.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the table into docs/security.md"
+    )
     args = parser.parse_args()
     if importlib.util.find_spec("atheris") is None:
         print("atheris is not installed; pip install atheris (Linux and macOS only)")

@@ -90,7 +90,7 @@ def test_faulty_class_lists(tmp_path: Path, text: str, reason: str) -> None:
 
 
 def test_missing_class_list(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="class list .* not found"):
+    with pytest.raises(UserError, match=r"class list .* not found"):
         read_classes(tmp_path / "classes.json")
 
 

@@ -229,8 +229,8 @@ class SegmentationData(LightningDataModule):
         if world > 1 and self._shares_weights() and len(dataset) % world:
             raise UserError(
                 f"split '{split}' has {len(dataset)} images, which cannot be divided equally among "
-                f"{world} processes, and processes that share weights would deadlock; give a number "
-                "of processes that divides it, or --trainer.strategy ddp"
+                f"{world} processes that share weights, which would deadlock; give a number of "
+                "processes that divides it, or --trainer.strategy ddp"
             )
         if isinstance(dataset, ShardSet):
             return self._stream(dataset, self.eval_batch_size)

@@ -70,7 +70,7 @@ def test_columns_that_cannot_be_told(tmp_path):
     with pytest.raises(UserError, match="image columns are front, rear"):
         HuggingFace(tmp_path / "d")
     assert len(HuggingFace(tmp_path / "d", columns=("front", "rear"))) == 3
-    with pytest.raises(UserError, match="column 'depth' not found in .*; choose from front, rear"):
+    with pytest.raises(UserError, match=r"column 'depth' not found in .*; choose from front, rear"):
         HuggingFace(tmp_path / "d", columns=("front", "depth"))
 
 
