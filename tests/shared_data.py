@@ -1,4 +1,4 @@
-"""Where tests find the real pictures and weights that are no part of the project."""
+"""Real images and weights for tests; they are not part of the project."""
 
 import os
 from pathlib import Path
@@ -11,8 +11,8 @@ ROOT = Path(
 
 
 def shared(name: str) -> Path:
-    """The folder or file ``name`` of the shared data, or a skip that names it."""
+    """The folder or file ``name`` of the shared data; skips the test if it is missing."""
     path = ROOT / name
     if not path.exists():
-        pytest.skip(f"shared data '{name}' is not here")
+        pytest.skip(f"shared data '{name}' not found")
     return path

@@ -1,4 +1,4 @@
-"""Numbers, sizes and class counts at the edge: what happens is defined, and is a number."""
+"""Extreme numbers, sizes and class counts: results are defined and finite."""
 
 import json
 import math
@@ -43,7 +43,7 @@ def one_thread() -> Iterator[None]:
 
 
 def gradients(model: Segmenter, images: torch.Tensor, target: torch.Tensor) -> float:
-    """The loss of one training step; fails if it or a gradient is no number."""
+    """The loss of one training step, which must be finite, as must all gradients."""
     model.train().zero_grad()
     loss = segmentation_loss(model(model.normalize(images)), target, model.loss_weights).total
     loss.backward()
@@ -54,21 +54,21 @@ def gradients(model: Segmenter, images: torch.Tensor, target: torch.Tensor) -> f
 
 @pytest.mark.parametrize("name", list_models())
 class TestEveryNetwork:
-    """On the tiny backbone, whose map is an eighth of the picture, rounded up."""
+    """On the tiny backbone, whose feature map is an eighth of the image, rounded up."""
 
     def test_odd_sizes(self, name: str) -> None:
-        """A pixel, a row, a column, no multiple of 8; the same picture twice gets the same."""
+        """A pixel, a row, a column, and a size that is not a multiple of 8."""
         model = create_model(name, num_classes=3, backbone="tiny")
         for size in ((1, 1), (1, 37), (13, 1), (23, 41)):
-            picture = torch.rand(3, *size)
-            labels, confidence = Predictor(model)(picture)
+            image = torch.rand(3, *size)
+            labels, confidence = Predictor(model)(image)
             assert labels.shape == confidence.shape == size
             assert ((confidence > 1 / 3 - 1e-6) & (confidence <= 1 + 1e-6)).all()
-            scores = Predictor(model, scales=(0.5, 1.0), flip=True).scores(picture)
+            scores = Predictor(model, scales=(0.5, 1.0), flip=True).scores(image)
             assert torch.allclose(scores.sum(0), torch.ones(size), atol=1e-5)
-            gradients(model, picture.expand(2, -1, -1, -1), torch.zeros(2, *size).long())
+            gradients(model, image.expand(2, -1, -1, -1), torch.zeros(2, *size).long())
 
-    def test_constant_pictures(self, name: str) -> None:
+    def test_constant_images(self, name: str) -> None:
         """Their variance is 0, which norms and penalties divide by."""
         model = create_model(name, num_classes=3, backbone="tiny")
         target = torch.zeros(2, 24, 40).long()
@@ -77,7 +77,7 @@ class TestEveryNetwork:
             gradients(model, images, target)
             assert Predictor(model).scores(images[0]).isfinite().all()
 
-    def test_a_crop_without_a_label_teaches_nothing(self, name: str) -> None:
+    def test_a_crop_without_a_label_has_no_gradient(self, name: str) -> None:
         """The loss of its pixels is 0 and so are their gradients; penalties and presence remain."""
         model = create_model(name, num_classes=3, backbone="tiny")
         images, target = torch.rand(2, 3, 24, 40), torch.full((2, 24, 40), 255)
@@ -97,12 +97,12 @@ def test_hard_pixels_of_a_crop_without_a_label() -> None:
     loss.backward()
     assert loss == 0
     assert (logits.grad == 0).all()  # type: ignore[union-attr]
-    weights = torch.tensor([0.0, 1.0, 1.0])  # a class of weight 0 alone is as good as ignored
+    weights = torch.tensor([0.0, 1.0, 1.0])  # a class of weight 0 counts as ignored
     assert cross_entropy(logits, torch.zeros(2, 5, 7).long(), class_weights=weights) == 0
 
 
 def test_scores_of_a_split_without_a_label() -> None:
-    """There is no score then, and no number that looks like one."""
+    """The score is missing or NaN, never a number that looks like one."""
     ignored = torch.full((1, 5, 7), 255)
     labels = torch.zeros(1, 5, 7).long()
     matrix, edges, bins = ConfusionMatrix(3), BoundaryIoU(3), Reliability()
@@ -110,15 +110,15 @@ def test_scores_of_a_split_without_a_label() -> None:
     edges.update(labels, ignored)
     bins.update(torch.ones(1, 5, 7), labels, ignored)
     assert (matrix.compute() == 0).all()
-    found = scores(matrix.compute(), Classes.numbered(3))
-    assert not any(name.startswith("iou/") for name in found)
-    assert math.isnan(found["miou"])
+    result = scores(matrix.compute(), Classes.numbered(3))
+    assert not any(name.startswith("iou/") for name in result)
+    assert math.isnan(result["miou"])
     assert math.isnan(edges.compute().item())
     assert math.isnan(calibration_error(bins.compute()))
 
 
 def test_classes_absent_from_a_split() -> None:
-    """In neither target nor labels: left out. Only in the labels: 0, for the labels are wrong."""
+    """In neither target nor labels: excluded. Only in the labels: 0, as all of them are wrong."""
     target = torch.tensor([0, 0, 1, 1])
     assert mean_iou(confusion_matrix(target, target, 5)) == 1.0
     matrix = confusion_matrix(torch.tensor([0, 0, 1, 3]), target, 5)
@@ -131,7 +131,7 @@ def test_classes_absent_from_a_split() -> None:
 
 @pytest.mark.parametrize("count", [1, 256])
 def test_one_class_and_256(count: int) -> None:
-    """Labels are bytes: of 256 classes the one whose id is ignored is given, never counted."""
+    """Labels are bytes: of 256 classes, the ignored id is predicted but never counted."""
     ids = torch.arange(256).view(1, 16, 16) % count
     matrix = ConfusionMatrix(count)
     with warnings.catch_warnings():
@@ -171,25 +171,25 @@ def test_one_class_and_256_from_check_to_png(
         ids = (np.arange(24 * 32).reshape(24, 32) + number) % count
         Image.fromarray(ids.astype(np.uint8)).save(path)
     assert main(["check", str(root), "--format", "folder"]) == 0
-    told = capsys.readouterr().out
-    assert ("class 'c255' has the ignored id" in told) == (count == 256)
+    output = capsys.readouterr().out
+    assert ("class 'c255' has the ignored id" in output) == (count == 256)
     assert main(words(root, tmp_path)) == 0
     run = tmp_path / "run" / "version_0"
     rows = (run / "confusion.csv").read_text().splitlines()
     assert len(rows) == count + 1
     counted = sum(int(value) for row in rows[1:] for value in row.split(",")[1:])
-    assert counted == 24 * 32 - (3 if count == 256 else 0)  # id 255 stands there three times
-    picture = next((root / "images" / "val").iterdir())
+    assert counted == 24 * 32 - (3 if count == 256 else 0)  # three pixels have id 255
+    image = next((root / "images" / "val").iterdir())
     out = tmp_path / "out"
-    assert main(["predict", str(picture), "--model", str(run), "--out", str(out)]) == 0
-    with Image.open(out / "labels" / f"{picture.stem}.png") as saved:
+    assert main(["predict", str(image), "--model", str(run), "--out", str(out)]) == 0
+    with Image.open(out / "labels" / f"{image.stem}.png") as saved:
         assert saved.mode == "P"
-        expected = Predictor(load_model(run))(picture).labels
+        expected = Predictor(load_model(run))(image).labels
         assert np.array_equal(np.asarray(saved), expected.numpy())
 
 
 class _Kept:
-    """The weights that a training began and ended with."""
+    """The weights before and after a training."""
 
     before: dict[str, torch.Tensor]
     after: dict[str, torch.Tensor]
@@ -198,7 +198,7 @@ class _Kept:
 def fit(
     root: Path, out: Path, monkeypatch: pytest.MonkeyPatch, *more: str, act: Any = None
 ) -> tuple[int, _Kept]:
-    """Exit code, and the weights; ``act`` is called before the second batch."""
+    """Exit code and weights; ``act`` is called before the second batch."""
     kept = _Kept()
 
     class Keep(Before):
@@ -226,21 +226,21 @@ def largest_change(kept: _Kept) -> float:
     return max(change.abs().max().item() for change in moved)
 
 
-def test_gradients_that_are_no_numbers(
+def test_gradients_that_are_not_finite(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The loss is fine, its gradients are not: the weights stay, the step and pictures are told."""
+    """The loss is finite, its gradients are not: the weights stay, step and images are reported."""
     root = write_tree(tmp_path / "data", train=4, size=(24, 32))
 
     def poison(trainer: Trainer, module: Any) -> None:
         next(module.parameters()).register_hook(lambda gradient: gradient * torch.inf)
 
     code, kept = fit(root, tmp_path, monkeypatch, act=poison)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert code == 2
-    assert "the gradients became" in told
-    assert "in step 1 with the pictures p" in told
-    assert "--trainer.gradient_clip_val" in told
+    assert "the gradients became" in message
+    assert "in step 1 with the pictures p" in message
+    assert "--trainer.gradient_clip_val" in message
     assert all(value.isfinite().all() for value in kept.after.values())
 
 
@@ -283,8 +283,8 @@ def test_the_same_seed_gives_the_same_weights(
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
 
-def test_a_batch_of_one_learns_and_its_scores_are_its_own() -> None:
-    """In evaluation, a picture's scores do not depend on the batch; OHEM takes a batch of one."""
+def test_a_batch_of_one_learns_and_scores_do_not_depend_on_the_batch() -> None:
+    """In evaluation mode; OHEM accepts a batch of one."""
     model = create_model("danet", num_classes=3, backbone="tiny").double()
     images, target = torch.rand(2, 3, 24, 40).double(), torch.randint(3, (1, 24, 40))
     assert gradients(model, images[:1], target) > 0

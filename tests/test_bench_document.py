@@ -1,4 +1,4 @@
-"""docs/bench.md: sections keep their places, and a subject that cannot run says why."""
+"""docs/bench.md: sections keep their order, and a subject that cannot run gives the reason."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from scenewise.errors import UserError
 ROW = {"work": "N = 20, forward", "variant": "dense", "seconds": 0.25, "megabytes": 3.0}
 
 
-def test_one_subject_is_measured_anew_and_the_others_stay(
+def test_one_subject_is_measured_again_and_the_others_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(document, "DOCUMENT", tmp_path / "bench.md")
@@ -29,7 +29,9 @@ def test_one_subject_is_measured_anew_and_the_others_stay(
     assert text.count("| threads | 2 |") == 1
 
 
-def test_a_subject_that_cannot_be_measured_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_subject_that_cannot_be_measured_gives_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def fail(subject: str, repeats: int) -> list[dict[str, object]]:
         raise UserError("no GPU here")
 

@@ -1,4 +1,4 @@
-"""Every experiment in configs/ runs a step on a tiny tree of its format, and builds its network."""
+"""Every file in configs/ runs a step on a tiny dataset of its format, and builds its network."""
 
 import re
 from pathlib import Path
@@ -28,7 +28,7 @@ each_config = pytest.mark.parametrize("config", CONFIGS, ids=NAMES)
 
 @pytest.fixture(scope="session")
 def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two training pictures and one to validate on in every published format, and in folders."""
+    """Two training images and one validation image in every published format, and in folders."""
     root = tmp_path_factory.mktemp("trees")
     write_tree(root / "folder", train=2, val=1, size=SIZE)
     for number, split in enumerate(("train", "train", "val")):
@@ -91,7 +91,7 @@ def test_config_runs_one_step(config: Path, tmp_path: Path, trees: Path) -> None
 
 @each_config
 def test_config_builds_its_network(config: Path) -> None:
-    """At full size, though without memory for its weights."""
+    """At full size, on the meta device: no memory for its weights."""
     model = yaml.safe_load(config.read_text())["model"]
     shared = ("network", "variant", "backbone", "output_stride", "multi_grid", "auxiliary")
     options = {name: model[name] for name in shared if name in model} | model.get("head", {})
@@ -103,7 +103,7 @@ def test_config_builds_its_network(config: Path) -> None:
 
 
 @each_config
-def test_config_is_whole_and_says_what_it_is(config: Path) -> None:
+def test_config_is_complete_and_described(config: Path) -> None:
     text = config.read_text()
     settings = yaml.safe_load(text)
     assert text.startswith("# ")
@@ -118,7 +118,7 @@ def test_config_is_whole_and_says_what_it_is(config: Path) -> None:
 
 
 @each_config
-def test_config_stands_in_the_table_with_its_number(config: Path) -> None:
+def test_config_is_in_the_table_with_its_score(config: Path) -> None:
     link = f"](../{config.relative_to(ROOT)}) |"
     rows = [row for row in (ROOT / "docs" / "recipes.md").read_text().splitlines() if link in row]
     assert len(rows) == 1
