@@ -16,8 +16,8 @@ from PIL import Image
 
 from scenewise import Predictor, Segmenter, create_model, list_models, load_model
 from scenewise.apps.cli import main
-from scenewise.apps.fit import lightning_cli
 from scenewise.classes import Classes
+from scenewise.training import trainer as trainer_module
 from scenewise.training.losses import OHEM, cross_entropy, ohem_cross_entropy, segmentation_loss
 from scenewise.training.metrics.boundary import BoundaryIoU
 from scenewise.training.metrics.calibration import Reliability, calibration_error
@@ -210,11 +210,11 @@ def fit(
 
         on_exception = lambda self, trainer, pl_module, _: self.on_train_end(trainer, pl_module)  # noqa: E731
 
-    own = lightning_cli.SegmentationCLI._callbacks
+    own = trainer_module._run_callbacks
     with monkeypatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         keep = Keep(1, act or (lambda *_: None))
-        patch.setattr(lightning_cli.SegmentationCLI, "_callbacks", lambda cli: [*own(cli), keep])
+        patch.setattr(trainer_module, "_run_callbacks", lambda stage: [*own(stage), keep])
         try:
             return main(words(root, out, *more)), kept
         finally:
@@ -239,7 +239,7 @@ def test_gradients_that_are_not_finite(
     message = capsys.readouterr().err
     assert code == 2
     assert "the gradients became" in message
-    assert "in step 1 with the pictures p" in message
+    assert "in step 1 with the images p" in message
     assert "--trainer.gradient_clip_val" in message
     assert all(value.isfinite().all() for value in kept.after.values())
 
