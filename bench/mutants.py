@@ -33,15 +33,18 @@ from pathlib import Path
 from typing import Any
 
 SOURCE = Path("src/scenewise")
-ATTENTION = sorted(p for p in (SOURCE / "attention").glob("*.py") if p.name != "__init__.py")
+ATTENTION = sorted(p for p in (SOURCE / "attention").rglob("*.py") if p.name != "__init__.py")
 TESTS = {
-    "attention/tiles.py": ["attention/test_position.py"],
-    "attention/precision.py": ["attention/test_position.py", "attention/test_channel.py"],
-    "inference.py": ["test_inference.py"],
-    "windows.py": ["test_windows.py", "test_inference.py"],
-    "strips.py": ["test_strips.py"],
-    "protocols.py": ["test_protocols.py"],
-    "training/metrics.py": ["training/test_metrics.py"],
+    "attention/kernels/tiled.py": ["attention/test_position.py"],
+    "attention/kernels/precision.py": ["attention/test_position.py", "attention/test_channel.py"],
+    "inference/predictor.py": ["inference/test_predictor.py"],
+    "inference/sliding_window.py": [
+        "inference/test_sliding_window.py",
+        "inference/test_predictor.py",
+    ],
+    "inference/row_blocks.py": ["inference/test_row_blocks.py"],
+    "inference/protocols.py": ["inference/test_protocols.py"],
+    "training/metrics/confusion.py": ["training/metrics/test_confusion.py"],
     "models/checkpoints.py": ["models/test_checkpoints.py"],
 }
 FILES = [str(p.relative_to(SOURCE)) for p in ATTENTION]
@@ -50,7 +53,7 @@ FILES += [name for name in TESTS if not name.startswith("attention")]
 PRELOADED = "torch torchvision lightning.pytorch timm torchmetrics scipy hypothesis pytest doctest"
 EAGER = "not compile and not export"
 SLOW = ("memory", "holds_the_map", "published_sizes")  # in the names of tests: they run last
-GPU_ALONE = {"attention/on_gpu.py": ("efficient", "efficient_backward")}  # functions
+GPU_ALONE = {"attention/kernels/autotune.py": ("efficient", "efficient_backward")}  # functions
 COPY = Path(tempfile.gettempdir()) / f"mutants-{os.getpid()}" / SOURCE.name  # for processes
 
 SWAPS: dict[type[Any], type[Any]] = {
@@ -206,7 +209,7 @@ def _tests(name: str, tree: ast.Module, chosen: str) -> None:
     null = os.open(os.devnull, os.O_WRONLY)
     os.dup2(null, 1)
     os.dup2(null, 2)
-    tests = TESTS.get(name, [f"attention/test_{Path(name).name}"])
+    tests = TESTS.get(name, [(Path(name).parent / f"test_{Path(name).name}").as_posix()])
     words = ["-x", "-p", "no:cacheprovider", "--tb=no", "-k", chosen, str(SOURCE / name)]
     words += [f"tests/{t}" for t in tests]
     code = 9

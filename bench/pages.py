@@ -32,11 +32,11 @@ STEPS = 120
 
 @dataclass(frozen=True)
 class Idea:
-    """A page: its code, its test, and the network that its picture is made with."""
+    """A page: its code, its test, and the network that its image is made with, if any."""
 
     file: str
     test: str
-    network: str
+    network: str | None = None
 
     @property
     def page(self) -> Path:
@@ -49,7 +49,7 @@ class Idea:
         return FOLDER / "images" / f"{self.network}.png"
 
 
-def block(name: str, network: str) -> Idea:
+def block(name: str, network: str | None = None) -> Idea:
     """An attention block's idea."""
     return Idea(f"attention/{name}.py", f"tests/attention/test_{name}.py", network)
 
@@ -205,6 +205,8 @@ def draw_pictures() -> None:
     assert isinstance(scenes, Scenes)
     image, mask = scenes.read(0)
     for idea in IDEAS:
+        if idea.network is None:
+            continue
         trained = MODELS / f"{idea.network}-{STEPS}"
         if trained.exists():
             model = load_model(trained)

@@ -17,8 +17,9 @@ if TYPE_CHECKING:
 EXAMPLES = {
     "fit": """\
 examples:
-  scenewise fit --data.format folder --data.root DIR
-  scenewise fit --data.format folder --data.root DIR --model.network fcn --trainer.max_epochs 40
+  scenewise fit DIR
+  scenewise fit DIR --model.network fcn --trainer.max_epochs 40
+  scenewise fit DIR --data.format cityscapes
   scenewise fit --config configs/danet_camvid.yaml --data.root DIR
   scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path last
   torchrun --nproc-per-node 2 -m scenewise fit --data.format folder --data.root DIR \\
@@ -32,13 +33,13 @@ all weights each (ddp) or divide them (fsdp2; hsdp: within each machine).
 """,
     "validate": """\
 examples:
-  scenewise validate --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise validate DIR --model RUN_FOLDER
   scenewise validate --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol danet_ms
   scenewise validate --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
 """,
     "test": """\
 examples:
-  scenewise test --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise test DIR --model RUN_FOLDER
   scenewise test --model RUN_FOLDER --data.format voc --data.root DIR --data.test_split val
   scenewise test --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol mmseg_whole
   scenewise test --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
@@ -67,16 +68,18 @@ def run(verb: "Stage", words: Sequence[str]) -> None:
 
 
 def short_options(words: Sequence[str]) -> list[str]:
-    """The short options spelt out: ``--protocol``, and ``--model PATH`` unless PATH is YAML.
+    """The short options spelt out: a first DIR, ``--protocol``, ``--model PATH`` unless it is YAML.
 
     >>> short_options(["--model", "runs/danet/version_0", "--data.root", "street"])
     ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
     >>> short_options(["--model=danet.yaml"])
     ['--model=danet.yaml']
-    >>> short_options(["--protocol", "mmseg_ms"])
-    ['--model.protocol', 'mmseg_ms']
+    >>> short_options(["street", "--protocol", "mmseg_ms"])
+    ['--data.root', 'street', '--model.protocol', 'mmseg_ms']
     """
     spelt: list[str] = []
+    if words and not words[0].startswith("-"):
+        spelt, words = ["--data.root", words[0]], words[1:]
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         value = value if equals else next(iter(words[index + 1 :]), "")
