@@ -39,6 +39,8 @@ def blocks(page: Path, language: str) -> list[str]:
 LEFT_OUT = {
     "make ": "minutes; .ci/run makes them",
     "pip install": "wants a package index",
+    "python3 -m venv": "makes an environment; .ci/run does",
+    ". .venv/bin/activate": "changes the shell",
     "torchrun": "starts processes; tests/training/distributed do",
     "export GLOO_": "a variable of the machine, no command",
     "srun": "wants SLURM",

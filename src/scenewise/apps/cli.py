@@ -41,8 +41,8 @@ _TRAINING = ("fit", "validate", "test")
 _EXAMPLES = """\
 examples:
   scenewise demo
-  scenewise fit --data.format folder --data.root DIR
-  scenewise test --model RUN_FOLDER --data.format folder --data.root DIR
+  scenewise fit DIR
+  scenewise test DIR --model RUN_FOLDER
   scenewise predict street.png --model RUN_FOLDER --out labels
 
 scenewise COMMAND --help lists its options. --debug, anywhere, shows the traceback of an error.
