@@ -1,4 +1,4 @@
-"""The tables against other sources of the same: torchvision, and the rule of VOC's colours."""
+"""The class lists against torchvision and the rule of VOC's colours."""
 
 from torchvision.datasets import Cityscapes
 
@@ -19,6 +19,6 @@ def test_voc() -> None:
     assert (VOC.names[0], VOC.names[15], VOC.names[20]) == ("background", "person", "tvmonitor")
 
 
-def test_counts_tell_the_data_set() -> None:
+def test_the_count_decides_the_classes() -> None:
     assert [likely_classes(k) for k in (19, 21)] == [CITYSCAPES, VOC]
     assert likely_classes(150).names[149] == "class_149"

@@ -11,7 +11,7 @@ import yaml
 from scenewise.apps.cli import main
 from scenewise.classes import VOC
 from scenewise.models import create_model
-from tests.data.formats.trees import ids, label, lines, write_image
+from tests.data.formats.trees import ids, write_image, write_label, write_lines
 from tests.data.trees import write_tree
 
 ROOT = Path(__file__).parents[1]
@@ -36,27 +36,29 @@ def trees(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("voc_aug/VOCdevkit/VOC2012", "pascal_context/VOCdevkit/VOC2010"):
         folder = "Main" if "2010" in name else "Segmentation"
         for split, names in (("train", ["p0", "p1"]), ("val", ["p2"]), ("train_aug", ["p0", "p1"])):
-            lines(root / name / f"ImageSets/{folder}/{split}.txt", names)
+            write_lines(root / name / f"ImageSets/{folder}/{split}.txt", names)
     return root
 
 
 def _write_published(root: Path, split: str, name: str) -> None:
     city = root / "cityscapes"
     write_image(city / f"leftImg8bit/{split}/a/{name}_leftImg8bit.png", SIZE)
-    label(city / f"gtFine/{split}/a/{name}_gtFine_labelIds.png", ids(range(34), SIZE))
+    write_label(city / f"gtFine/{split}/a/{name}_gtFine_labelIds.png", ids(range(34), SIZE))
     voc = root / "voc_aug/VOCdevkit/VOC2012"
     write_image(voc / f"JPEGImages/{name}.jpg", SIZE)
     for folder in ("SegmentationClass", "SegmentationClassAug"):
-        label(voc / folder / f"{name}.png", ids(range(21), SIZE), VOC.palette())
+        write_label(voc / folder / f"{name}.png", ids(range(21), SIZE), VOC.palette())
     context = root / "pascal_context/VOCdevkit/VOC2010"
     write_image(context / f"JPEGImages/{name}.jpg", SIZE)
-    label(context / f"SegmentationClassContext/{name}.png", ids(range(60), SIZE))
+    write_label(context / f"SegmentationClassContext/{name}.png", ids(range(60), SIZE))
     stuff = root / "coco_stuff"
     write_image(stuff / f"images/{split}2017/{name}.jpg", SIZE)
-    label(stuff / f"annotations/{split}2017/{name}.png", ids([0, 17, 91, 156, 181, 255], SIZE))
+    write_label(
+        stuff / f"annotations/{split}2017/{name}.png", ids([0, 17, 91, 156, 181, 255], SIZE)
+    )
     part = {"train": "training", "val": "validation"}[split]
     write_image(root / f"ade20k/images/{part}/{name}.jpg", SIZE)
-    label(root / f"ade20k/annotations/{part}/{name}.png", ids(range(151), SIZE))
+    write_label(root / f"ade20k/annotations/{part}/{name}.png", ids(range(151), SIZE))
 
 
 @each_config

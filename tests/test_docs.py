@@ -18,7 +18,7 @@ import torch
 
 from scenewise.apps.cli import COMMANDS, main
 from scenewise.models import create_model
-from tests.data.formats.trees import ids, label, lines, mat, write_image
+from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
 from tests.data.trees import write_tree
 
 ROOT = Path(__file__).parents[1]
@@ -114,15 +114,15 @@ def write_cityscapes(root: Path) -> None:
     """Two pictures to train on and one to validate on."""
     for seed, (split, name) in enumerate((("train", "a"), ("train", "b"), ("val", "c"))):
         write_image(root / f"leftImg8bit/{split}/x/{name}_leftImg8bit.png", (40, 56), seed)
-        label(root / f"gtFine/{split}/x/{name}_gtFine_labelIds.png", ids(range(34), (40, 56)))
+        write_label(root / f"gtFine/{split}/x/{name}_gtFine_labelIds.png", ids(range(34), (40, 56)))
 
 
 def write_context(root: Path) -> None:
     """PASCAL-Context, its labels as MATLAB files."""
     for split in ("train", "val"):
         write_image(root / f"JPEGImages/{split}.jpg")
-        mat(root / f"trainval/{split}.mat", LabelMap=ids(range(460)).astype(np.uint16))
-        lines(root / f"ImageSets/Main/{split}.txt", [split])
+        write_mat(root / f"trainval/{split}.mat", LabelMap=ids(range(460)).astype(np.uint16))
+        write_lines(root / f"ImageSets/Main/{split}.txt", [split])
 
 
 @pytest.fixture(scope="module")

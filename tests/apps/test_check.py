@@ -8,7 +8,7 @@ from scenewise.apps.cli import main
 from scenewise.data.datasets import FolderDataset
 from scenewise.data.formats.camvid import _RAW_CLASSES, CamVid, CamVid32
 from tests.data.doctor.test_doctor import folder
-from tests.data.formats.trees import coloured, ids, label, mat, write_image
+from tests.data.formats.trees import ids, write_colors, write_image, write_label, write_mat
 from tests.shared_data import shared
 
 
@@ -67,7 +67,7 @@ def camvid(root):
     for split in ("train", "val"):
         for k in range(3):
             write_image(root / split / f"{k}.png", seed=k)
-            coloured(root / f"{split}_labels" / f"{k}_L.png", ids([0, k, 21, 255]), colors)
+            write_colors(root / f"{split}_labels" / f"{k}_L.png", ids([0, k, 21, 255]), colors)
     return root
 
 
@@ -123,7 +123,7 @@ def test_matlab_files_are_prepared(tmp_path):
     (tmp_path / "imageLists").mkdir()
     (tmp_path / "imageLists/train.txt").write_text("a\n")
     write_image(tmp_path / "images/a.jpg")
-    mat(tmp_path / "annotations/a.mat", S=ids([0, 1, 182]).astype(np.uint8))
+    write_mat(tmp_path / "annotations/a.mat", S=ids([0, 1, 182]).astype(np.uint8))
     assert main(["prepare", "coco_stuff", str(tmp_path), "--split", "train"]) == 0
     prepared = FolderDataset(tmp_path / "prepared_coco_stuff", "train")
     assert prepared.read(0)[1].tolist() == ids([255, 0, 170]).tolist()
@@ -131,6 +131,6 @@ def test_matlab_files_are_prepared(tmp_path):
 
 
 def test_masks_of_the_folder_format_are_unchanged(tmp_path):
-    label(folder(tmp_path / "raw") / "masks/train/0.png", ids([2]))
+    write_label(folder(tmp_path / "raw") / "masks/train/0.png", ids([2]))
     assert main(["prepare", "folder", str(tmp_path / "raw"), "--out", str(tmp_path / "out")]) == 0
     assert FolderDataset(tmp_path / "out").read(0)[1].unique().tolist() == [2]

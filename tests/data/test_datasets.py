@@ -1,4 +1,4 @@
-"""Folders of images: what is read is what was written, and every fault is named."""
+"""Folder datasets: images and masks are read unchanged, and every error names the file."""
 
 import json
 import logging
@@ -54,7 +54,7 @@ def test_a_sample_passes_through_the_joint_transform(tmp_path: Path) -> None:
     assert torch.equal(sample["mask"], plain[1]["mask"].flip(-1))
 
 
-def test_both_forms_of_the_class_list(tmp_path: Path) -> None:
+def test_both_variants_of_the_class_list(tmp_path: Path) -> None:
     path = tmp_path / "classes.json"
     colors = [[1, 2, 3], [4, 5, 6]]
     path.write_text(json.dumps({"names": ["a", "b"], "colors": colors, "ignore_index": 7}))
@@ -94,7 +94,7 @@ def test_missing_class_list(tmp_path: Path) -> None:
         read_classes(tmp_path / "classes.json")
 
 
-def test_without_a_class_list_the_masks_tell(
+def test_without_a_class_list_the_masks_give_the_classes(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     one_mask(tmp_path, [[0, 4, 255]])
@@ -128,14 +128,14 @@ def test_empty_split(tmp_path: Path) -> None:
         FolderDataset(tmp_path, "test")
 
 
-def test_picture_without_mask(tmp_path: Path) -> None:
+def test_image_without_mask(tmp_path: Path) -> None:
     write_tree(tmp_path)
     (tmp_path / "masks/train/p3.png").unlink()
     with pytest.raises(UserError, match=r"1 of 5 images .*no mask, the first is .*p3\.png"):
         FolderDataset(tmp_path)
 
 
-def test_two_pictures_of_one_name(tmp_path: Path) -> None:
+def test_two_images_of_one_name(tmp_path: Path) -> None:
     write_tree(tmp_path)
     Image.new("RGB", (17, 13)).save(tmp_path / "images/train/p3.jpg")
     with pytest.raises(UserError, match=r"p3\.jpg' and '.*p3\.png' share one mask"):
@@ -157,20 +157,20 @@ def test_ids_outside_the_classes_are_counted(tmp_path: Path) -> None:
         FolderDataset(tmp_path)[0]
 
 
-def test_the_ignored_id_is_the_list_s_own(tmp_path: Path) -> None:
+def test_the_ignored_id_of_the_class_list(tmp_path: Path) -> None:
     one_mask(tmp_path, [[0, 1, 11]])
     (tmp_path / "classes.json").write_text(json.dumps({"names": ["a", "b"], "ignore_index": 11}))
     assert FolderDataset(tmp_path)[0]["mask"].tolist() == [[0, 1, 11]]
 
 
-def test_the_skeleton_alone_reads_nothing(tmp_path: Path) -> None:
+def test_the_base_class_cannot_read(tmp_path: Path) -> None:
     data = SegmentationDataset(["a"], FolderDataset(write_tree(tmp_path)).classes)
     assert len(data) == 1
     with pytest.raises(NotImplementedError):
         data[0]
 
 
-def test_real_street_pictures() -> None:
+def test_real_street_images() -> None:
     root = shared("camvid")
     data = FolderDataset(root, "val")
     assert (len(data), len(data.classes), data.classes.ignore_index) == (101, 11, 11)
@@ -179,11 +179,11 @@ def test_real_street_pictures() -> None:
     assert mask.shape == (360, 480)
     assert set(mask.unique().tolist()) <= set(range(12))
     assert data.classes.names[3] == "road"
-    assert (mask[-40:, 180:300] == 3).float().mean() > 0.5  # road lies before the camera
+    assert (mask[-40:, 180:300] == 3).float().mean() > 0.5  # the road is in front of the camera
 
 
 @pytest.mark.parametrize(("count", "ignore"), [(1, 255), (3, 255), (3, 2), (255, 255), (256, 0)])
-def test_ids_outside_the_classes_are_told_for_every_number_of_classes(count, ignore):
+def test_ids_outside_the_classes_are_reported_for_every_number_of_classes(count, ignore):
     classes = Classes.numbered(count, ignore)
     for k in range(256):
         mask = torch.tensor([[0, k]], dtype=torch.uint8)

@@ -1,4 +1,4 @@
-"""Files of every usual kind become the right numbers, and broken ones a sentence."""
+"""Images and masks of all usual file types are read exactly, and damaged ones refused."""
 
 import struct
 import zlib
@@ -54,7 +54,7 @@ def test_decoders_agree(tmp_path: Path, subsampling: int, progressive: bool) -> 
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_plain_pictures_go_to_the_fast_decoders(
+def test_plain_images_go_to_the_fast_decoders(
     tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     two_colors().save(tmp_path / f"a.{suffix}")
@@ -64,7 +64,7 @@ def test_plain_pictures_go_to_the_fast_decoders(
 
 @pytest.mark.usefixtures("decoders")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_cut_off_pictures_are_refused(tmp_path: Path, suffix: str) -> None:
+def test_truncated_images_are_refused(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"a.{suffix}"
     Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), np.uint8)).save(path)
     path.write_bytes(path.read_bytes()[:-40])
@@ -83,7 +83,7 @@ def test_exif_orientation_of_a_png_is_respected(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("decoders")
 def test_exif_orientation_is_respected(tmp_path: Path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by 90 degrees clockwise
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
     image = Image.new("RGB", (32, 16), BLUE)
     image.paste(RED, (0, 0, 8, 8))
     image.save(tmp_path / "a.jpg", exif=exif, quality=95)
@@ -114,7 +114,7 @@ def test_transparent_palette_and_cmyk(tmp_path: Path) -> None:
     assert read_image(tmp_path / "a.jpg").float().mean(dim=(1, 2)).round().tolist() == [255, 0, 0]
 
 
-def test_a_picture_of_floats_has_no_known_range(tmp_path: Path) -> None:
+def test_an_image_of_floats_has_no_known_range(tmp_path: Path) -> None:
     Image.new("F", (7, 5), 0.5).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match="save it as 8 bits"):
         read_image(tmp_path / "a.tif")
@@ -149,7 +149,7 @@ def test_one_bit_masks_are_zero_and_one(tmp_path: Path) -> None:
     assert read_mask(tmp_path / "a.png").tolist() == [[1, 0]]
 
 
-def test_masks_that_are_no_masks(tmp_path: Path) -> None:
+def test_colour_and_instance_images_are_refused_as_masks(tmp_path: Path) -> None:
     two_colors().save(tmp_path / "rgb.png")
     Image.fromarray(np.array([[0, 26001]], dtype=np.uint16)).save(tmp_path / "instances.png")
     with pytest.raises(UserError, match=r"rgb\.png' is a colour image .*one byte a pixel"):
@@ -183,7 +183,7 @@ def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         read_image(tmp_path / "a.png")
 
 
-def test_masks_whose_ids_cannot_be_told(tmp_path: Path) -> None:
+def test_masks_whose_ids_are_ambiguous(tmp_path: Path) -> None:
     ids = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
     ids.save(tmp_path / "lossy.png", format="JPEG")
     with pytest.raises(UserError, match=r"lossy\.png' is a JPEG, which blurs class ids"):
@@ -193,7 +193,7 @@ def test_masks_whose_ids_cannot_be_told(tmp_path: Path) -> None:
         read_mask(tmp_path / "four_bits.png")
 
 
-def test_a_mask_is_turned_like_its_picture(tmp_path: Path) -> None:
+def test_a_mask_is_rotated_like_its_image(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
     ids = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -222,9 +222,9 @@ def test_a_mask_with_one_flipped_bit_is_never_another_mask(tmp_path: Path) -> No
     ids = np.random.default_rng(0).integers(0, 19, (13, 29), dtype=np.uint8)
     path = tmp_path / "a.png"
     Image.fromarray(ids).save(path)
-    good = path.read_bytes()
-    for k in range(len(good)):
-        path.write_bytes(good[:k] + bytes([good[k] ^ 1 << k % 8]) + good[k + 1 :])
+    whole = path.read_bytes()
+    for k in range(len(whole)):
+        path.write_bytes(whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1 :])
         try:
             mask = read_mask(path)
         except UserError:

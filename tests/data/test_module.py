@@ -1,6 +1,7 @@
-"""The data module: batches, defaults from the data, and each image counted once."""
+"""The data module: batches, defaults from the data, and each image evaluated once."""
 
 import pickle
+import re
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -13,7 +14,6 @@ from torch.utils.data import DataLoader
 from scenewise.data import module
 from scenewise.data.module import (
     FORMATS,
-    EvalSampler,
     Format,
     SegmentationData,
     _typical_size,
@@ -63,7 +63,7 @@ def test_scenes_of_the_splits_differ_and_only_training_scenes_follow_the_seed() 
     assert not torch.equal(drawn[0, "val"], drawn[0, "test"])
 
 
-def test_options_of_the_windows_reach_them() -> None:
+def test_crop_options_reach_the_transform() -> None:
     data = small_scenes(
         crop_size=(32, 96), scale=(0.5, 1.0), scale_step=0.1, base_size=64, max_class_share=0.75
     )
@@ -113,7 +113,7 @@ def test_a_typical_size_is_the_median_in_eights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("crop", "batch"), [((64, 192), 8), ((360, 480), 3), ((512, 512), 2), ((768, 768), 2)]
 )
-def test_larger_windows_make_smaller_batches(
+def test_larger_crops_make_smaller_batches(
     crop: tuple[int, int], batch: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -149,15 +149,6 @@ def test_training_is_reproducible_and_each_epoch_differs(workers: int) -> None:
     assert orders[0] != orders[1]
 
 
-@pytest.mark.parametrize("world", [1, 2, 3])
-@pytest.mark.parametrize("length", [1, 3, 7, 12])
-def test_each_index_goes_to_exactly_one_process(world: int, length: int) -> None:
-    shares = [EvalSampler(range(length), world, rank) for rank in range(world)]
-    indices = [list(share) for share in shares]
-    assert sorted(i for share in indices for i in share) == list(range(length))
-    assert [len(share) for share in shares] == [len(share) for share in indices]
-
-
 @pytest.mark.parametrize("world", [2, 3])
 def test_processes_share_validation_and_training(world: int) -> None:
     seen, steps = [], []
@@ -171,7 +162,7 @@ def test_processes_share_validation_and_training(world: int) -> None:
     assert len(set(steps)) == 1  # training processes must stay in step
 
 
-def test_more_processes_than_pictures() -> None:
+def test_more_processes_than_images() -> None:
     data = small_scenes()
     data.trainer = SimpleNamespace(world_size=6, global_rank=0)
     with pytest.raises(UserError, match="5 images for 6 processes; use at most 5"):
@@ -192,7 +183,7 @@ def test_processes_that_share_weights_need_equal_shares(strategy: type) -> None:
     assert len(names(data.val_dataloader())) == 2
 
 
-def test_pictures_of_different_sizes(tmp_path: Path) -> None:
+def test_images_of_different_sizes(tmp_path: Path) -> None:
     write_tree(tmp_path)
     write_pair(tmp_path, "val", "z.png", (29, 11))
     one = SegmentationData(root=str(tmp_path), num_workers=0)
@@ -203,7 +194,7 @@ def test_pictures_of_different_sizes(tmp_path: Path) -> None:
         list(two.val_dataloader())
 
 
-def test_a_fault_found_by_a_worker_is_a_user_error(tmp_path: Path) -> None:
+def test_an_error_in_a_worker_is_a_user_error(tmp_path: Path) -> None:
     write_tree(tmp_path)
     (tmp_path / "images/val/p1.png").write_text("not an image")
     data = SegmentationData(root=str(tmp_path), num_workers=1)
@@ -211,7 +202,7 @@ def test_a_fault_found_by_a_worker_is_a_user_error(tmp_path: Path) -> None:
         list(data.val_dataloader())
 
 
-def test_a_missing_split_is_told_when_it_is_needed(tmp_path: Path) -> None:
+def test_a_missing_split_is_reported_when_it_is_needed(tmp_path: Path) -> None:
     write_tree(tmp_path, val=0)
     data = SegmentationData(root=str(tmp_path))
     with pytest.raises(UserError, match="images/val' with images"):
@@ -246,11 +237,13 @@ def test_wrong_arguments(arguments: dict[str, Any], sentence: str) -> None:
         SegmentationData(**arguments)
 
 
-def test_the_command_line_offers_every_format() -> None:
+def test_the_command_line_and_the_documentation_have_every_format() -> None:
     assert set(get_args(Format)) == {*FORMATS, "scenes"}
+    table = (Path(__file__).parents[2] / "docs/data.md").read_text()
+    assert set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == {*FORMATS, "scenes"}
 
 
-def test_data_sets_travel_to_spawned_workers() -> None:
+def test_datasets_can_be_pickled_for_spawned_workers() -> None:
     data = small_scenes()
     data.setup("fit")
     copy = pickle.loads(pickle.dumps(data.dataset("train")))

@@ -1,4 +1,4 @@
-"""Colours change as the standard library's colorsys says, in half of the images."""
+"""Photometric distortion against the standard library's colorsys; half of the images change."""
 
 import colorsys
 
@@ -11,18 +11,18 @@ from scenewise.data.photometric import PhotometricDistortion, _rotate_hue
 
 
 @pytest.mark.parametrize(
-    ("turn", "saturation"), [(0.1, 1.0), (-0.37, 0.5), (0.0, 1.5), (0.93, 0.0)]
+    ("turns", "saturation"), [(0.1, 1.0), (-0.37, 0.5), (0.0, 1.5), (0.93, 0.0)]
 )
-def test_hue_and_saturation_are_those_of_hsv(turn: float, saturation: float) -> None:
+def test_hue_and_saturation_are_those_of_hsv(turns: float, saturation: float) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (50, 3))
     pixels[:6] = [(0, 0, 0), (255, 255, 255), (7, 7, 7), (255, 0, 0), (9, 9, 200), (40, 40, 0)]
     expected = []
     for red, green, blue in pixels / 255:
         hue, s, value = colorsys.rgb_to_hsv(red, green, blue)
-        expected.append(colorsys.hsv_to_rgb((hue + turn) % 1, min(1.0, s * saturation), value))
-    given = torch.tensor(pixels.T, dtype=torch.float64).view(3, 5, 10)
-    found = _rotate_hue(given.clone(), turn, saturation).flatten(1).T / 255
-    assert torch.allclose(found, torch.tensor(expected, dtype=torch.float64), atol=1e-6)
+        expected.append(colorsys.hsv_to_rgb((hue + turns) % 1, min(1.0, s * saturation), value))
+    rgb_float = torch.tensor(pixels.T, dtype=torch.float64).view(3, 5, 10)
+    result = _rotate_hue(rgb_float.clone(), turns, saturation).flatten(1).T / 255
+    assert torch.allclose(result, torch.tensor(expected, dtype=torch.float64), atol=1e-6)
 
 
 def image(*color: int) -> tv_tensors.Image:
@@ -45,20 +45,20 @@ def test_each_change_has_its_range(name: str, amount: float, low: int, high: int
     values = [red for red, _, _ in greys]
     assert low <= min(values) <= low + 3
     assert high - 3 <= max(values) <= high
-    assert 150 < values.count(100) < 260  # one in two is left
+    assert 150 < values.count(100) < 260  # half are unchanged
 
 
 def test_saturation_pulls_towards_the_largest_channel() -> None:
-    found = results(PhotometricDistortion(0, 0, 0.5, 0), image(100, 50, 50))
-    assert all(red == 100 and green == blue for red, green, blue in found)
-    others = [green for _, green, _ in found]
+    colors = results(PhotometricDistortion(0, 0, 0.5, 0), image(100, 50, 50))
+    assert all(red == 100 and green == blue for red, green, blue in colors)
+    others = [green for _, green, _ in colors]
     assert 25 <= min(others) <= 27
     assert 73 <= max(others) <= 75
 
 
 def test_hue_stays_within_its_tenth_of_the_circle() -> None:
-    found = results(PhotometricDistortion(0, 0, 0, 0.1), image(200, 0, 0))
-    hues = [(colorsys.rgb_to_hsv(*(v / 255 for v in rgb))[0] + 0.5) % 1 - 0.5 for rgb in found]
+    colors = results(PhotometricDistortion(0, 0, 0, 0.1), image(200, 0, 0))
+    hues = [(colorsys.rgb_to_hsv(*(v / 255 for v in rgb))[0] + 0.5) % 1 - 0.5 for rgb in colors]
     assert -0.101 <= min(hues) < -0.09  # a level of 200 is 0.0008 of the circle
     assert 0.09 < max(hues) <= 0.101
 

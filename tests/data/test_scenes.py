@@ -1,4 +1,4 @@
-"""Scenes are fixed by their seed, and their context classes are decided from afar alone."""
+"""Scenes are a function of their seed; only distant context decides their context classes."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def test_a_signal_decides_from_a_third_of_the_width_and_shows_nowhere_else(
         distance = np.abs(np.unique(signal_columns)[:, None] - np.unique(decided_columns))
         assert distance.min() >= size[1] / 3
 
-        # Every other label stays, but for the colour's own name on the signal itself.
+        # All other labels are equal, except those of the signal itself.
         np.testing.assert_array_equal(mask[~decided & ~changed], other_mask[~decided & ~changed])
 
 
@@ -64,11 +64,11 @@ def test_a_scene_is_a_function_of_seed_index_and_size() -> None:
     assert not torch.equal(first.read(0)[0], Scenes(9, seed=2).read(0)[0])
 
 
-def test_another_seed_does_not_show_the_same_scenes_shifted() -> None:
-    ours = {Scenes(20, seed=0).read(i)[0].numpy().tobytes() for i in range(20)}
-    theirs = {Scenes(20, seed=1).read(i)[0].numpy().tobytes() for i in range(20)}
-    assert len(ours) == len(theirs) == 20
-    assert not ours & theirs
+def test_another_seed_does_not_give_the_same_scenes_shifted() -> None:
+    first = {Scenes(20, seed=0).read(i)[0].numpy().tobytes() for i in range(20)}
+    second = {Scenes(20, seed=1).read(i)[0].numpy().tobytes() for i in range(20)}
+    assert len(first) == len(second) == 20
+    assert not first & second
 
 
 def test_all_classes_appear_and_differ_tenfold_in_size() -> None:
@@ -78,7 +78,7 @@ def test_all_classes_appear_and_differ_tenfold_in_size() -> None:
     assert counts.max() > 10 * counts.min()
 
 
-def test_light_and_noise_change() -> None:
+def test_light_and_noise_vary() -> None:
     images = [Scenes(32).read(i)[0].double() for i in range(32)]
     brightness = torch.stack([image.mean() for image in images])
     assert brightness.max() > 1.3 * brightness.min()

@@ -1,4 +1,4 @@
-"""Joint transforms keep image and mask together and draw from PyTorch alone."""
+"""Joint transforms keep image and mask aligned and draw random numbers from PyTorch only."""
 
 import math
 import pickle
@@ -24,7 +24,7 @@ def gradient(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask
     return tv_tensors.Image(image), tv_tensors.Mask(rows.clone())
 
 
-def test_a_crop_at_scale_one_is_a_window() -> None:
+def test_a_crop_at_scale_one_is_a_part_of_the_image() -> None:
     image, mask = gradient(31, 41)
     corners = set()
     for _ in range(200):
@@ -38,7 +38,7 @@ def test_a_crop_at_scale_one_is_a_window() -> None:
 
 
 @pytest.mark.parametrize("factor", [0.5, 0.7, 1.3, 2.0])
-def test_picture_and_mask_stay_together_when_scaled(factor: float) -> None:
+def test_image_and_mask_stay_aligned_when_scaled(factor: float) -> None:
     image, mask = gradient(101, 131)
     for _ in range(20):
         patch, ids = RandomScaleCrop((23, 31), (factor, factor))(image, mask)
@@ -50,7 +50,7 @@ def test_picture_and_mask_stay_together_when_scaled(factor: float) -> None:
         assert slope.item() == pytest.approx(1 / factor, rel=0.1)
 
 
-def test_the_mask_is_not_shifted_against_the_picture() -> None:
+def test_the_mask_is_not_shifted_against_the_image() -> None:
     image, mask = gradient(101, 131)
     shifts = []
     for _ in range(50):
@@ -87,13 +87,13 @@ def test_factors_in_steps_are_all_drawn_and_no_others() -> None:
     assert drawn == {round(0.7 + 0.1 * k, 6) for k in range(15)}
 
 
-def test_windows_of_one_class_are_drawn_again() -> None:
+def test_crops_of_one_class_are_drawn_again() -> None:
     """Class 1 fills the right fifth; a window without it is of one class."""
     image, mask = gradient(20, 100)
     mask = tv_tensors.Mask((torch.arange(100) >= 80).to(torch.uint8).expand(20, 100).clone())
     mask[:4] = 255
 
-    def good(share: float) -> int:
+    def accepted(share: float) -> int:
         crop = RandomScaleCrop((20, 40), (1.0, 1.0), max_share=share)
         ones = [
             float((ids[4:] == 1).float().mean())
@@ -101,11 +101,11 @@ def test_windows_of_one_class_are_drawn_again() -> None:
         ]
         return sum(0.25 < part < 0.75 for part in ones)
 
-    assert good(1.0) < 80  # 9 or 10 of 61 places are good
-    assert good(0.75) > 120  # in one of ten tries: 80 %
+    assert accepted(1.0) < 80  # 9 or 10 of 61 places are
+    assert accepted(0.75) > 120  # in one of ten tries: 80 %
 
 
-def test_a_picture_of_one_class_is_taken_after_ten_tries() -> None:
+def test_an_image_of_one_class_is_accepted_after_ten_crops() -> None:
     image, _ = gradient(20, 30)
     mask = tv_tensors.Mask(torch.zeros(20, 30, dtype=torch.uint8))
     patch, ids = RandomScaleCrop((8, 8), (1.0, 1.0), max_share=0.5)(image, mask)
@@ -113,7 +113,7 @@ def test_a_picture_of_one_class_is_taken_after_ten_tries() -> None:
     assert ids.unique().tolist() == [0]
 
 
-def test_small_pictures_are_padded_with_the_mean_colour_and_ignored() -> None:
+def test_small_images_are_padded_with_the_mean_colour_and_ignored() -> None:
     image, mask = gradient(5, 7)
     patch, ids = RandomScaleCrop((13, 11), (1.0, 1.0), ignore_index=99)(image, mask)
     assert torch.equal(patch[:, :5, :7], image)
@@ -125,7 +125,7 @@ def test_small_pictures_are_padded_with_the_mean_colour_and_ignored() -> None:
 
 
 @pytest.mark.parametrize("size", [(5, 7), (1, 200), (61, 43)])
-def test_the_result_always_has_the_wanted_size(size: tuple[int, int]) -> None:
+def test_the_result_always_has_the_requested_size(size: tuple[int, int]) -> None:
     image, mask = gradient(*size)
     for _ in range(50):
         patch, ids = train_transform((24, 37))(image, mask)
@@ -135,7 +135,7 @@ def test_the_result_always_has_the_wanted_size(size: tuple[int, int]) -> None:
         assert isinstance(ids, tv_tensors.Mask)
 
 
-def test_masks_hold_no_id_that_was_not_there() -> None:
+def test_no_new_ids_appear_in_masks() -> None:
     ids = torch.tensor([0, 7, 255], dtype=torch.uint8)[torch.randint(3, (50, 60))]
     image = tv_tensors.Image(torch.zeros(3, 50, 60, dtype=torch.uint8))
     for _ in range(20):
@@ -143,7 +143,7 @@ def test_masks_hold_no_id_that_was_not_there() -> None:
         assert set(result.unique().tolist()) <= {0, 7, 255}
 
 
-def test_flip_mirrors_half_of_the_pictures_with_their_masks() -> None:
+def test_flip_mirrors_half_of_the_images_with_their_masks() -> None:
     image, _ = gradient(9, 12)
     mask = tv_tensors.Mask(image[1].clone())
     transform = train_transform((9, 12), (1.0, 1.0), photometric=False)
@@ -181,31 +181,31 @@ def test_random_numbers_come_from_pytorch() -> None:
     assert not torch.equal(first[0], second[0])
 
 
-def test_evaluation_leaves_everything() -> None:
+def test_evaluation_changes_nothing() -> None:
     image, mask = gradient(6, 7)
     same = eval_transform()(image, mask)
     assert torch.equal(same[0], image)
     assert torch.equal(same[1], mask)
 
 
-def test_rotation_turns_picture_and_mask_alike_and_ignores_the_corners() -> None:
+def test_image_and_mask_are_rotated_alike_and_the_corners_ignored() -> None:
     """A grey disc round the middle on black: its ids stay on it, the corners become 99."""
     rows, columns = torch.meshgrid(torch.arange(61) - 30, torch.arange(81) - 40, indexing="ij")
     disc = ((rows - 12) ** 2 + columns**2 < 100).to(torch.uint8)
     image, mask = tv_tensors.Image((200 * disc).repeat(3, 1, 1)), tv_tensors.Mask(disc)
     transform = train_transform((61, 81), (1.0, 1.0), False, False, 99, rotate=30)
-    turned = 0
+    rotated = 0
     for _ in range(60):
         patch, ids = transform(image, mask)
         assert ids.shape == (61, 81)
         assert set(ids.unique().tolist()) <= {0, 1, 99}
         inside = ids != 99
         assert ((patch[0] > 100) == (ids == 1))[inside].float().mean() > 0.98
-        turned += int((ids == 99).any())
-    assert 15 < turned < 45
+        rotated += int((ids == 99).any())
+    assert 15 < rotated < 45
 
 
-def test_blur_keeps_the_mean_of_half_of_the_pictures_and_their_masks() -> None:
+def test_blur_keeps_the_mean_of_half_of_the_images_and_their_masks() -> None:
     image = tv_tensors.Image(torch.randint(0, 256, (3, 40, 50), dtype=torch.uint8))
     mask = tv_tensors.Mask(torch.randint(0, 5, (40, 50), dtype=torch.uint8))
     transform = train_transform((40, 50), (1.0, 1.0), False, False, blur=True)

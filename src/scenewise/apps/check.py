@@ -83,7 +83,7 @@ def check_workers(workers: int | None) -> None:
 def progress(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
     """Show a progress bar on the error stream if it is a terminal."""
     console = Console(stderr=True)
-    if not console.is_terminal:
+    if not console.is_terminal:  # a log file
         return items
     return track(items, text, total, console=console, transient=True)
 

@@ -162,7 +162,7 @@ def _check_ids(mask: Tensor, classes: Classes, path: object) -> None:
         return  # 255 + 1 overflows to 0; one pass instead of four
     if ((mask <= last) | (mask == classes.ignore_index)).all():
         return  # cheaper than counting
-    counts = torch.bincount(mask.flatten(), minlength=256)
+    counts = torch.bincount(mask.flatten(), minlength=256)  # (256,)
     counts[: len(classes)] = 0
     counts[classes.ignore_index] = 0
     unknown = counts.nonzero().flatten().tolist()
@@ -296,7 +296,7 @@ def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path
         raise UserError(
             f"no image in '{image_folder}'; add files with these endings: " + " ".join(SUFFIXES)
         )
-    for first, second in pairwise(images):
+    for first, second in pairwise(images):  # sorted, so equal stems are neighbours
         if first.stem == second.stem:
             raise UserError(f"'{first}' and '{second}' share one mask; rename or remove one")
     masks = [mask_folder / f"{path.stem}.png" for path in images]

@@ -209,7 +209,7 @@ class SegmentationData(LightningDataModule):
             sampler,
             self._batches_done,
             collate_fn=collate,
-            drop_last=len(sampler) > batch,
+            drop_last=len(sampler) > batch,  # keep an incomplete batch if it is the only one
             **self._loader_options(train),
         )
 
@@ -259,7 +259,7 @@ class SegmentationData(LightningDataModule):
             seed=self.seed,
             epoch=self.trainer.current_epoch if self.trainer else 0,
         )
-        return DataLoader(stream, batch_size=None, **options)
+        return DataLoader(stream, batch_size=None, **options)  # the stream yields batches
 
     def _loader_options(self, dataset: SegmentationDataset) -> dict[str, Any]:
         workers = _workers(len(dataset)) if self.num_workers is None else self.num_workers
@@ -285,7 +285,7 @@ class SegmentationData(LightningDataModule):
 
 def _typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
     """The median (height, width) of up to five images, in multiples of 8 up to 768."""
-    step = math.ceil(len(dataset) / 5)
+    step = math.ceil(len(dataset) / 5)  # five images, evenly spread
     sizes = torch.tensor([dataset.read(i)[1].shape for i in range(0, len(dataset), step)])
     height, width = sizes.median(dim=0).values.tolist()
     return _multiple_of_8(height), _multiple_of_8(width)

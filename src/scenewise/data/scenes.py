@@ -53,7 +53,7 @@ CLASSES = Classes(
         (150, 60, 10),
     ),
 )
-ROAD, SIDEWALK, BUILDING, SKY, TREE, POLE, SIGN, PERSON, CAR = range(9)
+ROAD, SIDEWALK, BUILDING, SKY, TREE, POLE, SIGN, PERSON, CAR = range(9)  # class ids
 _SIGNALS = ((9, 10), (11, 12))
 _VANS = (13, 14)
 _SHOPS = (15, 16)
@@ -157,7 +157,12 @@ class _Canvas:
     def box(self, x0: float, y0: float, x1: float, y1: float, color: Color, label: int) -> None:
         """Fill the columns x0 <= x < x1 and the rows y0 <= y < y1."""
         left, top = math.ceil(x0), math.ceil(y0)
-        corners = (left, top, max(left, math.ceil(x1) - 1), max(top, math.ceil(y1) - 1))
+        corners = (
+            left,
+            top,
+            max(left, math.ceil(x1) - 1),
+            max(top, math.ceil(y1) - 1),
+        )  # inclusive
         self._brushes[0].rectangle(corners, fill=color)
         self._brushes[1].rectangle(corners, fill=label)
 
@@ -179,7 +184,7 @@ def _backdrop(canvas: _Canvas, rng: Generator) -> float:
     x = -rng.uniform(0, 20) * unit
     while x < width:
         wide, tall = rng.uniform(18, 40) * unit, rng.uniform(0.35, 0.95) * horizon
-        if rng.random() < 0.85:
+        if rng.random() < 0.85:  # else a gap
             _building(canvas, rng, x, horizon - tall, x + wide, horizon)
         x += wide
     for x in rng.uniform(0, width, size=rng.integers(2, 5)):
@@ -222,7 +227,7 @@ def _signals(canvas: _Canvas, rng: Generator, cues: tuple[int, int]) -> tuple[fl
     for side, colors in enumerate((_VAN_CUES, _SHOP_CUES)):
         radius = rng.uniform(12, 20) * unit
         x = radius + rng.uniform(0, 5) * unit
-        y = rng.uniform(radius - 3 * unit, 20 * unit)
+        y = rng.uniform(radius - 3 * unit, 20 * unit)  # in the sky
         color, label = colors[cues[side]], _SIGNALS[side][cues[side]]
         canvas.oval(x if side == 0 else width - x, y, radius, radius, color, label)
         edges.append(x + radius + width / 3 + 2)  # 2 for rounding
@@ -305,8 +310,8 @@ def _light(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:
     height, width, _ = image.shape
     gain = rng.uniform(0.65, 1.2) * rng.uniform(0.94, 1.06, size=3)
     slope = 1 + rng.uniform(-0.15, 0.15) * np.linspace(-1, 1, width)
-    scale = (slope[:, None] * gain).astype(np.float32)
-    noise = rng.standard_normal((height, width, 3), dtype=np.float32)
+    scale = (slope[:, None] * gain).astype(np.float32)  # (W, 3)
+    noise = rng.standard_normal((height, width, 3), dtype=np.float32)  # of the sensor
     lit = image * scale + np.float32(rng.uniform(3, 10)) * noise
     return np.clip(lit, 0, 255).astype(np.uint8)
 

@@ -13,7 +13,7 @@ from scenewise.data.formats.cityscapes import Cityscapes
 from scenewise.data.missing_files import missing
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, label, write_image
+from tests.data.formats.trees import ids, write_colors, write_image, write_label
 
 VALUES = [0, 1, 2, 255]
 
@@ -24,7 +24,7 @@ def folder(root, classes=3, count=3, values=VALUES, splits=("train", "val")):
         for k in range(count):
             seed += 1
             write_image(root / f"images/{split}/{k}.png", seed=seed)
-            label(root / f"masks/{split}/{k}.png", ids(values))
+            write_label(root / f"masks/{split}/{k}.png", ids(values))
     names = [f"c{k}" for k in range(classes)]
     (root / "classes.json").write_text(json.dumps({"names": names}))
     return root
@@ -43,7 +43,7 @@ def only(report, kind):
     return finding
 
 
-def test_a_good_set_counts_exactly(tmp_path):
+def test_a_good_dataset_counts_exactly(tmp_path):
     report = run(folder(tmp_path))
     assert report.ok
     assert report.findings == []
@@ -71,7 +71,7 @@ def test_unreadable_and_truncated_files(tmp_path):
     root = folder(tmp_path, count=5)
     whole = (root / "images/train/1.png").read_bytes()
     (root / "images/train/1.png").write_bytes(whole[: len(whole) // 2])
-    (root / "masks/train/3.png").write_bytes(b"no image")
+    (root / "masks/train/3.png").write_bytes(b"not an image")
     (root / "images/val/0.png").write_bytes(b"")
     report = run(root)
     assert kinds(report) == {
@@ -85,7 +85,7 @@ def test_unreadable_and_truncated_files(tmp_path):
 
 def test_sizes_that_differ(tmp_path):
     root = folder(tmp_path)
-    label(root / "masks/train/2.png", ids(VALUES, (7, 5)))
+    write_label(root / "masks/train/2.png", ids(VALUES, (7, 5)))
     finding = only(run(root), "size mismatch")
     assert "image is 5x7, mask 7x5" in finding.message
     assert finding.files == (str(root / "masks/train/2.png"),)
@@ -102,7 +102,7 @@ def test_ids_outside_the_classes_are_counted_over_all_files(tmp_path):
 def test_the_same_in_a_published_layout(tmp_path):
     stem = "train/ulm/ulm_000000_000019"
     write_image(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png")
-    label(tmp_path / f"gtFine/{stem}_gtFine_labelTrainIds.png", ids(range(34)))
+    write_label(tmp_path / f"gtFine/{stem}_gtFine_labelTrainIds.png", ids(range(34)))
     finding = only(run(tmp_path, ["train"], Cityscapes), "wrong ids")
     assert "ids outside the 19 classes: 19 (1 pixels in 1)" in finding.message
     assert "labelIds (0 to 33), not trainIds" in finding.hint
@@ -110,7 +110,7 @@ def test_the_same_in_a_published_layout(tmp_path):
 
 def test_labels_that_are_reduced_already(tmp_path):
     write_image(tmp_path / "images/training/a.jpg")
-    label(tmp_path / "annotations/training/a.png", ids([0, 149, 255]))
+    write_label(tmp_path / "annotations/training/a.png", ids([0, 149, 255]))
     finding = only(run(tmp_path, ["train"], ADE20K), "wrong ids")
     assert "not ADE20K ids (0 to 150, 0 ignored): 255" in finding.message
 
@@ -121,13 +121,13 @@ def test_labels_that_are_reduced_already(tmp_path):
 def test_colour_masks(tmp_path, same, words):
     root = folder(tmp_path)
     colors = {k: (k, k, k) if same else (k, 0, 9) for k in range(3)}
-    coloured(root / "masks/train/0.png", ids([0, 1, 2]), colors)
+    write_colors(root / "masks/train/0.png", ids([0, 1, 2]), colors)
     finding = only(run(root), "colour mask")
     assert finding.serious
     assert words in finding.hint
 
 
-def test_pictures_for_viewing_hold_0_and_255(tmp_path):
+def test_masks_of_0_and_255_only(tmp_path):
     report = run(folder(tmp_path, classes=2, values=[0, 255]))
     assert ("two values", "train") in kinds(report)
     assert ("one class", "train") in kinds(report)
@@ -135,9 +135,9 @@ def test_pictures_for_viewing_hold_0_and_255(tmp_path):
 
 def test_ignored_masks(tmp_path):
     root = folder(tmp_path)
-    label(root / "masks/train/0.png", ids([255]))
+    write_label(root / "masks/train/0.png", ids([255]))
     for k in range(3):
-        label(root / f"masks/val/{k}.png", ids([255]))
+        write_label(root / f"masks/val/{k}.png", ids([255]))
     report = run(root)
     assert kinds(report) == {("ignored", "val")}
     assert ("ignored", "train") in kinds(report, serious=False)
@@ -149,9 +149,9 @@ def test_classes_that_never_occur(tmp_path):
     assert finding.message == "2 of 5 classes never occur: c3, c4"
 
 
-def test_masks_without_pictures(tmp_path):
+def test_masks_without_images(tmp_path):
     root = folder(tmp_path)
-    label(root / "masks/val/lost.png", ids(VALUES))
+    write_label(root / "masks/val/lost.png", ids(VALUES))
     finding = only(run(root), "orphans")
     assert finding.files == (str(root / "masks/val/lost.png"),)
 
@@ -161,7 +161,7 @@ def test_orphans_of_names_with_endings(tmp_path):
         stem = f"train/ulm/ulm_00000{k}_000019"
         write_image(tmp_path / f"leftImg8bit/{stem}_leftImg8bit.png", seed=k)
         for kind in ("labelIds", "color", "instanceIds"):
-            label(tmp_path / f"gtFine/{stem}_gtFine_{kind}.png", ids([7, 26]))
+            write_label(tmp_path / f"gtFine/{stem}_gtFine_{kind}.png", ids([7, 26]))
     assert "orphans" not in {f.kind for f in run(tmp_path, ["train"], Cityscapes).findings}
     lost = tmp_path / "leftImg8bit/train/ulm/ulm_000001_000019_leftImg8bit.png"
     lost.unlink()
@@ -170,11 +170,11 @@ def test_orphans_of_names_with_endings(tmp_path):
     assert "000001" in finding.files[0]
 
 
-def test_pictures_of_val_that_are_trained_on(tmp_path):
+def test_validation_images_in_the_training_split(tmp_path):
     root = folder(tmp_path)
     with Image.open(root / "images/train/1.png") as original:
         original.save(root / "images/val/copy.bmp")  # other bytes, the same pixels
-    label(root / "masks/val/copy.png", ids(VALUES))
+    write_label(root / "masks/val/copy.png", ids(VALUES))
     finding = only(run(root), "duplicates")
     assert finding.serious
     assert finding.files == (str(root / "images/val/copy.bmp"),)
@@ -187,7 +187,7 @@ def test_a_split_that_cannot_be_opened(tmp_path):
     assert report.splits["train"].readable == 3
 
 
-def test_turned_pictures_are_mentioned(tmp_path):
+def test_rotated_images_are_reported(tmp_path):
     root = folder(tmp_path)
     exif = Image.Exif()
     exif[0x0112] = 3
@@ -198,7 +198,7 @@ def test_turned_pictures_are_mentioned(tmp_path):
     assert finding.count == 1
 
 
-def test_generated_scenes_are_fine():
+def test_generated_scenes_have_no_findings():
     report = check(lambda split: Scenes(4, (32, 96), seed=len(split)))
     assert report.ok
     assert report.splits["val"].readable == 4
@@ -212,7 +212,7 @@ def test_quick_check_stops_at_what_training_would_fail_on(tmp_path):
     with pytest.raises(UserError, match=r"of 9 images read, 1 unreadable image.*8\.png"):
         quick_check(broken)
     assert quick_check(broken, sample=1) == []
-    label(root / "masks/train/0.png", ids([3]))
+    write_label(root / "masks/train/0.png", ids([3]))
     with pytest.raises(UserError, match=r"ids outside the 3 classes: 3 \(35 .*'scenewise check'"):
         quick_check(broken, sample=1)
 
@@ -230,7 +230,7 @@ def test_quick_check_reads_no_more_than_its_sample():
     assert scenes.reads == 5
 
 
-def test_overlay_is_half_picture_half_colour():
+def test_overlay_is_half_image_half_colour():
     classes = Classes(("a", "b"), ((0, 100, 200), (50, 50, 50)))
     image = Image.new("RGB", (3, 2), (100, 100, 100))
     mask = Image.fromarray(ids([0, 1, 255], (2, 3)).astype(np.uint8))
@@ -258,7 +258,7 @@ def test_missing_files_do_not_hide_what_else_is_wrong(tmp_path):
     (root / "masks/train/0.png").unlink()
     cut = root / "images/train/1.png"
     cut.write_bytes(cut.read_bytes()[:60])
-    label(root / "masks/train/2.png", ids(VALUES, (4, 7)))
+    write_label(root / "masks/train/2.png", ids(VALUES, (4, 7)))
     report = run(root)
     assert kinds(report) == {
         ("missing", "train"),
@@ -276,7 +276,7 @@ def test_a_half_extracted_archive_is_read_as_far_as_it_goes(tmp_path):
     for k in range(4):
         write_image(tmp_path / f"leftImg8bit/train/a/{k}_leftImg8bit.png", seed=k)
         if k != 2:
-            label(tmp_path / f"gtFine/train/a/{k}_gtFine_labelIds.png", ids(range(34)))
+            write_label(tmp_path / f"gtFine/train/a/{k}_gtFine_labelIds.png", ids(range(34)))
     (finding,) = [f for f in run(tmp_path, ["train"], Cityscapes).findings if f.serious]
     assert finding.message == "1 of 4 masks not found"
     assert finding.hint == "the archive was not extracted whole; extract it again"
@@ -287,8 +287,8 @@ def test_a_half_extracted_archive_is_read_as_far_as_it_goes(tmp_path):
 def test_labels_inside_one_file_are_not_missing(tmp_path):
     write_image(tmp_path / "a.png")
     (tmp_path / "labels.json").write_text("{}")
-    here = [tmp_path / "a.png", tmp_path / "labels.json" / "a"]
-    assert missing([*here, tmp_path / "b.png", tmp_path / "no" / "c.png"]) == [
+    existing = [tmp_path / "a.png", tmp_path / "labels.json" / "a"]
+    assert missing([*existing, tmp_path / "b.png", tmp_path / "no" / "c.png"]) == [
         tmp_path / "b.png",
         tmp_path / "no" / "c.png",
     ]

@@ -27,8 +27,8 @@ from scenewise.data.doctor.hints import hint_for_colors, hint_for_ids
     ],
 )
 def test_what_ids_look_like(count, ids, words):
-    found = hint_for_ids(ids, Classes.numbered(count))
-    assert found is None if words is None else words in found
+    hint = hint_for_ids(ids, Classes.numbered(count))
+    assert hint is None if words is None else words in hint
 
 
 def test_another_ignored_id():

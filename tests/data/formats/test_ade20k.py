@@ -2,7 +2,7 @@ import pytest
 
 from scenewise.data.formats.ade20k import ADE20K, CLASSES
 from scenewise.errors import UserError
-from tests.data.formats.trees import ids, label, write_image
+from tests.data.formats.trees import ids, write_image, write_label
 from tests.shared_data import shared
 
 
@@ -10,7 +10,7 @@ def tree(root, values=range(151), size=(11, 17)):
     for part in ("training", "validation"):
         name = f"ADE_{part[:3]}_00000001"
         write_image(root / f"images/{part}/{name}.jpg", size)
-        label(root / f"annotations/{part}/{name}.png", ids(values, size))
+        write_label(root / f"annotations/{part}/{name}.png", ids(values, size))
     return root
 
 
@@ -57,7 +57,7 @@ def test_real_sample(tmp_path):
     }
 
 
-def test_the_full_set_is_another_one():
+def test_the_full_ade20k_is_refused():
     root = shared("fixtures/ade20k/datumaro/ade20k2017_dataset/dataset")
     with pytest.raises(
         UserError,

@@ -10,7 +10,7 @@ from scenewise.data.formats.camvid import (
 )
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, label, write_image
+from tests.data.formats.trees import ids, write_colors, write_image, write_label
 from tests.shared_data import shared
 
 COLORS = dict(enumerate(_RAW_CLASSES.colors)) | {255: (0, 0, 0)}
@@ -23,7 +23,7 @@ GROUPED += [5, 1]
 def segnet(root, values=range(12)):
     for split in ("train", "val", "test"):
         write_image(root / split / "0001TP_006690.png")
-        label(root / f"{split}annot" / "0001TP_006690.png", ids(values))
+        write_label(root / f"{split}annot" / "0001TP_006690.png", ids(values))
     return root
 
 
@@ -42,7 +42,7 @@ def test_colours_become_31_or_11_classes(tmp_path, layout):
             "annot": (split, f"{split}annot", ""),
         }[layout]
         write_image(tmp_path / images / f"{name}.png")
-        coloured(tmp_path / labels / f"{name}{ending}.png", ids(RAW), COLORS)
+        write_colors(tmp_path / labels / f"{name}{ending}.png", ids(RAW), COLORS)
     for split, name in frames.items():
         raw, few = CamVid32(tmp_path, split), CamVid(tmp_path, split)
         assert raw.names == few.names == [name]
@@ -61,24 +61,24 @@ def test_classes_are_the_published_ones():
 
 
 def test_unknown_colours_and_ids_are_refused(tmp_path):
-    coloured(segnet(tmp_path) / "trainannot/0001TP_006690.png", ids([0]), {0: (1, 1, 1)})
+    write_colors(segnet(tmp_path) / "trainannot/0001TP_006690.png", ids([0]), {0: (1, 1, 1)})
     with pytest.raises(UserError, match=r"not CamVid's 32 colours: \(1, 1, 1\) \(35 pixels\)"):
         CamVid(tmp_path).read(0)
-    label(tmp_path / "trainannot/0001TP_006690.png", ids([12]))
+    write_label(tmp_path / "trainannot/0001TP_006690.png", ids([12]))
     with pytest.raises(UserError, match=r"SegNet's ids \(0 to 11\): 12"):
         CamVid(tmp_path).read(0)
     with pytest.raises(UserError, match="colours"):
         CamVid32(tmp_path, "val").read(0)
 
 
-def test_foreign_sample():
+def test_sample_of_another_project():
     root = shared("fixtures/camvid/datumaro/camvid_dataset")
     mask = CamVid32(root, "train").read(0)[1]
     assert {_RAW_CLASSES.names[k] for k in mask.unique().tolist()} == {"Bicyclist", "Road"}
     assert CamVid(root, "train").read(0)[1].unique().tolist() == [3, 10]
 
 
-def test_the_split_is_the_one_of_the_common_copy():
+def test_the_split_is_that_of_the_common_copy():
     root = shared("camvid/images")
     for split in ("train", "val"):
         assert {_segnet_split(path.stem) for path in (root / split).iterdir()} == {split}

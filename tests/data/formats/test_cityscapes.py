@@ -11,7 +11,7 @@ from scenewise.data.formats.cityscapes import (
 )
 from scenewise.errors import UserError
 from scenewise.training.metrics.confusion import grouped, iou, mean_iou, scores
-from tests.data.formats.trees import ids, label, write_image
+from tests.data.formats.trees import ids, write_image, write_label
 from tests.shared_data import shared
 
 # id of the 34 -> class of the 19, written down from the publisher's table.
@@ -29,7 +29,9 @@ def tree(root, split="train", kind="labelIds", annotation="gtFine", values=range
         city = ("ulm", "jena")[k % 2]
         stem = f"{city}_00000{k}_000019"
         write_image(root / "leftImg8bit" / split / city / f"{stem}_leftImg8bit.png", seed=k)
-        label(root / annotation / split / city / f"{stem}_{annotation}_{kind}.png", ids(values))
+        write_label(
+            root / annotation / split / city / f"{stem}_{annotation}_{kind}.png", ids(values)
+        )
     return root
 
 
@@ -51,7 +53,7 @@ def test_34_label_ids_become_19_classes(tmp_path):
     assert data[0]["name"] == data.names[0]
 
 
-def test_train_ids_are_preferred_where_every_picture_has_them(tmp_path):
+def test_train_ids_are_preferred_if_every_image_has_them(tmp_path):
     root = tree(tmp_path, values=[7])
     tree(root, kind="labelTrainIds", values=[*range(19), 255])
     assert Cityscapes(root).read(1)[1].tolist() == ids([*range(19), 255]).tolist()
@@ -105,17 +107,19 @@ def test_categories_group_the_confusion_counts():
         for j in range(19):
             expected[group[i], group[j]] += int(matrix[i, j])
     assert grouped(matrix, CATEGORIES).tolist() == expected.tolist()
-    found = scores(matrix, CLASSES, categories=CATEGORIES)
-    assert found["category_miou"] == pytest.approx(mean_iou(torch.from_numpy(expected)))
-    assert found["category_iou/vehicle"] == pytest.approx(iou(torch.from_numpy(expected))[6].item())
+    values = scores(matrix, CLASSES, categories=CATEGORIES)
+    assert values["category_miou"] == pytest.approx(mean_iou(torch.from_numpy(expected)))
+    assert values["category_iou/vehicle"] == pytest.approx(
+        iou(torch.from_numpy(expected))[6].item()
+    )
 
 
-def test_the_report_knows_the_categories(tmp_path):
+def test_the_data_module_has_the_categories(tmp_path):
     tree(tmp_path)
     assert SegmentationData("cityscapes", str(tmp_path)).categories == CATEGORIES
 
 
-def test_foreign_sample():
+def test_sample_of_another_project():
     root = shared("fixtures/cityscapes/datumaro/cityscapes_dataset")
     data = Cityscapes(root / "train_dataset", "train")
     with pytest.raises(UserError, match=r"not trainIds: 19 \("):

@@ -3,7 +3,7 @@ import pytest
 
 from scenewise.data.formats.coco_stuff import CLASSES, CocoStuff
 from scenewise.errors import UserError
-from tests.data.formats.trees import ids, label, lines, mat, write_image
+from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
 from tests.shared_data import shared
 
 SIZE = (13, 17)
@@ -17,7 +17,7 @@ def test_pixel_maps_of_164k(tmp_path, labels, images):
     values = [k - 1 for k in USED] + [255]
     for part in ("train2017", "val2017"):
         write_image(tmp_path / f"{images}{part}/000000000009.jpg", SIZE)
-        label(tmp_path / labels / part / "000000000009.png", ids(values, SIZE))
+        write_label(tmp_path / labels / part / "000000000009.png", ids(values, SIZE))
     for split in ("train", "val"):
         mask = CocoStuff(tmp_path, split).read(0)[1]
         assert mask.tolist() == ids([*range(171), 255], SIZE).tolist()
@@ -26,18 +26,18 @@ def test_pixel_maps_of_164k(tmp_path, labels, images):
 def tree_10k(root, values, **more):
     for part in ("train", "test"):
         name = f"COCO_{part}2014_000000000077"
-        lines(root / f"imageLists/{part}.txt", [name])
+        write_lines(root / f"imageLists/{part}.txt", [name])
         write_image(root / f"images/{name}.jpg", SIZE)
-        mat(root / f"annotations/{name}.mat", S=ids(values, SIZE).astype(np.uint8), **more)
+        write_mat(root / f"annotations/{name}.mat", S=ids(values, SIZE).astype(np.uint8), **more)
     return root
 
 
 def test_matlab_files_of_10k(tmp_path):
     pytest.importorskip("scipy")
     tree_10k(tmp_path / "dataset", [0, *USED])
-    for split, found in (("train", "train"), ("val", "test"), ("test", "test")):
+    for split, part in (("train", "train"), ("val", "test"), ("test", "test")):
         data = CocoStuff(tmp_path, split)
-        assert data.names == [f"COCO_{found}2014_000000000077"]
+        assert data.names == [f"COCO_{part}2014_000000000077"]
         assert data.read(0)[1].tolist() == ids([255, *range(171)], SIZE).tolist()
 
 
@@ -48,9 +48,9 @@ def test_version_1_0_of_10k_is_refused(tmp_path):
         CocoStuff(tree_10k(tmp_path, range(1, 173), names=names)).read(0)
 
 
-def test_labels_that_nobody_annotated_are_refused(tmp_path):
+def test_ids_without_annotations_are_refused(tmp_path):
     write_image(tmp_path / "images/train2017/1.jpg", SIZE)
-    label(tmp_path / "annotations/train2017/1.png", ids([0, 11], SIZE))
+    write_label(tmp_path / "annotations/train2017/1.png", ids([0, 11], SIZE))
     with pytest.raises(UserError, match=r"1.png' .*: 11 \(110 pixels\)"):
         CocoStuff(tmp_path).read(0)
 
@@ -62,7 +62,7 @@ def test_classes_are_the_published_ones():
     assert len(CLASSES) == 171
 
 
-def test_annotations_without_pixel_maps_are_no_labels():
+def test_annotations_without_pixel_maps_are_refused():
     root = shared("fixtures/coco_stuff/datumaro/coco_dataset/coco_stuff")
     with pytest.raises(UserError, match=r"images/train2017', '.*annotations/train2017' not found"):
         CocoStuff(root)

@@ -1,4 +1,4 @@
-"""Whatever a file holds, a reader gives the right ids or one sentence; it never guesses."""
+"""Readers of any file content give the right ids or a one-sentence error; they never guess."""
 
 import io
 import json
@@ -24,7 +24,7 @@ from scenewise.data.formats.pascal_context import CLASSES, PascalContext, _decod
 from scenewise.data.formats.voc import VOC
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
-from tests.data.formats.trees import mat
+from tests.data.formats.trees import write_mat
 
 FUZZ = settings(
     max_examples=40,
@@ -52,9 +52,9 @@ def reads(read, path):
     try:
         return read(path)
     except UserError as error:
-        told = str(error)
-    assert path.name in told
-    assert "\n" not in told
+        sentence = str(error)
+    assert path.name in sentence
+    assert "\n" not in sentence
     return None
 
 
@@ -94,7 +94,7 @@ def test_16_bits_give_all_ids_or_none(tmp_path, ids, suffix):
     mode=st.sampled_from(["RGB", "RGBA", "LA", "CMYK", "YCbCr", "F", "HSV", "LAB"]),
     suffix=st.sampled_from([".png", ".jpg", ".tif", ".webp", ".bmp"]),
 )
-def test_colours_are_no_ids(tmp_path, size, mode, suffix):
+def test_colour_images_are_refused_as_masks(tmp_path, size, mode, suffix):
     path = tmp_path / f"a{suffix}"
     try:
         Image.new(mode, size[::-1]).save(path)
@@ -107,7 +107,7 @@ def test_colours_are_no_ids(tmp_path, size, mode, suffix):
 
 @FUZZ
 @given(size=SIZES, turn=st.sampled_from([*TURNS]), mode=st.sampled_from(["RGB", "L", "CMYK"]))
-def test_jpegs_are_turned_as_pictures_and_refused_as_masks(tmp_path, size, turn, mode):
+def test_jpegs_are_rotated_as_images_and_refused_as_masks(tmp_path, size, turn, mode):
     exif = Image.Exif()
     exif[ORIENTATION] = turn
     Image.new(mode, size[::-1]).save(tmp_path / "a.jpg", exif=exif)
@@ -137,7 +137,7 @@ def valid_files():
 
 @st.composite
 def damaged(draw, originals):
-    """A file with some bytes changed, the end cut off, or rubbish instead."""
+    """A file with some bytes changed, truncated, or with bytes appended."""
     data = bytearray(draw(st.sampled_from(originals)))
     for _ in range(draw(st.integers(0, 6))):
         data[draw(st.integers(0, len(data) - 1))] = draw(st.integers(0, 255))
@@ -204,7 +204,7 @@ def test_damaged_labels_of_published_formats(tmp_path, name, data):
 
 def matlab(tmp_path):
     ids = np.ones((5, 7), np.uint8)
-    path = mat(tmp_path / "x.mat", S=ids, LabelMap=ids, GTcls={"Segmentation": ids})
+    path = write_mat(tmp_path / "x.mat", S=ids, LabelMap=ids, GTcls={"Segmentation": ids})
     return path.read_bytes()
 
 

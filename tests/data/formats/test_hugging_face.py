@@ -39,7 +39,7 @@ def saved(path, names=("a", "b", "c"), **options):
 
 
 @pytest.mark.parametrize("columns", [("image", "label"), ("pixel_values", "annotation")])
-def test_pictures_and_masks_are_found(tmp_path, columns):
+def test_image_and_mask_columns_are_found(tmp_path, columns):
     images = saved(tmp_path / "d", columns=columns)
     for split, name in (("train", "train"), ("val", "validation"), ("validation", "validation")):
         data = HuggingFace(tmp_path / "d", split)
@@ -59,13 +59,13 @@ def test_a_folder_of_parquet_files(tmp_path):
         HuggingFace(tmp_path / "d", "val")
 
 
-def test_classes_are_numbered_where_nobody_names_them(tmp_path, caplog):
+def test_classes_without_names_are_numbered(tmp_path, caplog):
     saved(tmp_path / "d", names=None)
     assert HuggingFace(tmp_path / "d").classes.names == ("class_0", "class_1", "class_2")
     assert "classes.json' is missing: the masks use ids up to 2" in caplog.text
 
 
-def test_columns_that_cannot_be_told(tmp_path):
+def test_ambiguous_columns(tmp_path):
     saved(tmp_path / "d", columns=("front", "rear"))
     with pytest.raises(UserError, match="image columns are front, rear"):
         HuggingFace(tmp_path / "d")
@@ -93,7 +93,7 @@ def test_bad_masks_name_the_row(tmp_path, mask, message):
     assert "train_00000001" in str(error.value)
 
 
-def test_no_such_data_set(tmp_path):
+def test_missing_dataset(tmp_path):
     with pytest.raises(UserError, match="cannot load dataset"):
         HuggingFace(tmp_path / "none")
 

@@ -13,7 +13,7 @@ from scenewise.data.formats.label_maps import (
     voc_colors,
 )
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids
+from tests.data.formats.trees import ids, write_colors
 
 
 def test_voc_colours_follow_the_kits_rule_up_to_the_last_id():
@@ -27,8 +27,8 @@ def test_voc_colours_follow_the_kits_rule_up_to_the_last_id():
 @pytest.mark.parametrize("kind", [np.uint8, np.int16, np.uint16, np.int64])
 def test_translation_is_the_same_for_every_integer_type(kind):
     table = id_table({3: 0, 7: 1}, ignored=[255, 5])
-    found = translate(np.array([[3, 7, 5]], dtype=kind), table, Path("a.png"), "x")
-    assert found.tolist() == [[0, 1, 255]]
+    mask = translate(np.array([[3, 7, 5]], dtype=kind), table, Path("a.png"), "x")
+    assert mask.tolist() == [[0, 1, 255]]
 
 
 @pytest.mark.parametrize("bad", [-1, 6, 255, 256, 60000])
@@ -44,16 +44,16 @@ def test_no_format_uses_the_sentinel_as_a_class():
 
 def test_colours_are_looked_up_exactly(tmp_path):
     colors = {0: (1, 2, 3), 1: (3, 2, 1), 255: (224, 224, 192)}
-    path = coloured(tmp_path / "a.png", ids([0, 1, 255]), colors)
+    path = write_colors(tmp_path / "a.png", ids([0, 1, 255]), colors)
     table = color_table((colors[0], colors[1]), (colors[255],))
     assert np.array_equal(read_colors(path, table, "x").numpy(), ids([0, 1, 255]))
-    other = coloured(tmp_path / "b.png", ids([0, 1]), {0: (1, 2, 3), 1: (3, 2, 2)})
+    other = write_colors(tmp_path / "b.png", ids([0, 1]), {0: (1, 2, 3), 1: (3, 2, 2)})
     with pytest.raises(UserError, match=r"b.png' holds colours that are not x: \(3, 2, 2\) \(17 p"):
         read_colors(other, table, "x")
 
 
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"folder", "hugging_face", "stream"}))
-def test_a_wrong_root_says_what_was_looked_for(name, tmp_path):
+def test_a_wrong_root_reports_what_was_expected(name, tmp_path):
     with pytest.raises(UserError) as empty:
         FORMATS[name](tmp_path, "train", None)
     assert "not found" in str(empty.value)

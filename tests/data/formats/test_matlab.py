@@ -1,4 +1,4 @@
-"""Compared with files that scipy writes; scipy is no part of the package."""
+"""The MATLAB reader against files that scipy writes; the package itself does not need scipy."""
 
 import struct
 
@@ -7,7 +7,7 @@ import pytest
 
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.errors import UserError
-from tests.data.formats.trees import mat
+from tests.data.formats.trees import write_mat
 
 scipy_io = pytest.importorskip("scipy.io")
 KINDS = ["u1", "i2", "u2", "i4", "u4", "i8", "u8", "f4", "f8"]
@@ -21,9 +21,9 @@ def test_every_type_of_numbers(tmp_path, kind, compressed, shape):
     path = tmp_path / "a.mat"
     before = np.ones((2, 3))
     scipy_io.savemat(path, {"T": before, "S": values}, do_compression=compressed)
-    found = id_map(read_mat(path), path, "S")
-    assert found.dtype.kind in "ui"
-    assert np.array_equal(found, values)
+    ids = id_map(read_mat(path), path, "S")
+    assert ids.dtype.kind in "ui"
+    assert np.array_equal(ids, values)
 
 
 def test_structs_and_cells_are_entered(tmp_path):
@@ -31,14 +31,14 @@ def test_structs_and_cells_are_entered(tmp_path):
     cell = np.empty((1, 2), dtype=object)
     cell[0, 0], cell[0, 1] = ids, "text"
     content = {"Boundaries": cell, "Segmentation": ids, "CategoriesPresent": np.ones((3, 1))}
-    path = mat(tmp_path / "a.mat", GTcls=content, cells=cell)
+    path = write_mat(tmp_path / "a.mat", GTcls=content, cells=cell)
     variables = read_mat(path)
     assert set(variables) == {"GTcls", "cells"}
     for fields in (("GTcls", "Segmentation"), ("GTcls", "Boundaries"), ("cells",)):
         assert np.array_equal(id_map(variables, path, *fields), ids)
 
 
-def test_the_other_byte_order(tmp_path):
+def test_big_endian_files(tmp_path):
     def element(kind, content):
         return struct.pack(">II", kind, len(content)) + content + bytes(-len(content) % 8)
 
@@ -51,7 +51,7 @@ def test_the_other_byte_order(tmp_path):
     assert np.array_equal(id_map(read_mat(path), path, "S"), values)
 
 
-def test_files_that_are_something_else(tmp_path):
+def test_files_of_other_types(tmp_path):
     with pytest.raises(UserError, match=r"label '.*none\.mat' not found"):
         read_mat(tmp_path / "none.mat")
     with pytest.raises(UserError, match="cannot read label"):
@@ -82,14 +82,14 @@ def test_files_that_are_something_else(tmp_path):
     ],
     ids=["half", "nan", "inf", "complex", "empty", "3-d", "text", "struct"],
 )
-def test_what_is_no_map_of_ids(tmp_path, content):
-    path = mat(tmp_path / "a.mat", S=content)
+def test_variables_that_are_not_label_maps(tmp_path, content):
+    path = write_mat(tmp_path / "a.mat", S=content)
     with pytest.raises(UserError, match=r"cannot read ids from 'S' of label '.*a\.mat'"):
         id_map(read_mat(path), path, "S")
 
 
-def test_fields_that_are_not_there(tmp_path):
-    path = mat(tmp_path / "a.mat", S=np.ones((3, 4)), T={"V": 1})
+def test_missing_fields(tmp_path):
+    path = write_mat(tmp_path / "a.mat", S=np.ones((3, 4)), T={"V": 1})
     for fields in (("none",), ("S", "T"), ("T", "none"), ("T", "V", "W")):
         with pytest.raises(UserError, match="cannot read ids from"):
             id_map(read_mat(path), path, *fields)

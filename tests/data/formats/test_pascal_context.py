@@ -12,7 +12,7 @@ from scenewise.data.formats.pascal_context import (
     _decode_rle,
 )
 from scenewise.errors import UserError
-from tests.data.formats.trees import ids, label, lines, mat, write_image
+from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
 
 SIZE = (9, 11)
 # The publisher's list of 59, counting from 1, as its label images use it: the VOC classes first.
@@ -27,7 +27,7 @@ def devkit(root, lists="Main"):
     base = root / "VOCdevkit" / "VOC2010"
     for split, name in (("train", "2008_000002"), ("val", "2008_000003")):
         write_image(base / f"JPEGImages/{name}.jpg", SIZE)
-        lines(base / f"ImageSets/{lists}/{split}.txt", [name])
+        write_lines(base / f"ImageSets/{lists}/{split}.txt", [name])
     return base
 
 
@@ -41,7 +41,7 @@ def check(root, expected):
     assert PascalContext59(root, "train").read(0)[1].tolist() == reduced(expected).tolist()
 
 
-def test_classes_stand_in_the_order_of_their_ids():
+def test_classes_are_in_the_order_of_their_ids():
     assert len(CLASSES) == 60
     assert len(_CLASSES_59) == 59
     assert list(_LABELS.values()) == sorted(_LABELS.values())
@@ -51,23 +51,23 @@ def test_classes_stand_in_the_order_of_their_ids():
 
 
 @pytest.mark.parametrize("place", ["", "VOCdevkit/VOC2010"])
-def test_label_pictures_of_the_publisher_are_reordered(tmp_path, place):
+def test_label_images_of_the_publisher_are_reordered(tmp_path, place):
     devkit(tmp_path)
     values = [0, *PUBLISHED, 255]
-    label(tmp_path / place / "59_context_labels/2008_000002.png", ids(values, SIZE))
-    found = [0, *(CLASSES.names.index(name) for name in PUBLISHED.values()), 255]
-    check(tmp_path, ids(found, SIZE))
+    write_label(tmp_path / place / "59_context_labels/2008_000002.png", ids(values, SIZE))
+    expected = [0, *(CLASSES.names.index(name) for name in PUBLISHED.values()), 255]
+    check(tmp_path, ids(expected, SIZE))
 
 
-def test_every_published_id_becomes_a_class_of_its_own(tmp_path):
+def test_every_published_id_becomes_another_class(tmp_path):
     devkit(tmp_path)
-    label(tmp_path / "59_context_labels/2008_000002.png", ids(range(60), SIZE))
+    write_label(tmp_path / "59_context_labels/2008_000002.png", ids(range(60), SIZE))
     assert PascalContext(tmp_path).read(0)[1].unique().tolist() == list(range(60))
 
 
-def test_label_pictures_of_converters(tmp_path):
+def test_label_images_of_converters(tmp_path):
     base = devkit(tmp_path, lists="SegmentationContext")
-    label(base / "SegmentationClassContext/2008_000002.png", ids(range(60), SIZE))
+    write_label(base / "SegmentationClassContext/2008_000002.png", ids(range(60), SIZE))
     check(tmp_path, ids(range(60), SIZE))
 
 
@@ -75,7 +75,7 @@ def test_matlab_files_of_459_labels(tmp_path):
     pytest.importorskip("scipy")
     devkit(tmp_path)
     stored = ids([1, 2, 9, 458, 459, 3, 0], SIZE).astype(np.uint16)
-    mat(tmp_path / "trainval/2008_000002.mat", LabelMap=stored)
+    write_mat(tmp_path / "trainval/2008_000002.mat", LabelMap=stored)
     check(tmp_path, ids([0, 1, 2, 59, 0, 0, 0], SIZE))
 
 

@@ -3,7 +3,14 @@ import pytest
 
 from scenewise.data.formats.voc import _VOID, CLASSES, VOC, VOCAug
 from scenewise.errors import UserError
-from tests.data.formats.trees import coloured, ids, label, lines, mat, write_image
+from tests.data.formats.trees import (
+    ids,
+    write_colors,
+    write_image,
+    write_label,
+    write_lines,
+    write_mat,
+)
 from tests.shared_data import shared
 
 VALUES = [*range(21), 255]
@@ -13,27 +20,27 @@ def devkit(root, train=("a1", "a2"), val=("b1",), coloured_masks=False):
     base = root / "VOCdevkit" / "VOC2012"
     colors = {k: CLASSES.colors[k] for k in range(21)} | {255: _VOID}
     for split, names in (("train", train), ("val", val)):
-        lines(base / f"ImageSets/Segmentation/{split}.txt", names)
+        write_lines(base / f"ImageSets/Segmentation/{split}.txt", names)
         for k, name in enumerate(names):
             write_image(base / f"JPEGImages/{name}.jpg", seed=k)
             path = base / f"SegmentationClass/{name}.png"
             if coloured_masks:
-                coloured(path, ids(VALUES), colors)
+                write_colors(path, ids(VALUES), colors)
             else:
-                label(path, ids(VALUES), CLASSES.palette())
+                write_label(path, ids(VALUES), CLASSES.palette())
     return base
 
 
 def sbd(root, train, val, kind=".mat"):
     base = root / "benchmark_RELEASE" / "dataset"
-    lines(base / "train.txt", train)
-    lines(base / "val.txt", val)
+    write_lines(base / "train.txt", train)
+    write_lines(base / "val.txt", val)
     kept = ids(range(21)).astype(np.uint8)
     for name in (*train, *val):
         if kind == ".mat":
-            mat(base / f"cls/{name}.mat", GTcls={"Segmentation": kept, "Boundaries": kept})
+            write_mat(base / f"cls/{name}.mat", GTcls={"Segmentation": kept, "Boundaries": kept})
         else:
-            label(base / f"cls/{name}.png", kept)
+            write_label(base / f"cls/{name}.png", kept)
     return base
 
 
@@ -70,10 +77,10 @@ def test_aug_is_the_union_less_val(tmp_path, kind):
 
 
 @pytest.mark.parametrize("entry", ["{0}", "/JPEGImages/{0}.jpg /SegmentationClassAug/{0}.png"])
-def test_a_ready_made_aug_folder_is_taken(tmp_path, entry):
+def test_an_existing_aug_folder_is_used(tmp_path, entry):
     base = devkit(tmp_path)
-    label(base / "SegmentationClassAug/a2.png", ids([3]))
-    lines(base / "ImageSets/Segmentation/train_aug.txt", [entry.format("a2")])
+    write_label(base / "SegmentationClassAug/a2.png", ids([3]))
+    write_lines(base / "ImageSets/Segmentation/train_aug.txt", [entry.format("a2")])
     data = VOCAug(tmp_path, "train")
     assert data.names == ["a2"]
     assert data.read(0)[1].unique().tolist() == [3]
@@ -90,19 +97,19 @@ def test_what_is_missing_is_named(tmp_path):
         VOC(tmp_path)
     with pytest.raises(UserError, match=r"ImageSets/Segmentation/test.txt' not found"):
         VOC(tmp_path, "test")
-    lines(base / "ImageSets/Segmentation/train.txt", [])
+    write_lines(base / "ImageSets/Segmentation/train.txt", [])
     with pytest.raises(UserError, match="names no images"):
         VOC(tmp_path)
 
 
-def test_ids_that_voc_has_not_are_refused(tmp_path):
+def test_unknown_voc_ids_are_refused(tmp_path):
     base = devkit(tmp_path)
-    label(base / "SegmentationClass/a1.png", ids([21]))
+    write_label(base / "SegmentationClass/a1.png", ids([21]))
     with pytest.raises(UserError, match=r"a1.png' holds ids that are not VOC ids .*: 21 \(35 "):
         VOC(tmp_path).read(0)
 
 
-def test_foreign_sample():
+def test_sample_of_another_project():
     root = shared("fixtures/voc/datumaro/voc_dataset")
     image, mask = VOC(root / "voc_dataset1").read(0)
     assert image.shape == (3, 10, 20)

@@ -1,4 +1,4 @@
-"""Tiny datasets on disk, written in code."""
+"""Writing the files of tiny datasets."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +17,8 @@ def write_image(path: Path, size: tuple[int, int] = (5, 7), seed: int = 0) -> Pa
     return path
 
 
-def label(path: Path, ids: ArrayLike, palette: Sequence[int] | None = None) -> Path:
-    """An image of one byte a pixel, with a palette if one is given."""
+def write_label(path: Path, ids: ArrayLike, palette: Sequence[int] | None = None) -> Path:
+    """An image of one byte a pixel, optionally with a palette."""
     path.parent.mkdir(parents=True, exist_ok=True)
     image = Image.fromarray(np.asarray(ids, dtype=np.uint8))
     if palette is not None:
@@ -27,8 +27,8 @@ def label(path: Path, ids: ArrayLike, palette: Sequence[int] | None = None) -> P
     return path
 
 
-def coloured(path: Path, ids: ArrayLike, colors: dict[int, tuple[int, int, int]]) -> Path:
-    """The same in colours, three bytes a pixel."""
+def write_colors(path: Path, ids: ArrayLike, colors: dict[int, tuple[int, int, int]]) -> Path:
+    """The label in colours, three bytes a pixel."""
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.zeros((*np.shape(ids), 3), dtype=np.uint8)
     for k, color in colors.items():
@@ -37,14 +37,14 @@ def coloured(path: Path, ids: ArrayLike, colors: dict[int, tuple[int, int, int]]
     return path
 
 
-def lines(path: Path, names: Sequence[str]) -> Path:
+def write_lines(path: Path, names: Sequence[str]) -> Path:
     """A list file, one name a line."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("".join(f"{name}\n" for name in names))
     return path
 
 
-def mat(path: Path, **variables: Any) -> Path:
+def write_mat(path: Path, **variables: Any) -> Path:
     """A MATLAB file."""
     from scipy.io import savemat
 
@@ -54,5 +54,5 @@ def mat(path: Path, **variables: Any) -> Path:
 
 
 def ids(values: Sequence[int], size: tuple[int, int] = (5, 7)) -> np.ndarray:
-    """A map of ``size`` through which the values run row by row, again and again."""
+    """A label map of ``size``: the values, repeated row by row."""
     return np.resize(np.asarray(values), size)

@@ -1,4 +1,4 @@
-"""Shards hold what was written, and broken ones are told in a sentence that names the file."""
+"""Shards hold the written samples, and damaged ones are an error that names the file."""
 
 import io
 import json
@@ -46,8 +46,8 @@ def test_shards_hold_the_same_samples(tree: Path, tmp_path: Path) -> None:
         assert shards.names == original.names
         assert shards.classes == original.classes
         for k in range(len(original)):
-            for there, here in zip(original.read(k), shards.read(k), strict=True):
-                assert torch.equal(there, here)
+            for written, read in zip(original.read(k), shards.read(k), strict=True):
+                assert torch.equal(written, read)
 
 
 def test_any_reader_of_tar_files_understands_them(tree: Path, tmp_path: Path) -> None:
@@ -62,15 +62,13 @@ def test_any_reader_of_tar_files_understands_them(tree: Path, tmp_path: Path) ->
     assert content == (tree / "images/train/p3.jpg").read_bytes()
 
 
-def test_generated_pictures_become_png(tmp_path: Path) -> None:
+def test_generated_images_become_png(tmp_path: Path) -> None:
     scenes = Scenes(2, (32, 96), 5)
     out = write_shards(lambda split: scenes, tmp_path, ["train"])
     assert torch.equal(ShardSet(out).read(1)[0], scenes.read(1)[0])
 
 
-def test_writing_goes_on_where_it_stopped_and_keeps_other_splits(
-    tree: Path, tmp_path: Path
-) -> None:
+def test_writing_resumes_and_keeps_other_splits(tree: Path, tmp_path: Path) -> None:
     out = write(tree, tmp_path / "out")
     (out / "index.json").unlink()
     (out / "train-00002-of-00003.tar").unlink()
@@ -107,13 +105,13 @@ def server(tmp_path: Path) -> Iterator[str]:
 
 def test_shards_are_read_from_a_url(tree: Path, tmp_path: Path, server: str) -> None:
     out = write(tree, tmp_path / "out")
-    there, here = ShardSet(f"{server}/out/", "train"), ShardSet(out, "train")
-    assert torch.equal(there.read(5)[0], here.read(5)[0])
+    remote, local = ShardSet(f"{server}/out/", "train"), ShardSet(out, "train")
+    assert torch.equal(remote.read(5)[0], local.read(5)[0])
     with pytest.raises(UserError, match=r"none/index\.json' not found; check the addr"):
         ShardSet(f"{server}/none", "train")
 
 
-def test_cut_off_missing_and_foreign_shards(tree: Path, tmp_path: Path) -> None:
+def test_truncated_missing_and_invalid_shards(tree: Path, tmp_path: Path) -> None:
     out = write(tree, tmp_path / "out")
     shard = out / "train-00001-of-00003.tar"
     whole = shard.read_bytes()
@@ -161,7 +159,7 @@ def test_nothing_in_a_shard_is_executed(
     assert not (tmp_path / "exploded").exists()
 
 
-def test_links_and_single_pictures_are_refused(tree: Path, tmp_path: Path) -> None:
+def test_links_and_images_without_masks_are_refused(tree: Path, tmp_path: Path) -> None:
     out = write(tree, tmp_path / "out", per_shard=10)
     shard = out / "val-00000-of-00001.tar"
     image = (tree / "images/val/p0.png").read_bytes()
@@ -197,7 +195,7 @@ def test_wrong_masks_are_named_with_their_shard(tree: Path, tmp_path: Path) -> N
         '{"classes": {"names": [], "colors": [], "ignore_index": 255}, "splits": {"train": {}}}',
     ],
 )
-def test_a_broken_index_is_named(tmp_path: Path, index: str) -> None:
+def test_an_invalid_index_is_reported(tmp_path: Path, index: str) -> None:
     (tmp_path / "index.json").write_text(index)
     with pytest.raises(UserError, match=r"index\.json' is not an index of shards"):
         ShardSet(tmp_path)
@@ -206,7 +204,7 @@ def test_a_broken_index_is_named(tmp_path: Path, index: str) -> None:
 @pytest.mark.parametrize(
     "name", ["../secret.tar", "/etc/a.tar", "file::a.tar", "a.sh", "C:\\a.tar"]
 )
-def test_an_index_leads_nowhere_else(tree: Path, tmp_path: Path, name: str) -> None:
+def test_an_index_lists_its_own_folder_only(tree: Path, tmp_path: Path, name: str) -> None:
     out = write(tree, tmp_path / "out")
     index = json.loads((out / "index.json").read_text())
     index["splits"]["train"][name] = ["a"]

@@ -1,4 +1,4 @@
-"""Every sample once in evaluation; equal and shuffled shares in training."""
+"""Streaming: every sample once in evaluation; equal and shuffled shares in training."""
 
 from collections import Counter
 from functools import partial
@@ -42,7 +42,7 @@ def test_evaluation_sees_each_sample_once(shards: Path, world: int, batch: int) 
         part = stream(shards, "train", batch, world=world, rank=rank)
         batches = names(part, 0)
         assert len(batches) == len(part)
-        seen.update(name for found in batches for name in found)
+        seen.update(name for batch in batches for name in batch)
     assert seen == Counter(ShardSet(shards, "train").names)
 
 
@@ -53,7 +53,7 @@ def test_evaluation_with_workers_sees_each_sample_once(shards: Path, workers: in
     part = stream(shards, "val", 2, workers=workers)
     batches = names(part, workers)
     assert len(batches) == len(part)
-    assert sorted(name for found in batches for name in found) == ShardSet(shards, "val").names
+    assert sorted(name for batch in batches for name in batch) == ShardSet(shards, "val").names
 
 
 def test_evaluation_keeps_the_order(shards: Path) -> None:
@@ -62,14 +62,14 @@ def test_evaluation_keeps_the_order(shards: Path) -> None:
 
 @pytest.mark.parametrize("world", [1, 2, 5, 8])
 def test_training_gives_all_processes_equally_many_full_batches(shards: Path, world: int) -> None:
-    found = []
+    epochs = []
     for rank in range(world):
         part = stream(shards, "train", 2, world=world, rank=rank, buffer=5)
         batches = names(part, 0)
         assert len(batches) == len(part) == max(1, 23 // world // 2)
         assert {len(batch) for batch in batches} == {2}
-        found += [name for batch in batches for name in batch]
-    assert len(set(found)) > 0.6 * len(found)
+        epochs += [name for batch in batches for name in batch]
+    assert len(set(epochs)) > 0.6 * len(epochs)
 
 
 def test_training_with_more_readers_than_samples(shards: Path) -> None:
@@ -95,7 +95,7 @@ def test_order_follows_seed_and_epoch_alone(shards: Path) -> None:
 
 
 def test_a_buffer_mixes_beyond_one_shard(shards: Path) -> None:
-    home = {name: k for k, (_, found) in enumerate(ShardSet(shards).shards) for name in found}
+    home = {name: k for k, (_, names_) in enumerate(ShardSet(shards).shards) for name in names_}
     flat = [home[n] for batch in names(stream(shards, "train", 2, buffer=12), 0) for n in batch]
     changes = sum(a != b for a, b in pairwise(flat))
     assert changes > 10  # 5 if one shard followed the other

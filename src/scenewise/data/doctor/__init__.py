@@ -63,7 +63,7 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
         UserError: an image or mask of the sample is unusable, or all its pixels are ignored.
     """
     count = min(sample, len(dataset))
-    indices = [i * len(dataset) // count for i in range(count)]
+    indices = [i * len(dataset) // count for i in range(count)]  # evenly spread
     with ThreadPoolExecutor() as pool:
         records = pool.map(lambda index: examine(dataset, index, compare=False), indices)
         _, findings, _ = _summarise(dataset, "sample", records)
@@ -126,7 +126,7 @@ def _summarise(
     empty, rotated, digests = [], [], {}
     for record in records:
         if record.ids is not None:
-            stored += record.ids > 0
+            stored += record.ids > 0  # masks with each id, unusable ones too
         if record.ids is None or record.size is None or record.kind:
             bad.setdefault(record.kind, []).append(record)
             continue
@@ -135,12 +135,12 @@ def _summarise(
         pixels += record.ids
         occurs += record.ids > 0
         digests[record.digest] = _name(dataset, record.index)
-        if int(record.ids.sum()) == int(record.ids[ignore]):
+        if int(record.ids.sum()) == int(record.ids[ignore]):  # nothing is labelled
             empty.append(record)
         if record.rotated:
             rotated.append(record)
     report.ignored = int(pixels[ignore])
-    pixels[ignore] = occurs[ignore] = 0
+    pixels[ignore] = occurs[ignore] = 0  # counted in report.ignored
     report.pixels, report.occurs_in = pixels[:count].tolist(), occurs[:count].tolist()
     findings = _bad(split, bad, stored, dataset.classes)
     findings += _ignored(split, report, empty, stored, dataset.classes)
@@ -236,7 +236,7 @@ def _orphans(datasets: Mapping[str, SegmentationDataset]) -> list[Finding]:
         for image, mask in zip(dataset.images, dataset.masks, strict=True):
             shared = _shared(mask.name, image.name)
             where = (mask.parent, mask.name[shared:] or mask.suffix)
-            if where in seen or not mask.parent.is_dir():
+            if where in seen or not mask.parent.is_dir():  # once for each folder
                 continue
             seen.add(where)
             if lone := _without_image(*where, image.parent, image.name[shared:]):
@@ -265,7 +265,7 @@ def _without_image(masks: Path, ending: str, images: Path, image_ending: str) ->
 def _duplicates(digests: dict[str, dict[bytes, str]]) -> list[Finding]:
     """Images of the first split that are also, pixel for pixel, in another one."""
     findings = []
-    first, *others = digests or {"": {}}
+    first, *others = digests or {"": {}}  # names of the splits
     for other in others:
         same = sorted(digests[other][key] for key in digests[first].keys() & digests[other].keys())
         if same:

@@ -50,7 +50,7 @@ def write_contact_sheet(
 
 def _overlay(image: Image.Image, ids: Image.Image, classes: Classes) -> Image.Image:
     """The image, blended half and half with the colours of its classes."""
-    table = np.zeros((256, 3), dtype=np.uint8)
+    table = np.zeros((256, 3), dtype=np.uint8)  # id -> colour
     table[: len(classes)] = classes.colors
     table[classes.ignore_index] = _IGNORED
     return Image.blend(image, Image.fromarray(table[np.asarray(ids)]), 0.5)

@@ -169,7 +169,7 @@ CLASSES = class_table(
     5c00ff flag
     """
 )
-_REDUCED = id_table({k + 1: k for k in range(150)}, ignored=[0])
+_REDUCED = id_table({k + 1: k for k in range(150)}, ignored=[0])  # 255 is unknown
 _FOLDERS = {"train": "training", "val": "validation"}
 
 

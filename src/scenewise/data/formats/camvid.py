@@ -89,7 +89,7 @@ _CLASS_OF = tuple(
     next(k for k, name in enumerate(CLASSES.names) if raw in _MEMBERS[name].split())
     for raw in _RAW_CLASSES.names
 )
-_VOID = (0, 0, 0)
+_VOID = (0, 0, 0)  # the ignored 32nd class
 _FROM_SEGNET = id_table({k: k for k in range(11)}, ignored=[11, 255])
 _TO_11 = id_table(dict(enumerate(_CLASS_OF)))
 

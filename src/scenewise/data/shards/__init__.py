@@ -80,7 +80,7 @@ class ShardSet(SegmentationDataset):
             )
         self.shards = [(f"{base}/{name}", names) for name, names in splits[split].items()]
         self.root, self.split = base, split
-        self._ends = list(accumulate(len(names) for _, names in self.shards))
+        self._ends = list(accumulate(len(names) for _, names in self.shards))  # indices
         super().__init__([n for _, names in self.shards for n in names], classes, transform)
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
@@ -169,7 +169,7 @@ def _pairs(tar: tarfile.TarFile) -> Iterator[tuple[_Member, _Member]]:
             raise ValueError(f"'{member.name}' is not a plain file")
         if member.size > _LARGEST:
             raise ValueError(f"'{member.name}' claims {member.size:,} bytes")
-        if image is None:
+        if image is None:  # images and masks alternate
             image, content = member, _read(tar, member)
         elif member.name.removesuffix(_MASK) == image.name.rpartition(".")[0]:
             yield _Member(image.name, content), _Member(member.name, _read(tar, member))

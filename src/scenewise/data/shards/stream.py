@@ -76,7 +76,7 @@ class ShardStream(IterableDataset[_Batch]):
         if not self.buffer:
             return -(-self._samples(worker) // self.batch_size)  # rounded up
         total = max(1, len(self.source) // self.world // self.batch_size)  # of each process
-        return total // self.workers + (worker < total % self.workers)
+        return total // self.workers + (worker < total % self.workers)  # the first get one more
 
     def _samples(self, worker: int) -> int:
         """The number of samples of a worker in an evaluation."""
