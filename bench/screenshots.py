@@ -26,7 +26,7 @@ def main() -> None:
     parser.add_argument("--sample", type=int, default=0, help="index of the sample image")
     args = parser.parse_args()
     models = args.demo / "danet", args.demo / "fcn"
-    samples = args.demo / "pictures"
+    samples = args.demo / "images"
     image = sorted(samples.iterdir())[args.sample]
     labels = Predictor(load_model(models[0]))(image).labels
     with served(*models, samples=samples) as address, browser() as opened:

@@ -116,8 +116,12 @@ def _panel(explorer: Explorer, name: str, place: str) -> PanelParts:
             show = gr.Radio(SHOWN, label="Show", value=choice.show, min_width=350, **fit["show"])
         viewer = _scripted("viewer", None, _asset("viewer.html"))
         with gr.Row():
-            block = gr.Dropdown(label="Block", value=choice.block, min_width=190, **fit["block"])
-            branch = gr.Radio(label="Scores", value=choice.branch, min_width=300, **fit["branch"])
+            block = gr.Dropdown(
+                label="Block", value=choice.block, min_width=190, scale=1, **fit["block"]
+            )
+            branch = gr.Radio(
+                label="Scores", value=choice.branch, min_width=300, scale=4, **fit["branch"]
+            )
             rounds = gr.Radio(label="Rounds", min_width=140, **fit["rounds"])
             channel = gr.Number(
                 0, label="Channel", precision=0, minimum=0, min_width=140, **fit["channel"]
