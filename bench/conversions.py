@@ -4,7 +4,7 @@
 
 Each row is a network of another project, rewritten from the description of its files (see
 tests/models/convert), with random weights and batch-norm statistics, written in that project's
-layout, converted, and compared on the same picture.
+layout, converted, and compared on the same image.
 """
 
 import tempfile
@@ -18,9 +18,9 @@ from torch import Tensor
 from bench.marked import replace_marked
 from scenewise.models.convert import make_plan
 from scenewise.models.convert.key_mapping import fill
-from tests.models.convert import foreign_danet, foreign_mmseg, foreign_others
-from tests.models.convert.compare import picture
-from tests.models.convert.foreign import Weights
+from tests.models.convert import external_danet, external_mmseg, external_others
+from tests.models.convert.compare import random_image
+from tests.models.convert.external import Weights
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
 CLASSES = 19
@@ -29,7 +29,7 @@ Network = Callable[..., Tensor]
 
 def cases() -> list[tuple[str, Network, bool]]:
     """Family, network and whether its norms are InPlaceABN's."""
-    danet, others = foreign_danet, foreign_others
+    danet, others = external_danet, external_others
     plain: list[tuple[str, Network]] = [
         ("DANet (authors), plain stem, R101", partial(danet.danet, depth=101)),
         ("DANet (authors), deep stem, R50", partial(danet.danet, stem="encoding")),
@@ -38,13 +38,13 @@ def cases() -> list[tuple[str, Network, bool]]:
         *[
             (
                 "mmsegmentation, d8, R50",
-                partial(foreign_mmseg.network, head=head, side=name != "ocr"),
+                partial(external_mmseg.network, head=head, side=name != "ocr"),
             )
-            for name, head in foreign_mmseg.HEADS.items()
+            for name, head in external_mmseg.HEADS.items()
         ],
         (
             "mmsegmentation, d8, R101",
-            partial(foreign_mmseg.network, head=foreign_mmseg.danet, depth=101),
+            partial(external_mmseg.network, head=external_mmseg.danet, depth=101),
         ),
         ("torchvision, R50", others.torchvision),
         ("torchvision, R50", partial(others.torchvision, deeplab=True)),
@@ -61,7 +61,7 @@ def cases() -> list[tuple[str, Network, bool]]:
 @torch.no_grad()
 def row(family: str, network: Network, abn: bool) -> str:
     """One network there and here."""
-    weights, images = Weights(abn=abn), picture((65, 97))
+    weights, images = Weights(abn=abn), random_image((65, 97))
     theirs = network(weights, images, classes=CLASSES)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"
@@ -70,10 +70,8 @@ def row(family: str, network: Network, abn: bool) -> str:
     ours = fill(plan)(images).logits
     difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
     converted = "yes" if difference < 1e-4 else "**no**"
-    return (
-        f"| {family} | {plan.design.network} | {converted} | {plan.placed} of {len(plan.places)} "
-        f"| {difference:.1e} |"
-    )
+    loaded = f"{plan.placed} of {len(plan.key_mapping)}"
+    return f"| {family} | {plan.design.network} | {converted} | {loaded} | {difference:.1e} |"
 
 
 def main() -> None:

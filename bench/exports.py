@@ -5,7 +5,7 @@
 
 The first table has every network on a small backbone, with random weights and batch-norm
 statistics, so that no attention is switched off. The second runs networks on ResNet-50 side by side
-on one street-sized picture: each runtime once to warm up, then in turn; the mean of two counts.
+on one street-sized image: each runtime once to warm up, then in turn; the mean of two counts.
 """
 
 import statistics
@@ -81,7 +81,7 @@ def exactness(names: Sequence[str], folder: Path) -> list[str]:
 
 @torch.no_grad()
 def speed(names: Sequence[str], folder: Path) -> list[str]:
-    """A row for each network: seconds a picture, by runtime, and the differences at that size."""
+    """A row for each network: seconds an image, by runtime, and the differences at that size."""
     heads = ["torch", *RUNTIMES]
     columns = [*(f"{name} s" for name in heads), *(f"{name} difference" for name in RUNTIMES)]
     lines = [f"| network | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]

@@ -78,7 +78,7 @@ def append(line: dict[str, Any]) -> None:
 
 
 def measure(network: str, steps: int, seed: int) -> dict[str, Any]:
-    """One training and its numbers; the model of seed 0 is kept for pictures."""
+    """One training and its numbers; the model of seed 0 is kept for figures."""
     settings = OWN_SETTINGS.get(network, {})
     result = train_on_scenes(network, steps=steps, seed=seed, progress=False, **settings)
     if seed == 0:

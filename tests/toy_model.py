@@ -18,7 +18,7 @@ from tests.attention.contract import randomise
 
 
 class Pixels(nn.Module):
-    """Every ``stride``-th pixel of the picture as the feature map."""
+    """Every ``stride``-th pixel of the image as the feature map."""
 
     channels = (3,)
 
@@ -75,9 +75,9 @@ def toy_model(
 
 def random_danet(classes: Classes) -> Segmenter:
     """DANet on the tiny backbone, in evaluation mode; random weights, no favourite class."""
-    pictures = torch.randn(4, 3, 40, 56, generator=torch.Generator().manual_seed(0))
+    images = torch.randn(4, 3, 40, 56, generator=torch.Generator().manual_seed(0))
     model = randomise(create_model("danet", classes=classes, backbone="tiny")).eval()
     with torch.no_grad():
-        mean = model(pictures).logits.mean((0, 2, 3))
+        mean = model(images).logits.mean((0, 2, 3))
         model.head.classify[1].bias -= mean
     return model

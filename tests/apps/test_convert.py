@@ -9,9 +9,9 @@ import torch
 
 from scenewise import load_model
 from scenewise.apps.cli import main
-from tests.models.convert import foreign_mmseg
-from tests.models.convert.compare import picture
-from tests.models.convert.foreign import Weights
+from tests.models.convert import external_mmseg
+from tests.models.convert.compare import random_image
+from tests.models.convert.external import Weights
 
 
 @pytest.fixture(autouse=True)
@@ -25,9 +25,9 @@ def _cleared(tmp_path: Path) -> Iterator[None]:
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A random CCNet of mmsegmentation."""
     weights = Weights()
-    network = partial(foreign_mmseg.network, head=foreign_mmseg.ccnet, classes=2)
+    network = partial(external_mmseg.network, head=external_mmseg.ccnet, classes=2)
     with torch.no_grad():
-        network(weights, picture((33, 41)))
+        network(weights, random_image((33, 41)))
     file = tmp_path_factory.mktemp("convert") / "ccnet_r50-d8_769x769_40k.pth"
     meta = {"CLASSES": ("road", "sky"), "PALETTE": [[1, 2, 3], [4, 5, 6]]}
     torch.save({"meta": meta, "state_dict": weights.tensors}, file)
@@ -53,8 +53,8 @@ def test_there_and_back(
     assert "align_corners true" in told
     assert "recurrence 3" in told
     assert "classes  2: road, sky" in told
-    assert "pictures RGB, 0 to 255, mean 123.675 116.28 103.53" in told
-    assert "tensors  365 placed, 0 left out" in told
+    assert "images RGB, 0 to 255, mean 123.675 116.28 103.53" in told
+    assert "tensors  365 loaded, 0 skipped" in told
     source = json.loads((out / "config.json").read_text())["source"]
     assert source["file"] == checkpoint.name
     assert source["sha256"] in told
@@ -98,9 +98,9 @@ def test_bad_input_is_told_and_nothing_written(
     assert "give OUT, or --dry-run" in fails(capsys, checkpoint)
     assert "invalid choice: 'x'" in fails(capsys, checkpoint, out, "--family", "x")
     assert "recurrence is 0" in fails(capsys, checkpoint, out, "--recurrence", 0)
-    assert "does not fit its danet" in fails(capsys, *partly(checkpoint, tmp_path), out)
+    assert "does not match its danet" in fails(capsys, *partly(checkpoint, tmp_path), out)
     assert "leave the other options out" in fails(capsys, "--to", "danet", "m", out, "--dry-run")
-    assert "layout of danet has no place" in fails(capsys, "--to", "danet", checkpoint, out)
+    assert "layout of danet does not support" in fails(capsys, "--to", "danet", checkpoint, out)
     file = tmp_path / "file"
     file.touch()
     assert "is a file; give a folder" in fails(capsys, checkpoint, file)

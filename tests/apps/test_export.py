@@ -21,14 +21,14 @@ def test_onnx_with_labels(model_folder, tmp_path: Path, capsys) -> None:
     file = tmp_path / "made" / "danet.onnx"
     assert export(model_folder, file, "--postprocess", "labels", "--opset", 20) == 0
     told = capsys.readouterr().out
-    assert "pictures: uint8 (batch, height, width, 3), RGB" in told
+    assert "images: uint8 (batch, height, width, 3), RGB" in told
     assert "labels: uint8 (batch, height, width)" in told
     assert "opset     20" in told
     assert told.count("same") == len(verify.SIZES)
     assert "2 of 65 x 97 pixels: largest difference" in told
     assert f"written   {file}" in told
     rgb = np.random.default_rng(0).integers(0, 256, (1, 40, 31, 3), np.uint8)
-    assert onnxruntime.InferenceSession(file).run(None, {"pictures": rgb})[0].shape == (1, 40, 31)
+    assert onnxruntime.InferenceSession(file).run(None, {"images": rgb})[0].shape == (1, 40, 31)
     assert [p.name for p in file.parent.iterdir()] == ["danet.onnx"]
 
 
@@ -74,7 +74,7 @@ def test_no_hub_leaves_the_files(model_folder, tmp_path: Path, capsys, monkeypat
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["{model}", "{out}/danet.h5"], "'danet.h5' has no known suffix; choose one of .onnx"),
+        (["{model}", "{out}/danet.h5"], "'danet.h5' has an unknown suffix; choose one of .onnx"),
         (["{model}", "{out}/danet.safetensors"], "a name without suffix for a folder"),
         (["no-such-folder", "{out}/danet.onnx"], "no model in 'no-such-folder'"),
         (["{model}", "{out}/danet.onnx", "--opset", "11"], "choose one of 18 to 25"),
@@ -114,14 +114,14 @@ def test_a_difference_is_one_sentence_and_no_file(
 ) -> None:
     monkeypatch.setattr(verify, "TOLERANCE", -1.0)
     assert export(model_folder, tmp_path / "danet.xml") == 2
-    assert "does not give what the model gives (2 of 65 x 97 pixels:" in capsys.readouterr().err
+    assert "differs from the model (2 of 65 x 97 pixels:" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
 
 
 def test_predict_takes_backends_and_files(model_folder, tmp_path, capsys) -> None:
-    picture = tmp_path / "street.png"
+    image = tmp_path / "street.png"
     array = np.random.default_rng(0).integers(0, 256, (41, 59, 3), np.uint8)
-    Image.fromarray(array).save(picture)
+    Image.fromarray(array).save(image)
     assert export(model_folder, tmp_path / "danet.onnx") == 0
     ways = [
         ["--model", model_folder],
@@ -133,8 +133,7 @@ def test_predict_takes_backends_and_files(model_folder, tmp_path, capsys) -> Non
     for i, way in enumerate(ways):
         out = tmp_path / str(i)
         assert (
-            main(["predict", str(picture), "--out", str(out), "--device", "cpu", *map(str, way)])
-            == 0
+            main(["predict", str(image), "--out", str(out), "--device", "cpu", *map(str, way)]) == 0
         )
         with Image.open(out / "labels" / "street.png") as labels:
             found.append(np.asarray(labels))

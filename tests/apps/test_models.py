@@ -39,7 +39,7 @@ def test_all_networks_are_told(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every name, without counting every network once more."""
-    monkeypatch.setattr("scenewise.apps.models.facts", lambda name, _args: {"name": name})
+    monkeypatch.setattr("scenewise.apps.models._row", lambda name, _args: {"name": name})
     rows = json.loads(told(capsys, "--json"))
     assert [row["name"] for row in rows] == list_models()
 
@@ -47,10 +47,10 @@ def test_all_networks_are_told(
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["danett"], "no network 'danett'"),
+        (["danett"], "unknown network 'danett'"),
         (["--size", "8", "64"], "--size 8 64 is too small"),
         (["--batch", "1"], "--batch 1 is too small"),
-        (["--backbone", "resnet999"], "no backbone 'resnet999'"),
+        (["--backbone", "resnet999"], "unknown backbone 'resnet999'"),
         (["--num-classes", "0"], "needs classes"),
     ],
 )

@@ -24,7 +24,7 @@ class AttentiveHead(nn.Module):
 
 
 def attentive() -> Segmenter:
-    """On the picture's own pixels."""
+    """On the image's own pixels."""
     model = Segmenter(Pixels(1), AttentiveHead(), classes=Classes.numbered(2))
     randomise(model)
     return model.eval()

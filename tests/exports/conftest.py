@@ -20,7 +20,7 @@ def danet() -> Segmenter:
 
 @pytest.fixture(scope="session")
 def exports(danet: Segmenter, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Export]:
-    """By suffix; .onnx and .xml take normalised pictures, labels.onnx and .pt2 RGB ones."""
+    """By suffix; .onnx and .xml take normalised images, labels.onnx and .pt2 RGB ones."""
     folder: Path = tmp_path_factory.mktemp("exports")
     return {
         ".onnx": export_model(danet, folder / "danet.onnx"),

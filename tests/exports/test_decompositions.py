@@ -12,7 +12,7 @@ from scenewise.exports import decompositions
 from tests.attention.contract import peak_bytes
 
 
-@pytest.mark.parametrize("twin", [decompositions.fused_position, decompositions.padded_position])
+@pytest.mark.parametrize("twin", [decompositions._fused_position, decompositions._padded_position])
 @pytest.mark.parametrize("channels", [(3, 8), (8, 3), (5, 5)])
 def test_position(twin, channels: tuple[int, int]) -> None:
     depth, width = channels
@@ -27,14 +27,14 @@ def test_position(twin, channels: tuple[int, int]) -> None:
 def test_the_padded_twin_holds_no_map_of_all_pairs() -> None:
     """As the blocks call it: pixels of maps, which lie channel by channel."""
     query, key, value = (torch.randn(1, c, 3000).transpose(1, 2) for c in (4, 4, 8))
-    peak = peak_bytes(lambda: decompositions.padded_position(query, key, value, 1.0))
+    peak = peak_bytes(lambda: decompositions._padded_position(query, key, value, 1.0))
     assert peak < 0.2 * 4 * 3000**2
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 4), (2, 3), (6, 6), (13, 17), (20, 5)])
 def test_adaptive_average(size: tuple[int, int]) -> None:
     x = torch.randn(2, 3, 13, 17).double()
-    assert_close(decompositions.adaptive_average(x, list(size)), F.adaptive_avg_pool2d(x, size))
+    assert_close(decompositions._adaptive_average(x, list(size)), F.adaptive_avg_pool2d(x, size))
 
 
 def test_sizes_without_modulo() -> None:

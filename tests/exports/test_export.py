@@ -24,7 +24,7 @@ from tests.exports.conftest import CLASSES
 from tests.toy_model import Pixels, PlaceHead, toy_model
 
 
-def pictures(*shape: int) -> np.ndarray:
+def random_images(*shape: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (*shape, 3), np.uint8)
 
 
@@ -69,14 +69,14 @@ def test_position_attention_is_a_loop_or_one_operator(exports) -> None:
     ]
     assert ("Scan" in kinds[0], "Attention" in kinds[0]) == (True, False)
     assert ("Scan" in kinds[1], "Attention" in kinds[1]) == (False, True)
-    assert "Scan" in exports[".onnx"].facts["attention"]
+    assert "Scan" in exports[".onnx"].metadata["attention"]
 
 
 def test_onnx_takes_pictures_and_gives_labels(exports, danet) -> None:
     session = onnxruntime.InferenceSession(exports["labels.onnx"].files[0])
     for shape in ((2, 51, 70), (1, 77, 40)):
-        rgb = pictures(*shape)
-        (labels,) = session.run(["labels"], {"pictures": rgb})
+        rgb = random_images(*shape)
+        (labels,) = session.run(["labels"], {"images": rgb})
         assert labels.dtype == np.uint8
         assert len(np.unique(labels)) > 1
         assert np.array_equal(labels, logits(danet, rgb).argmax(1))
@@ -91,13 +91,13 @@ def test_openvino_is_a_pair_of_files(exports, danet) -> None:
     told = model.get_rt_info(["scenewise", "classes"]).value
     assert json.loads(told) == CLASSES.to_dict()
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    rgb = pictures(2, 51, 70)
+    rgb = random_images(2, 51, 70)
     given = compiled({"images": normalised(danet, rgb).numpy()})["logits"]
     np.testing.assert_allclose(given, logits(danet, rgb), rtol=0, atol=1e-4)
 
 
 def test_pt2_needs_nothing_of_this_project(exports, danet, tmp_path: Path) -> None:
-    rgb = pictures(2, 51, 70)
+    rgb = random_images(2, 51, 70)
     np.save(tmp_path / "rgb.npy", rgb)
     code = (
         "import sys, json, torch, numpy as np; extra = {'scenewise.json': ''}; "
@@ -131,10 +131,10 @@ def test_the_folder_is_a_model(danet, tmp_path: Path) -> None:
 def test_bgr_pictures_of_0_to_255(suffix: str, tmp_path: Path) -> None:
     model = toy_model(pointwise=True).float().eval()
     model.preprocessing = Preprocessing((100.0, 120.0, 90.0), (50.0, 60.0, 55.0), "BGR", 255.0)
-    file, rgb = tmp_path / f"toy{suffix}", pictures(1, 9, 14)
+    file, rgb = tmp_path / f"toy{suffix}", random_images(1, 9, 14)
     export_model(model, file, "logits")
     if suffix == ".onnx":
-        given = onnxruntime.InferenceSession(file).run(None, {"pictures": rgb})[0]
+        given = onnxruntime.InferenceSession(file).run(None, {"images": rgb})[0]
     else:
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
         given = openvino.Core().compile_model(file, "CPU", settings)(rgb)[0]
@@ -156,7 +156,7 @@ def test_blocks_of_queries_of_any_size_are_exact(
     numbers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In the comparison, maps of 9 x 13 and 15 x 9 pixels; the blocks do not divide them."""
-    monkeypatch.setattr(onnx_attention, "BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(onnx_attention, "_BLOCK_ENTRIES", numbers)
     model = randomise(create_model("position", num_classes=3, backbone="tiny")).eval()
     export = export_model(model, tmp_path / "position.onnx")  # type: ignore[arg-type]
     assert max(difference.relative for difference in export.differences) < 1e-5
@@ -198,7 +198,7 @@ def test_a_graph_that_differs_leaves_no_file(suffix, postprocess, tmp_path: Path
     with torch.no_grad():
         model.head.conv.weight.mul_(0.1)
     model.head = Wrong(model.head) if postprocess is None else Shifted(model.head)
-    with pytest.raises(UserError, match="does not give what the model gives"):
+    with pytest.raises(UserError, match="exported graph differs from the model"):
         export_model(model, tmp_path / f"wrong{suffix}", postprocess)
     assert list(tmp_path.iterdir()) == []
 
@@ -213,10 +213,10 @@ class Shifted(Wrong):
 
 def test_labels_may_differ_where_two_classes_are_level() -> None:
     scores = torch.tensor([[2.0, 2.0 - 1e-6, 1.0]]).view(1, 3, 1, 1)
-    level = verify.differ((1, 1, 1), scores, scores.argmax(1), torch.tensor([[[1]]]))
+    level = verify._differ((1, 1, 1), scores, scores.argmax(1), torch.tensor([[[1]]]))
     assert level.relative < verify.TOLERANCE
     assert level.agreement == 0
-    wrong = verify.differ((1, 1, 1), scores, scores.argmax(1), torch.tensor([[[2]]]))
+    wrong = verify._differ((1, 1, 1), scores, scores.argmax(1), torch.tensor([[[2]]]))
     assert wrong.relative == pytest.approx(0.5)
 
 
@@ -231,7 +231,7 @@ def test_an_older_file_survives_a_failure(tmp_path: Path, monkeypatch) -> None:
 
 
 def test_more_than_onnx_holds_is_told(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(onnx_file, "LARGEST", 100)
+    monkeypatch.setattr(onnx_file, "_LARGEST", 100)
     with pytest.raises(UserError, match="larger than ONNX's 2 GB"):
         export_model(toy_model(), tmp_path / "toy.onnx")
     assert list(tmp_path.iterdir()) == []
@@ -251,6 +251,6 @@ def test_a_network_that_no_graph_holds_is_told(tmp_path: Path) -> None:
 
 def test_a_network_whose_graph_fits_one_size_only_is_told(tmp_path: Path) -> None:
     """The toy's ramp is a constant in its graph: right for the first size, wrong for the second."""
-    with pytest.raises(UserError, match="ONNX Runtime stopped at an input of"):
+    with pytest.raises(UserError, match="ONNX Runtime failed on an input of"):
         export_model(toy_model(), tmp_path / "toy.onnx")
     assert list(tmp_path.iterdir()) == []

@@ -99,7 +99,7 @@ def test_backbones_of_every_kind(backbone: str, stride: int) -> None:
 
 
 def test_transformers_ignore_the_padding_position() -> None:
-    """A picture that needs padding is scored as the padded picture is, cut back."""
+    """An image that needs padding is scored as the padded image is, cut back."""
     model = create_model(
         "fcn", num_classes=2, backbone="vit_tiny_patch16_224", pretrained=False
     ).eval()
@@ -133,14 +133,14 @@ def test_classes_travel() -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"name": "danett"}, "no network 'danett'; choose one of .*danet"),
+        ({"name": "danett"}, "unknown network 'danett'; choose one of .*danet"),
         ({"num_classes": 0}, "needs classes"),
         ({"num_classes": 300}, "1 to 256 classes"),
-        ({"backbone": "resnet999"}, "no backbone 'resnet999' in timm"),
+        ({"backbone": "resnet999"}, "unknown backbone 'resnet999'"),
         ({"backbone": "mobilenetv2_100", "multi_grid": (1, 2)}, "needs a ResNet"),
         ({"backbone": "tiny", "multi_grid": (1, 2)}, "tiny backbone has no multi_grid"),
         ({"widht": 3}, "has no option 'widht'; it has width"),
-        ({"width": 4}, "cannot be built so: 4 channels cannot be reduced by 8"),
+        ({"width": 4}, "cannot be built with these options: 4 channels cannot be reduced by 8"),
         ({"backbone_weights": "nowhere.pth"}, "no such file: 'nowhere.pth'"),
     ],
 )

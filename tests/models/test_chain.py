@@ -79,7 +79,7 @@ def test_chain_with_a_block_from_outside_is_loaded_into_itself(tmp_path: Path) -
     model = chain(Sharpen(64), "channel").eval()
     assert model.recipe is None
     model.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match="author's own parts"):
+    with pytest.raises(UserError, match="with custom parts"):
         load_model(tmp_path)
     other = load_model(tmp_path, into=chain(Sharpen(64), "channel"))
     images = torch.randn(1, 3, 40, 56)
@@ -89,12 +89,12 @@ def test_chain_with_a_block_from_outside_is_loaded_into_itself(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("contexts", "told"),
     [
-        (["aps"], "no context 'aps'; choose from asp_oc, aspp, .*channel"),
+        (["aps"], "unknown context 'aps'; choose from asp_oc, aspp, .*channel"),
         (
             [{"class_path": "os.system"}],
-            "'os.system' cannot be built; see that it is a torch module,",
+            "'os.system' cannot be built; check that it is a torch module,",
         ),
-        ([3], "no context 3; choose"),
+        ([3], "unknown context 3; choose"),
         ([], "a list of at least one name"),
         ("aspp", "a list of at least one name"),
     ],
@@ -106,5 +106,5 @@ def test_wrong_contexts_are_told(contexts: object, told: str) -> None:
 
 def test_block_of_another_width_is_told() -> None:
     model = chain("position", nn.Conv2d(64, 32, 1))
-    with pytest.raises(UserError, match="Conv2d gives 32 channels in a chain of width 64"):
+    with pytest.raises(UserError, match="Conv2d returns 32 channels in a chain of width 64"):
         model(torch.randn(2, 3, 40, 56))

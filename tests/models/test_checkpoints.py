@@ -50,7 +50,7 @@ def test_own_parts_load_into_themselves(tmp_path: Path) -> None:
     source, target = small(), small()
     source.recipe = None
     source.save_pretrained(tmp_path)
-    with pytest.raises(UserError, match=r"own parts; build it and call load_model\(path, into="):
+    with pytest.raises(UserError, match=r"custom parts; build it and call load_model\(path, into="):
         load_model(tmp_path)
     loaded = load_model(tmp_path, into=target)
     assert all(
@@ -76,7 +76,7 @@ def test_a_checkpoint_of_a_training_is_told_by_its_ending(tmp_path: Path) -> Non
 
 def test_a_checkpoint_of_another_project_is_told(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="no checkpoint of Scenewise; give one that fit wrote"):
+    with pytest.raises(UserError, match="not a Scenewise checkpoint; give one that fit wrote"):
         load_model(tmp_path / "last.ckpt")
 
 
@@ -166,12 +166,15 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ("{", "no JSON"),
-        ("[]", "no configuration"),
-        ("{}", "own parts"),
+        ("{", "not valid JSON"),
+        ("[]", "not a model configuration"),
+        ("{}", "custom parts"),
         ('{"model": {"name": "danet"}}', "damaged"),
-        ('{"model": {"name": "os.system"}, "classes": %s, %p}', "no network"),
-        ('{"model": {"name": "fcn", "backbone": "hf-hub:a/b"}, "classes": %s, %p}', "no backbone"),
+        ('{"model": {"name": "os.system"}, "classes": %s, %p}', "unknown network"),
+        (
+            '{"model": {"name": "fcn", "backbone": "hf-hub:a/b"}, "classes": %s, %p}',
+            "unknown backbone",
+        ),
     ],
 )
 def test_damaged_configurations_are_told(tmp_path: Path, content: str, told: str) -> None:
@@ -248,7 +251,7 @@ def test_partial_backbone_weights_name_what_is_missing(
 def test_backbone_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1, 2, 3)}, tmp_path / "shape.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "names.pth")
-    for file, told in [("shape", "another shape"), ("names", "no name fits")]:
+    for file, told in [("shape", "another shape"), ("names", "no name matches")]:
         with pytest.raises(UserError, match=told):
             create_model(
                 "fcn",
@@ -268,7 +271,7 @@ def test_an_interrupted_save_leaves_the_old_model(
     def fails(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("scenewise.models.checkpoints.save_file", fails)
+    monkeypatch.setattr("scenewise.models.segmenter.save_file", fails)
     with pytest.raises(KeyboardInterrupt):
         model.save_pretrained(tmp_path)
     assert (tmp_path / "model.safetensors").read_bytes() == before

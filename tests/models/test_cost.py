@@ -62,7 +62,7 @@ def test_every_kernel_of_ours_tells_its_arithmetic(name: str) -> None:
 
 
 def test_arithmetic_of_a_convolutional_network() -> None:
-    """Two for each weight, each output pixel and each picture."""
+    """Two for each weight, each output pixel and each image."""
     model = create_model("fcn", num_classes=5, backbone="tiny")
     shapes = {}
     for name, layer in model.named_modules():
@@ -96,7 +96,7 @@ def test_arithmetic_of_position_attention_is_that_of_the_dense_form() -> None:
 
 
 def test_arithmetic_of_criss_cross_attention_by_hand() -> None:
-    """2 pictures of 5 x 7, 12 pairs of a pixel, 4 and 16 channels."""
+    """2 images of 5 x 7, 12 pairs of a pixel, 4 and 16 channels."""
     q, k, v = (torch.randn(2, d, 5, 7, requires_grad=True) for d in (4, 4, 16))
     pairs = 2 * 35 * 12
     expected = (2 * pairs * (4 + 16), 2 * pairs * (3 * 4 + 2 * 16))

@@ -298,7 +298,7 @@ def test_interaction_fuses_a_pyramid() -> None:
     assert [w.shape for w in model.head.attention.maps] == [(24, 64), (24, 64)]
     model(torch.randn(2, 3, 40, 56)).logits.sum().backward()
     assert all(w.grad.abs().max() > 0 for w in model.head.attention.maps)
-    with pytest.raises(UserError, match="layers is 1 to 3, not 4"):
+    with pytest.raises(UserError, match="layers must be 1 to 3, not 4"):
         tiny("interaction", layers=4)
 
 

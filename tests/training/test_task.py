@@ -329,7 +329,7 @@ def test_without_the_hub_training_starts_from_random_weights(
     assert caplog.messages == ["the hub is far away; the backbone starts from random weights"]
     with pytest.raises(UserError, match="far away"):
         SegmentationTask(Classes.numbered(2), network="fcn", backbone="tiny", pretrained=True)
-    with pytest.raises(UserError, match="no network 'fnc'"):
+    with pytest.raises(UserError, match="unknown network 'fnc'"):
         SegmentationTask(Classes.numbered(2), network="fnc", backbone="tiny")
 
 

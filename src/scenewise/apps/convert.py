@@ -1,4 +1,4 @@
-"""``scenewise convert``: public checkpoints in, models of ours back out."""
+"""``scenewise convert``: public checkpoints into models, and back."""
 
 import argparse
 from pathlib import Path
@@ -9,9 +9,9 @@ from scenewise.models.checkpoints import load_model
 from scenewise.models.convert.detect import FAMILIES
 from scenewise.models.convert.key_mapping import Plan, fill, make_plan
 from scenewise.models.convert.spec import Options
-from scenewise.models.convert.to_external import save_foreign
+from scenewise.models.convert.to_external import save_external
 
-EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   scenewise convert DANet101.pth.tar danet101
   scenewise convert danet_r50-d8_769x769_40k_cityscapes.pth danet50 --dry-run
@@ -19,33 +19,33 @@ examples:
   scenewise convert --to mmseg danet50 danet_r50-d8.pth
 
 FILE is a checkpoint of DANet, mmsegmentation, torchvision, CCNet, semseg or openseg (docs:
-checkpoints). Nothing in it is executed. What it cannot tell has the setting of the released
-weights; the options change that. OUT_DIR is then a model for predict, explain, test and app.
+checkpoints). Nothing in it is executed. Settings that the file does not hold are those of the
+released weights; the options change them. OUT is then a model for predict, explain, test and app.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise convert``."""
-    parser.epilog = EXAMPLES
+    parser.epilog = _EXAMPLES
     parser.add_argument("file", type=Path, metavar="FILE", help="checkpoint; with --to a model")
     parser.add_argument("out", type=Path, nargs="?", metavar="OUT", help="folder; with --to a file")
-    parser.add_argument("--dry-run", action="store_true", help="only tell where each tensor goes")
-    parser.add_argument("--family", choices=tuple(FAMILIES), help="instead of recognising it")
+    parser.add_argument("--dry-run", action="store_true", help="only print the key of each tensor")
+    parser.add_argument("--family", choices=tuple(FAMILIES), help="instead of detecting it")
     parser.add_argument(
         "--multi-grid", type=int, nargs="*", metavar="D", help="last stage's dilations; bare: none"
     )
     parser.add_argument("--recurrence", type=int, help="of criss-cross attention; released: 2")
     parser.add_argument(
-        "--align-corners", action=argparse.BooleanOptionalAction, help="how scores are upsampled"
+        "--align-corners", action=argparse.BooleanOptionalAction, help="of the upsampling of logits"
     )
     parser.add_argument("--output-stride", type=int, choices=(8, 16))
     parser.add_argument("--to", choices=("mmseg", "danet"), help="write a model in that layout")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Convert, or tell the plan, or write back."""
+    """Convert, print the plan, or write back."""
     if args.out is None and not args.dry_run:
-        raise UserError("no place to write to; give OUT, or --dry-run")
+        raise UserError("nowhere to write to; give OUT, or --dry-run")
     options = Options(
         args.family,
         None if args.multi_grid is None else tuple(args.multi_grid),
@@ -57,9 +57,9 @@ def run(args: argparse.Namespace) -> None:
         _write_back(args, options)
         return
     plan = make_plan(args.file, options)
-    print(summary(plan))
+    print(_summary(plan))
     if args.dry_run:
-        print(*places(plan), sep="\n")
+        print(*_mapping_lines(plan), sep="\n")
         return
     if args.out.exists() and not args.out.is_dir():
         raise UserError(f"'{args.out}' is a file; give a folder to write to")
@@ -67,36 +67,38 @@ def run(args: argparse.Namespace) -> None:
     print(f"written: {args.out}")
 
 
-def summary(plan: Plan) -> str:
-    """What was recognised, in a few lines."""
-    design, left_out = plan.design, len(plan.places) - plan.placed
+def _summary(plan: Plan) -> str:
+    """Network, classes, preprocessing and number of tensors, one a line."""
+    design, skipped = plan.design, len(plan.key_mapping) - plan.placed
     settings = {"backbone": design.backbone, "variant": design.variant, **design.arguments}
     names = design.classes.names
-    pictures = design.preprocessing
+    images = design.preprocessing
     lines = {
         "file": f"{plan.file.name} (sha256 {plan.sha256})",
         "family": plan.family,
-        "network": design.network + "".join(f", {k} {_told(v)}" for k, v in settings.items()),
+        "network": design.network + "".join(f", {k} {_format(v)}" for k, v in settings.items()),
         "classes": f"{len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
-        "pictures": f"{pictures.channel_order}, 0 to {pictures.value_range:g}, mean "
-        f"{_told(pictures.mean)}, std {_told(pictures.std)}",
-        "tensors": f"{plan.placed} placed, {left_out} left out",
+        "images": f"{images.channel_order}, 0 to {images.value_range:g}, mean "
+        f"{_format(images.mean)}, std {_format(images.std)}",
+        "tensors": f"{plan.placed} loaded, {skipped} skipped",
     }
-    return "\n".join(f"{what:9}{text}" for what, text in lines.items())
+    return "\n".join(f"{name:9}{text}" for name, text in lines.items())
 
 
-def places(plan: Plan) -> list[str]:
+def _mapping_lines(plan: Plan) -> list[str]:
     """A line for each tensor of the file."""
-    width = max(map(len, plan.places))
-    return [f"{key:{width}}  ->  {ours or '(left out)'}" for key, ours in plan.places.items()]
+    width = max(map(len, plan.key_mapping))
+    return [
+        f"{key:{width}}  ->  {target or '(skipped)'}" for key, target in plan.key_mapping.items()
+    ]
 
 
 def _write_back(args: argparse.Namespace, options: Options) -> None:
     if args.dry_run or options.given():
-        raise UserError("--to writes a model as it is; leave the other options out")
-    save_foreign(load_model(args.file), args.to, args.out)
+        raise UserError("--to writes a model unchanged; leave the other options out")
+    save_external(load_model(args.file), args.to, args.out)
     print(f"written: {args.out}")
 
 
-def _told(value: Any) -> str:
+def _format(value: Any) -> str:
     return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()

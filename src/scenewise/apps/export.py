@@ -1,4 +1,4 @@
-"""``scenewise export``: models out, in the formats of other runtimes."""
+"""``scenewise export``: write models in the formats of other runtimes."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from scenewise.exports.hub import push_to_hub
 from scenewise.exports.trace import Postprocess
 from scenewise.models.checkpoints import load_model
 
-EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   scenewise export RUN_FOLDER danet.onnx
   scenewise export RUN_FOLDER danet.onnx --postprocess labels
@@ -19,24 +19,23 @@ examples:
   scenewise export RUN_FOLDER danet.pt2
   scenewise export RUN_FOLDER danet --push-to-hub NAME/danet
 
-The suffix of FILE chooses: .onnx, .pt2 (torch.export), .xml (OpenVINO, with a .bin beside it);
-without suffix a folder with config.json and model.safetensors. Batch, height and width stay free.
-The graph takes normalised pictures (B, 3, H, W), float32, and gives logits; with --postprocess it
-takes RGB pictures (B, H, W, 3), uint8. Every file is run in its own runtime on two sizes and
-compared with the model; if it differs, nothing is written. The extra: pip install
-'scenewise[export]'.
+The suffix of FILE sets the format: .onnx, .pt2 (torch.export), .xml (OpenVINO, with a .bin file);
+without suffix a folder with config.json and model.safetensors. Batch, height and width are dynamic.
+The graph takes normalised images (B, 3, H, W), float32, and returns logits; with --postprocess it
+takes RGB images (B, H, W, 3), uint8. Every file is run in its own runtime on two sizes and compared
+with the model; if outputs differ, nothing is written. Needs pip install 'scenewise[export]'.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise export``."""
-    parser.epilog = EXAMPLES
+    parser.epilog = _EXAMPLES
     parser.add_argument("model", metavar="MODEL", help="model folder, run folder or checkpoint")
     parser.add_argument("file", type=Path, metavar="FILE", help=f"{', '.join(SUFFIXES)} or folder")
     parser.add_argument(
         "--postprocess",
         choices=get_args(Postprocess),
-        help="take uint8 pictures, normalise them inside, and give this",
+        help="take uint8 images, normalise them inside, and return this",
     )
     parser.add_argument(
         "--opset", type=int, help="of ONNX; default 18; from 23 on attention is one operator"
@@ -47,22 +46,22 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> None:
-    """Write, compare, tell; upload if asked to."""
+    """Write, compare and report; upload if asked to."""
     check_target(args.file, args.postprocess, args.opset)
     model = load_model(args.model)
     with Console(stderr=True).status(f"writing {args.file}, and running it on two sizes"):
         export = export_model(model, args.file, args.postprocess, args.opset)
-    print(summary(export))
+    print(_summary(export))
     if args.push_to_hub is not None:
         print(f"uploaded: {push_to_hub(export, model, args.push_to_hub)}")
 
 
-def summary(export: Export) -> str:
-    """What was written and how far it is from the model, in a few lines."""
-    told = export.facts
-    names = [name for name in ("input", "output", "opset", "attention") if name in told]
+def _summary(export: Export) -> str:
+    """Input, output, differences from the model, and the files."""
+    metadata = export.metadata
+    names = [name for name in ("input", "output", "opset", "attention") if name in metadata]
     lines: dict[str, list[str]] = {
-        **{name: [told[name]] for name in names},
+        **{name: [metadata[name]] for name in names},
         "compared": [str(difference) for difference in export.differences],
         "written": [str(file) for file in export.files],
     }

@@ -1,4 +1,4 @@
-"""``scenewise models``: every network, where it comes from and what it costs."""
+"""``scenewise models``: every network, its paper, FLOPs and memory."""
 
 import argparse
 import json
@@ -11,21 +11,21 @@ from scenewise.models.build import create_model, list_models
 from scenewise.models.cost import estimate
 from scenewise.models.zoo import NETWORKS
 
-EXAMPLES = """\
+_EXAMPLES = """\
 examples:
   scenewise models
   scenewise models danet ccnet --size 769 769 --backbone resnet101
   scenewise models --json > models.json
 
-Nothing is trained or fetched. GFLOPs are of the forward pass for one picture; a multiplication with
-its addition counts as two. "test MB" is the most that is alive at once when one picture is tested,
-beside the network. "train MB" is all that a training step takes: activations of --batch pictures,
-network, gradients and momentum. All in float32; a GPU's libraries take some hundred MB more.
-Networks are in their first variant, the one that create_model builds.
+Nothing is trained or fetched. GFLOPs are of the forward pass for one image; a multiply-add counts
+as two. "test MB" is the peak memory of the forward pass for one image, without the network. "train
+MB" is the peak memory of a training step: activations of --batch images, network, gradients and
+momentum. All in float32; a GPU's libraries take some hundred MB more. Networks are in their first
+variant, the default of create_model.
 """
 
-ROW = "{name:14}{year:>5}{stride:>7}{parameters:>12}{gflops:>9}{test_mb:>9}{train_mb:>10}  {about}"
-HEADINGS = {
+_ROW = "{name:14}{year:>5}{stride:>7}{parameters:>12}{gflops:>9}{test_mb:>9}{train_mb:>10}  {about}"
+_HEADINGS = {
     "name": "network",
     "year": "year",
     "stride": "stride",
@@ -39,15 +39,15 @@ HEADINGS = {
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise models``."""
-    parser.epilog = EXAMPLES
+    parser.epilog = _EXAMPLES
     parser.add_argument("networks", nargs="*", metavar="NETWORK", help="only these; default all")
     parser.add_argument(
-        "--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"), help="of the pictures"
+        "--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"), help="of the images"
     )
     parser.add_argument("--backbone", default="resnet50", help="'tiny' or a timm model")
     parser.add_argument("--output-stride", type=int, default=8, choices=(8, 16, 32))
     parser.add_argument("--num-classes", type=int, default=19)
-    parser.add_argument("--batch", type=int, default=2, help="pictures of a training step")
+    parser.add_argument("--batch", type=int, default=2, help="images of a training step")
     parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
 
 
@@ -59,19 +59,19 @@ def run(args: argparse.Namespace) -> None:
         raise UserError(f"--batch {args.batch} is too small for batch norm; give 2 or more")
     for name in args.networks:
         if name not in NETWORKS:
-            raise UserError(f"no network '{name}'; choose one of {', '.join(list_models())}")
-    rows = (facts(name, args) for name in args.networks or list_models())
+            raise UserError(f"unknown network '{name}'; choose one of {', '.join(list_models())}")
+    rows = (_row(name, args) for name in args.networks or list_models())
     if args.json:
         print(json.dumps(list(rows), indent=2))
         return
     for index, row in enumerate(rows):
         if index == 0:
-            print(ROW.format(**HEADINGS))
-        print(line(row), flush=True)
+            print(_ROW.format(**_HEADINGS))
+        print(_line(row), flush=True)
 
 
-def facts(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """What is told about one network."""
+def _row(name: str, args: argparse.Namespace) -> dict[str, Any]:
+    """The columns of one network."""
     network = NETWORKS[name]
     with torch.device("meta"):  # weights without memory
         model = create_model(
@@ -100,9 +100,9 @@ def facts(name: str, args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def line(row: dict[str, Any]) -> str:
+def _line(row: dict[str, Any]) -> str:
     """One line of the table."""
-    return ROW.format(
+    return _ROW.format(
         name=row["name"],
         year=row["year"] or "-",
         stride=row["stride"],

@@ -1,4 +1,4 @@
-"""Models for other runtimes: ONNX Runtime, OpenVINO, and PyTorch without this project.
+"""Export models to ONNX, OpenVINO and ``torch.export``, and run them in those runtimes.
 
 >>> import tempfile
 >>> from scenewise import create_model

@@ -1,4 +1,4 @@
-"""Our operators, and those that a format cannot follow, in operators that every format knows."""
+"""Decompositions of custom and unsupported operators into operators that every format has."""
 
 import operator
 from collections.abc import Callable
@@ -13,10 +13,10 @@ import scenewise.attention  # noqa: F401  (defines the operators)
 from scenewise.attention import criss_cross
 from scenewise.attention.kernels.precision import upcast
 
-Twins = dict[Any, Callable[..., Any]]
+_Table = dict[Any, Callable[..., Any]]
 
 
-def fused_position(
+def _fused_position(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
     """``scenewise::position_attention`` as one fused attention operator.
@@ -25,39 +25,39 @@ def fused_position(
 
     >>> q, k, v = torch.randn(1, 5, 2), torch.randn(1, 7, 2), torch.randn(1, 7, 3)
     >>> dense = torch.softmax(0.5 * q @ k.transpose(1, 2), dim=-1) @ v
-    >>> torch.allclose(fused_position(q, k, v, 0.5)[0], dense, atol=1e-6)
+    >>> torch.allclose(_fused_position(q, k, v, 0.5)[0], dense, atol=1e-6)
     True
     """
-    heads = (query[:, None], key[:, None], value[:, None])
+    heads = (query[:, None], key[:, None], value[:, None])  # each (B, 1, N, D)
     return F.scaled_dot_product_attention(*heads, scale=scale)[:, 0], _unused(query)
 
 
-def padded_position(
+def _padded_position(
     query: Tensor, key: Tensor, value: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
-    """:func:`fused_position` with query and key filled with zeros to the value's channels.
+    """:func:`_fused_position` with query and key zero-padded to the value's channels.
 
-    PyTorch's linear-memory kernel for CPUs wants equal channels, next to each other; without them
-    it holds the map of all pairs.
+    PyTorch's linear-memory kernel for CPUs needs equal channels, contiguous in memory; else it
+    falls back to the matrix of all pairs.
     """
-    missing = value.shape[2] - query.shape[2]
+    missing = value.shape[2] - query.shape[2]  # zeros add nothing to the products
     if missing > 0:
         query, key = F.pad(query, (0, missing)), F.pad(key, (0, missing))
     query, key, value = (
         x.clone(memory_format=torch.contiguous_format) for x in (query, key, value)
     )
-    return fused_position(query, key, value, scale)
+    return _fused_position(query, key, value, scale)
 
 
 def _unused(query: Tensor) -> Tensor:
     return upcast(query.new_zeros(query.shape[:2]))
 
 
-def adaptive_average(x: Tensor, size: list[int]) -> Tensor:
-    """``adaptive_avg_pool2d`` as two products of matrices, for any height and width.
+def _adaptive_average(x: Tensor, size: list[int]) -> Tensor:
+    """``adaptive_avg_pool2d`` as two matrix products, for any height and width.
 
     >>> x = torch.randn(2, 3, 7, 11)
-    >>> torch.allclose(adaptive_average(x, [3, 6]), F.adaptive_avg_pool2d(x, (3, 6)), atol=1e-6)
+    >>> torch.allclose(_adaptive_average(x, [3, 6]), F.adaptive_avg_pool2d(x, (3, 6)), atol=1e-6)
     True
     """
     if list(size) == [1, 1]:
@@ -67,33 +67,33 @@ def adaptive_average(x: Tensor, size: list[int]) -> Tensor:
 
 def _bins(length: int, count: int, like: Tensor) -> Tensor:
     """(count, length): row i averages from floor(i L / count) up to ceil((i + 1) L / count)."""
-    place = torch.arange(length, device=like.device)
-    i = torch.arange(count, device=like.device)[:, None]
+    position = torch.arange(length, device=like.device)
+    i = torch.arange(count, device=like.device)[:, None]  # (count, 1)
     start = torch.div(i * length, count, rounding_mode="floor")
     stop = torch.div((i + 1) * length + count - 1, count, rounding_mode="floor")
-    inside = (place >= start) & (place < stop)
+    inside = (position >= start) & (position < stop)  # (count, length)
     return inside.to(like.dtype) / (stop - start).to(like.dtype)
 
 
-CRISS_CROSS: Twins = {torch.ops.scenewise.criss_cross.default: criss_cross.decomposed}
-FUSED: Twins = {torch.ops.scenewise.position_attention.default: fused_position, **CRISS_CROSS}
-PADDED: Twins = {torch.ops.scenewise.position_attention.default: padded_position, **CRISS_CROSS}
-POOLING: Twins = {
-    torch.ops.aten.adaptive_avg_pool2d.default: adaptive_average,
-    torch.ops.aten._adaptive_avg_pool2d.default: adaptive_average,
+CRISS_CROSS: _Table = {torch.ops.scenewise.criss_cross.default: criss_cross.decomposed}
+FUSED: _Table = {torch.ops.scenewise.position_attention.default: _fused_position, **CRISS_CROSS}
+PADDED: _Table = {torch.ops.scenewise.position_attention.default: _padded_position, **CRISS_CROSS}
+POOLING: _Table = {
+    torch.ops.aten.adaptive_avg_pool2d.default: _adaptive_average,
+    torch.ops.aten._adaptive_avg_pool2d.default: _adaptive_average,
 }
 
 
 def without_modulo(program: ExportedProgram) -> ExportedProgram:
-    """Write ``a % b`` of sizes as ``a - a // b * b``, in place; a is not negative."""
+    """Replace ``a % b`` of sizes by ``a - a // b * b``, in place; a is not negative."""
     graph = program.graph
     for node in list(graph.nodes):
         if node.op == "call_function" and node.target is operator.mod:
             a, b = node.args
             with graph.inserting_before(node):
-                whole = graph.call_function(operator.floordiv, (a, b))
-                multiple = graph.call_function(operator.mul, (whole, b))
-                rest = graph.call_function(operator.sub, (a, multiple))
-            node.replace_all_uses_with(rest)
+                quotient = graph.call_function(operator.floordiv, (a, b))
+                multiple = graph.call_function(operator.mul, (quotient, b))
+                remainder = graph.call_function(operator.sub, (a, multiple))
+            node.replace_all_uses_with(remainder)
             graph.erase_node(node)
     return program

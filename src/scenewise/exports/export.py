@@ -1,4 +1,4 @@
-"""Write a model in a format of another runtime, and only if it gives there what it gives here."""
+"""``export_model``: write a model for another runtime after comparing its outputs there."""
 
 import shutil
 import tempfile
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from scenewise.errors import UserError, import_extra
 from scenewise.exports import onnx, openvino, pt2
-from scenewise.exports.metadata import Facts, facts
+from scenewise.exports.metadata import Metadata, build_metadata
 from scenewise.exports.trace import Graph, Postprocess, export_program
 from scenewise.exports.verify import Difference, compare
 from scenewise.files import atomic_write
@@ -19,16 +19,16 @@ SUFFIXES = (".onnx", ".pt2", ".xml")
 
 
 class Export(NamedTuple):
-    """What was written.
+    """The result of :func:`export_model`.
 
     Attributes:
-        files: all of them.
-        facts: what they tell about themselves.
+        files: all that were written.
+        metadata: stored in the file.
         differences: from the model, on inputs of two sizes.
     """
 
     files: list[Path]
-    facts: Facts
+    metadata: Metadata
     differences: list[Difference]
 
 
@@ -40,20 +40,20 @@ def export_model(
 ) -> Export:
     """Write ``target``, run it in its own runtime on two sizes, and compare it with the model.
 
-    Batch, height and width stay free. Files appear whole, after the comparison, or not at all.
+    Batch, height and width are dynamic. Files are written atomically, after the comparison.
 
     Args:
         model: any network; a float32 copy on the CPU is exported, in evaluation mode.
-        target: ``.onnx``, ``.pt2``, or ``.xml`` (OpenVINO, with a ``.bin`` beside it); a name
+        target: ``.onnx``, ``.pt2``, or ``.xml`` (OpenVINO, which writes a ``.bin`` too); a name
             without suffix is a folder of :meth:`Segmenter.save_pretrained`.
-        postprocess: the graph takes uint8 RGB pictures (B, H, W, 3) and gives labels,
-            probabilities or logits. Without it, it takes normalised pictures (B, 3, H, W), float32,
-            and gives logits.
-        opset: of ONNX; 18 if not given. From 23 on, attention is ONNX's own operator.
+        postprocess: the graph takes uint8 RGB images (B, H, W, 3) and returns labels,
+            probabilities or logits. Without it, it takes normalised images (B, 3, H, W), float32,
+            and returns logits.
+        opset: of ONNX; default 18. From 23 on, attention is ONNX's own operator.
 
     Raises:
-        UserError: another suffix, a missing extra, a network that the format cannot hold, results
-            that differ, or a place that cannot be written to.
+        UserError: another suffix, a missing extra, a network that the format does not support,
+            outputs that differ, or a path that cannot be written to.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -72,7 +72,7 @@ def export_model(
 
 
 def check_target(file: Path, postprocess: Postprocess | None, opset: int | None) -> None:
-    """Tell what cannot be written before the work begins.
+    """Check the arguments of :func:`export_model` before the model is loaded.
 
     Raises:
         UserError: as :func:`export_model`.
@@ -80,12 +80,12 @@ def check_target(file: Path, postprocess: Postprocess | None, opset: int | None)
     if _is_folder(file):
         if postprocess is not None:
             raise UserError(
-                f"'{file}' is a folder of weights, which holds no graph for --postprocess; give a "
+                f"'{file}' is a folder of weights, which has no graph for --postprocess; give a "
                 f"file that ends in {', '.join(SUFFIXES)}"
             )
     elif file.suffix not in SUFFIXES:
         raise UserError(
-            f"'{file.name}' has no known suffix; choose one of {', '.join(SUFFIXES)}, or a name "
+            f"'{file.name}' has an unknown suffix; choose one of {', '.join(SUFFIXES)}, or a name "
             "without suffix for a folder of weights"
         )
     if opset is not None:
@@ -104,26 +104,28 @@ def _is_folder(file: Path) -> bool:
 
 
 def _onnx(model: Segmenter, graph: Graph, file: Path, opset: int) -> Export:
-    told = facts(model, graph.postprocess, opset=str(opset), attention=onnx.attention(opset))
-    converted = onnx.convert(export_program(graph), told, opset)
+    metadata = build_metadata(
+        model, graph.postprocess, opset=str(opset), attention=onnx.attention(opset)
+    )
+    converted = onnx.convert(export_program(graph), metadata, opset)
     with atomic_write(file) as temporary:
         onnx.save(converted, temporary)
         differences = compare(graph, onnx.OnnxEngine(temporary))
-    return Export([file], told, differences)
+    return Export([file], metadata, differences)
 
 
 def _pt2(model: Segmenter, graph: Graph, file: Path) -> Export:
-    told = facts(model, graph.postprocess, attention=pt2.ATTENTION)
+    metadata = build_metadata(model, graph.postprocess, attention=pt2.ATTENTION)
     converted = pt2.convert(export_program(graph))
     with atomic_write(file) as temporary:
-        pt2.save(converted, told, temporary)
+        pt2.save(converted, metadata, temporary)
         differences = compare(graph, pt2.Pt2Engine(temporary))
-    return Export([file], told, differences)
+    return Export([file], metadata, differences)
 
 
 def _openvino(model: Segmenter, graph: Graph, file: Path) -> Export:
-    told = facts(model, graph.postprocess, attention=openvino.ATTENTION)
-    converted = openvino.convert(export_program(graph), told)
+    metadata = build_metadata(model, graph.postprocess, attention=openvino.ATTENTION)
+    converted = openvino.convert(export_program(graph), metadata)
     weights = file.with_suffix(".bin")
     with ExitStack() as stack:
         pair = [stack.enter_context(atomic_write(name)) for name in (file, weights)]
@@ -133,16 +135,15 @@ def _openvino(model: Segmenter, graph: Graph, file: Path) -> Export:
         differences = compare(graph, openvino.OpenVINOEngine(saved))
         for written, temporary in zip((saved, saved.with_suffix(".bin")), pair, strict=True):
             shutil.move(written, temporary)
-    return Export([file, weights], told, differences)
+    return Export([file, weights], metadata, differences)
 
 
 def _folder(model: Segmenter, folder: Path) -> Export:
     if folder.exists() and not folder.is_dir():
         raise UserError(f"'{folder}' is a file; give the name of a folder")
-    with tempfile.TemporaryDirectory() as aside:
-        model.save_pretrained(aside)
-        again = Graph(load_model(aside))
-    differences = compare(Graph(model), again)
+    with tempfile.TemporaryDirectory() as scratch:
+        model.save_pretrained(scratch)
+        differences = compare(Graph(model), Graph(load_model(scratch)))
     model.save_pretrained(folder)
     files = [folder / "config.json", folder / "model.safetensors"]
-    return Export(files, facts(model, None), differences)
+    return Export(files, build_metadata(model, None), differences)

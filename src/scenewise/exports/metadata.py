@@ -1,4 +1,4 @@
-"""What an exported file tells about itself: text by name, the same in every format."""
+"""Metadata of exported files: text by name, the same in every format."""
 
 import json
 from typing import Any
@@ -10,64 +10,55 @@ from scenewise.files import parse_json
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
 
-INPUTS = {
-    False: "images: float32 (batch, 3, height, width), normalised",
-    True: "pictures: uint8 (batch, height, width, 3), RGB",
-}
-OUTPUTS = {
+_NORMALISED = "images: float32 (batch, 3, height, width), normalised"
+_RGB = "images: uint8 (batch, height, width, 3), RGB"
+_OUTPUTS = {
     "logits": "logits: float32 (batch, classes, height, width)",
     "probabilities": "probabilities: float32 (batch, classes, height, width)",
     "labels": "labels: uint8 (batch, height, width)",
 }
-Facts = dict[str, str]
+Metadata = dict[str, str]
 
 
-def names(postprocess: Postprocess | None) -> tuple[str, str]:
-    """Names of the graph's input and output.
-
-    >>> names(None), names("labels")
-    (('images', 'logits'), ('pictures', 'labels'))
-    """
-    return ("images", "logits") if postprocess is None else ("pictures", postprocess)
-
-
-def facts(model: Segmenter, postprocess: Postprocess | None, **more: str) -> Facts:
+def build_metadata(model: Segmenter, postprocess: Postprocess | None, **more: str) -> Metadata:
     """Version, network, classes, colours, preprocessing, input and output; each text or JSON."""
-    known: dict[str, Any] = {
+    entries: dict[str, Any] = {
         **model.config(),
         "align_corners": model.align_corners,
-        "input": INPUTS[postprocess is not None],
-        "output": OUTPUTS[postprocess or "logits"],
+        "input": _NORMALISED if postprocess is None else _RGB,
+        "output": _OUTPUTS[postprocess or "logits"],
         "postprocess": postprocess or "none",
         **more,
     }
     return {
         name: value if isinstance(value, str) else json.dumps(value)
-        for name, value in known.items()
+        for name, value in entries.items()
     }
 
 
-def surroundings(told: Facts, file: object) -> dict[str, Any]:
-    """Classes, preprocessing and align_corners as arguments of a ``Segmenter``.
+def segmenter_arguments(metadata: Metadata, file: object) -> dict[str, Any]:
+    """Classes, preprocessing and align_corners in the metadata, as arguments of ``Segmenter``.
 
     Raises:
-        UserError: they are missing or damaged, or the file takes pictures and gives labels.
+        UserError: they are missing or damaged, or postprocessing is inside the graph.
     """
     try:
-        found = {
-            "classes": Classes.from_dict(parse_json(told["classes"].encode())),
-            "preprocessing": Preprocessing.from_dict(parse_json(told["preprocessing"].encode())),
-            "align_corners": bool(parse_json(told["align_corners"].encode())),
+        arguments = {
+            "classes": Classes.from_dict(parse_json(metadata["classes"].encode())),
+            "preprocessing": Preprocessing.from_dict(
+                parse_json(metadata["preprocessing"].encode())
+            ),
+            "align_corners": bool(parse_json(metadata["align_corners"].encode())),
         }
-        postprocess = told["postprocess"]
+        postprocess = metadata["postprocess"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UserError) as error:
         raise UserError(
-            f"'{file}' does not tell its classes and preprocessing ({error!r}); give a file that "
-            "scenewise export wrote"
+            f"'{file}' has no valid metadata of classes and preprocessing ({error!r}); give a file "
+            "that scenewise export wrote"
         ) from error
     if postprocess != "none":
         raise UserError(
             f"'{file}' has its postprocessing inside ({postprocess}); to predict with it here, "
             "export the model without --postprocess"
         )
-    return found
+    return arguments

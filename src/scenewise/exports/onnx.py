@@ -10,46 +10,47 @@ from torch.export import ExportedProgram
 
 from scenewise.errors import UserError, import_extra
 from scenewise.exports.decompositions import CRISS_CROSS, FUSED, POOLING
-from scenewise.exports.metadata import Facts
+from scenewise.exports.metadata import Metadata
 from scenewise.exports.trace import failed, quiet
 
 OPSET = 18
-FUSED_OPSET = 23  # the first with an Attention operator
-OPSETS = range(18, 26)
-LARGEST = 2**31 - 2**20  # bytes of weights; one file holds 2 GB
+_FUSED_OPSET = 23  # the first with an Attention operator
+_OPSETS = range(18, 26)
+_LARGEST = 2**31 - 2**20  # bytes of weights; one file holds 2 GB
 
 
 def attention(opset: int) -> str:
-    """How position attention stands in the graph.
+    """How the graph computes position attention.
 
     >>> attention(18), attention(23)
     ('loop over blocks of queries (Scan)', 'fused operator (Attention)')
     """
-    if opset >= FUSED_OPSET:
+    if opset >= _FUSED_OPSET:
         return "fused operator (Attention)"
     return "loop over blocks of queries (Scan)"
 
 
 def check_opset(opset: int) -> None:
-    """Refuse an operator set that the exporter does not write.
+    """Raise for an operator set that the exporter does not support.
 
     >>> check_opset(11)
     Traceback (most recent call last):
-    scenewise.errors.UserError: no ONNX opset 11 here; choose one of 18 to 25
+    scenewise.errors.UserError: ONNX opset 11 is not supported; choose one of 18 to 25
     """
-    if opset not in OPSETS:
-        raise UserError(f"no ONNX opset {opset} here; choose one of {OPSETS[0]} to {OPSETS[-1]}")
+    if opset not in _OPSETS:
+        supported = f"{_OPSETS[0]} to {_OPSETS[-1]}"
+        raise UserError(f"ONNX opset {opset} is not supported; choose one of {supported}")
 
 
-def convert(program: ExportedProgram, told: Facts, opset: int = OPSET) -> Any:
+def convert(program: ExportedProgram, metadata: Metadata, opset: int = OPSET) -> Any:
     """The ``onnx_ir.Model`` of a program, with dynamic batch, height and width.
 
     Raises:
-        UserError: the extra is missing, or the exporter gave up.
+        UserError: the extra is missing, or the exporter failed.
     """
     import_extra("onnx", "export")
     import_extra("onnxscript", "export")
-    fused = opset >= FUSED_OPSET
+    fused = opset >= _FUSED_OPSET
     try:
         with quiet():
             plain = program.run_decompositions({**(FUSED if fused else CRISS_CROSS), **POOLING})
@@ -65,8 +66,8 @@ def convert(program: ExportedProgram, told: Facts, opset: int = OPSET) -> Any:
         raise failed("the ONNX exporter", error) from error
     assert converted is not None
     model = converted.model
-    _name(model, told)
-    model.metadata_props.update(told)
+    _name(model, metadata)
+    model.metadata_props.update(metadata)
     return model
 
 
@@ -74,19 +75,18 @@ def save(model: Any, file: Path) -> None:
     """Write one file.
 
     Raises:
-        UserError: it would be larger than 2 GB, which ONNX does not hold in one file.
+        UserError: it would be larger than ONNX's limit of 2 GB a file.
     """
     ir = import_extra("onnx_ir", "export")
-    if _bytes(model) >= LARGEST:
+    if _bytes(model) >= _LARGEST:
         raise UserError(f"'{file.name}' would be larger than ONNX's 2 GB; give a .xml or .pt2 file")
     ir.save(model, file)
 
 
 def to_bytes(model: Any) -> bytes:
     """The content of the file that :func:`save` writes."""
-    content: bytes = (
-        import_extra("onnx_ir", "export").serde.serialize_model(model).SerializeToString()
-    )
+    serde = import_extra("onnx_ir", "export").serde
+    content: bytes = serde.serialize_model(model).SerializeToString()
     return content
 
 
@@ -94,14 +94,14 @@ class OnnxEngine:
     """A file, or its content, in ONNX Runtime on the CPU, with PyTorch's number of threads.
 
     Raises:
-        UserError: the extra is missing, no such file, or it is no ONNX model.
+        UserError: the extra is missing, or the source is not a valid ONNX model.
     """
 
     def __init__(self, source: Path | bytes) -> None:
         runtime = import_extra("onnxruntime", "export")
         options = runtime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 4  # errors are raised, and told by whoever catches them
+        options.log_severity_level = 4  # errors are raised, not logged
         try:
             self.session = runtime.InferenceSession(
                 source if isinstance(source, bytes) else str(source),
@@ -114,14 +114,14 @@ class OnnxEngine:
                 f"ONNX Runtime cannot load {what} ({_first(error)}); export the model again"
             ) from error
         self.input = self.session.get_inputs()[0].name
-        self.facts: Facts = dict(self.session.get_modelmeta().custom_metadata_map)
+        self.metadata: Metadata = dict(self.session.get_modelmeta().custom_metadata_map)
 
     def __call__(self, images: Tensor) -> Tensor:
         try:
             (out,) = self.session.run(None, {self.input: np.ascontiguousarray(images.numpy())})
         except Exception as error:
             raise UserError(
-                f"ONNX Runtime stopped at an input of {tuple(images.shape)} ({_first(error)}); "
+                f"ONNX Runtime failed on an input of {tuple(images.shape)} ({_first(error)}); "
                 "use another size, or the model itself"
             ) from error
         return torch.from_numpy(out)
@@ -133,18 +133,21 @@ def _translations() -> dict[Any, Any]:
     return {torch.ops.scenewise.position_attention.default: query_blocks}
 
 
-def _name(model: Any, told: Facts) -> None:
-    """Names for input, output and the free dimensions."""
+def _name(model: Any, metadata: Metadata) -> None:
+    """Name input, output and the dynamic dimensions."""
     ir = import_extra("onnx_ir", "export")
     graph = model.graph
     graph.name = "scenewise"
-    for value, text in ((graph.inputs[0], told["input"]), (graph.outputs[0], told["output"])):
-        name, _, rest = text.partition(": ")
+    for value, text in (
+        (graph.inputs[0], metadata["input"]),
+        (graph.outputs[0], metadata["output"]),
+    ):
+        name, _, rest = text.partition(": ")  # "images: float32 (batch, 3, height, width), ..."
         value.name = name
-        words = rest[rest.index("(") + 1 : rest.index(")")].split(", ")
+        names = rest[rest.index("(") + 1 : rest.index(")")].split(", ")
         sizes = [
-            size if isinstance(size, int) else word
-            for size, word in zip(value.shape, words, strict=True)
+            size if isinstance(size, int) else name  # an int is static
+            for size, name in zip(value.shape, names, strict=True)
         ]
         value.shape = ir.Shape(sizes)
 

@@ -7,37 +7,36 @@ import onnxscript
 
 op: Any = onnxscript.opset18  # typed for values, not for tracing
 
-# Numbers of one block of the map of all pairs; 16 MB in float32.
-BLOCK_NUMBERS = 2**22
+_BLOCK_ENTRIES = 2**22  # of the matrix of all pairs, in one block; 16 MB in float32
 
 
 def query_blocks(query: Any, key: Any, value: Any, scale: float) -> tuple[Any, Any]:
     """Translate ``scenewise::position_attention``; PyTorch's exporter calls it while it traces.
 
-    Queries are filled with zeros to a whole number of blocks, a ``Scan`` attends with one block
-    after the other, and what the zeros gathered is cut off.
+    Queries are zero-padded to a whole number of blocks, a ``Scan`` attends with one block after
+    the other, and the output of the padding is cut off.
     """
     zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
     batch, rows = op.Shape(query, start=0, end=1), op.Shape(query, start=1, end=2)
-    pairs = op.Mul(op.Mul(batch, rows), op.Shape(key, start=1, end=2))
-    count = _divided_up(pairs, op.Constant(value_ints=[BLOCK_NUMBERS]))
-    size = _divided_up(rows, count)
+    pairs = op.Mul(op.Mul(batch, rows), op.Shape(key, start=1, end=2))  # B Nq Nk
+    count = _ceil_divide(pairs, op.Constant(value_ints=[_BLOCK_ENTRIES]))
+    size = _ceil_divide(rows, count)
     all_rows = op.Mul(size, count)
     below = op.Concat(zero, zero, zero, zero, op.Sub(all_rows, rows), zero, axis=0)
-    filled = op.Pad(op.Mul(query, op.Constant(value_float=scale)), below)
+    padded = op.Pad(op.Mul(query, op.Constant(value_float=scale)), below)
     depth = op.Shape(query, start=2, end=3)
-    blocks = op.Reshape(filled, op.Concat(batch, count, size, depth, axis=0))
+    blocks = op.Reshape(padded, op.Concat(batch, count, size, depth, axis=0))  # (B, n, Nq / n, D)
     body = _attend(query.name, op.Transpose(key, perm=[0, 2, 1]), value)
     gathered = op.Scan(
         blocks, body=body, num_scan_inputs=1, scan_input_axes=[1], scan_output_axes=[1]
     )
     width = op.Shape(value, start=2, end=3)
-    flat = op.Reshape(gathered, op.Concat(batch, all_rows, width, axis=0))
+    flat = op.Reshape(gathered, op.Concat(batch, all_rows, width, axis=0))  # (B, n Nq / n, C)
     out = op.Slice(flat, zero, rows, one)
-    return out, op.Identity(out)  # the second is the log-sum-exp, which nothing reads
+    return out, op.Identity(out)  # the second is the log-sum-exp, which is unused
 
 
-def _divided_up(a: Any, b: Any) -> Any:
+def _ceil_divide(a: Any, b: Any) -> Any:
     """a / b, rounded up."""
     return op.Div(op.Sub(op.Add(a, b), op.Constant(value_ints=[1])), b)
 

@@ -1,4 +1,4 @@
-"""OpenVINO's intermediate representation, a .xml file with its .bin beside it."""
+"""OpenVINO's intermediate representation, an .xml file with a .bin file, run by OpenVINO."""
 
 from pathlib import Path
 from typing import Any
@@ -10,20 +10,20 @@ from torch.export import ExportedProgram
 
 from scenewise.errors import UserError, import_extra
 from scenewise.exports.decompositions import FUSED, without_modulo
-from scenewise.exports.metadata import Facts
+from scenewise.exports.metadata import Metadata
 from scenewise.exports.trace import failed, quiet
 
 ATTENTION = "fused operator (ScaledDotProductAttention)"
-_PLACE = "scenewise"
+_SECTION = "scenewise"  # of the runtime information
 
 
-def convert(program: ExportedProgram, told: Facts) -> Any:
+def convert(program: ExportedProgram, metadata: Metadata) -> Any:
     """The ``openvino.Model`` of a program, with dynamic batch, height and width.
 
-    The front end is called by itself: ``openvino.convert_model`` would report to its makers.
+    The front end is called directly: ``openvino.convert_model`` sends telemetry.
 
     Raises:
-        UserError: the extra is missing, or the front end gave up.
+        UserError: the extra is missing, or the front end failed.
     """
     import_extra("openvino", "export")
     manager = import_extra("openvino.frontend", "export").FrontEndManager()
@@ -36,16 +36,16 @@ def convert(program: ExportedProgram, told: Facts) -> Any:
             model = front_end.convert(front_end.load(decoder))
     except Exception as error:
         raise failed("OpenVINO", error) from error
-    model.reshape([-1, 3, -1, -1] if told["postprocess"] == "none" else [-1, -1, -1, 3])
-    model.inputs[0].set_names({told["input"].partition(":")[0]})
-    model.outputs[0].set_names({told["output"].partition(":")[0]})
-    for name, text in told.items():
-        model.set_rt_info(text, [_PLACE, name])
+    model.reshape([-1, 3, -1, -1] if metadata["postprocess"] == "none" else [-1, -1, -1, 3])
+    model.inputs[0].set_names({metadata["input"].partition(":")[0]})
+    model.outputs[0].set_names({metadata["output"].partition(":")[0]})
+    for name, text in metadata.items():
+        model.set_rt_info(text, [_SECTION, name])
     return model
 
 
 def save(model: Any, file: Path) -> None:
-    """Write ``file`` and, beside it, the weights in a .bin file; all numbers stay float32."""
+    """Write ``file``, and the weights in a .bin file of the same name; weights stay float32."""
     import_extra("openvino", "export").save_model(model, file, compress_to_fp16=False)
 
 
@@ -53,7 +53,7 @@ class OpenVINOEngine:
     """A file, or a model, in OpenVINO on the CPU, in float32, with PyTorch's number of threads.
 
     Raises:
-        UserError: the extra is missing, no such file, or it is no OpenVINO model.
+        UserError: the extra is missing, or the source is not a valid OpenVINO model.
     """
 
     def __init__(self, source: Any) -> None:
@@ -71,26 +71,26 @@ class OpenVINOEngine:
             raise UserError(
                 f"OpenVINO cannot load {what} ({_first(error)}); export the model again"
             ) from error
-        self.facts: Facts = _facts(model)
+        self.metadata: Metadata = _metadata(model)
 
     def __call__(self, images: Tensor) -> Tensor:
         try:
             out = self.compiled(np.ascontiguousarray(images.numpy()))[0]
         except Exception as error:
             raise UserError(
-                f"OpenVINO stopped at an input of {tuple(images.shape)} ({_first(error)}); use "
+                f"OpenVINO failed on an input of {tuple(images.shape)} ({_first(error)}); use "
                 "another size, or the model itself"
             ) from error
         return torch.from_numpy(np.array(out))
 
 
-def _facts(model: Any) -> Facts:
-    if not model.has_rt_info([_PLACE]):
+def _metadata(model: Any) -> Metadata:
+    if not model.has_rt_info([_SECTION]):
         return {}
-    return {name: str(value) for name, value in model.get_rt_info([_PLACE]).value.items()}
+    return {name: str(value) for name, value in model.get_rt_info([_SECTION]).value.items()}
 
 
 def _first(error: Exception) -> str:
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    told = [line for line in lines if not line.startswith(("Exception from", "Check"))]
-    return (told or lines or [""])[0][:200]
+    reasons = [line for line in lines if not line.startswith(("Exception from", "Check"))]
+    return (reasons or lines or [""])[0][:200]

@@ -1,4 +1,4 @@
-"""PyTorch's own exported programs, .pt2 files, which need no line of this project to run."""
+"""``torch.export`` programs, .pt2 files, which run in PyTorch without this project."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ from torch.export import ExportedProgram
 
 from scenewise.errors import UserError
 from scenewise.exports.decompositions import PADDED
-from scenewise.exports.metadata import Facts
+from scenewise.exports.metadata import Metadata
 from scenewise.exports.trace import failed, quiet
 
 ATTENTION = "fused operator (scaled_dot_product_attention)"
@@ -17,10 +17,10 @@ _FILE = "scenewise.json"
 
 
 def convert(program: ExportedProgram) -> ExportedProgram:
-    """The program without our own operators.
+    """The program without this project's custom operators.
 
     Raises:
-        UserError: PyTorch gave up.
+        UserError: the decomposition failed.
     """
     try:
         with quiet():
@@ -30,23 +30,23 @@ def convert(program: ExportedProgram) -> ExportedProgram:
     return plain
 
 
-def save(program: ExportedProgram, told: Facts, file: Path) -> None:
-    """Write one file; the facts are its extra file ``scenewise.json``."""
+def save(program: ExportedProgram, metadata: Metadata, file: Path) -> None:
+    """Write one file; the metadata is its extra file ``scenewise.json``."""
     with quiet():
-        torch.export.save(program, file, extra_files={_FILE: json.dumps(told)})
+        torch.export.save(program, file, extra_files={_FILE: json.dumps(metadata)})
 
 
 class Pt2Engine:
-    """A file, loaded again, on the CPU.
+    """A .pt2 file in PyTorch, on the CPU.
 
-    PyTorch's loader may run code that the file holds: only for a file that this process wrote.
+    PyTorch's loader may run code from the file: only for files that this process wrote.
     """
 
     def __init__(self, file: Path) -> None:
         extra = {_FILE: ""}
         with quiet():
             self.module = torch.export.load(file, extra_files=extra).module()
-        self.facts: Facts = json.loads(extra[_FILE])
+        self.metadata: Metadata = json.loads(extra[_FILE])
 
     def __call__(self, images: Tensor) -> Tensor:
         try:
@@ -54,7 +54,7 @@ class Pt2Engine:
                 out: Tensor = self.module(images)
         except Exception as error:
             raise UserError(
-                f"the exported program stopped at an input of {tuple(images.shape)} ({error}); use "
+                f"the exported program failed on an input of {tuple(images.shape)} ({error}); use "
                 "another size, or the model itself"
             ) from error
         return out

@@ -1,4 +1,4 @@
-"""A model as one exported program, for any batch, height and width."""
+"""``torch.export`` of a model with dynamic batch, height and width."""
 
 import copy
 import logging
@@ -15,14 +15,14 @@ from scenewise.errors import UserError
 from scenewise.models.segmenter import Segmenter
 
 Postprocess = Literal["labels", "probabilities", "logits"]
-TRACED = (2, 65, 97)  # batch, height, width: no two alike, and none special
+_TRACED = (2, 65, 97)  # batch, height, width: all different, so that none is taken for another
 
 
 class Graph(nn.Module):
-    """What is exported: a float32 copy of a model on the CPU, in evaluation mode.
+    """The module that is exported: a float32 copy of a model on the CPU, in evaluation mode.
 
-    Without ``postprocess``, normalised pictures (B, 3, H, W), float32 -> logits (B, K, H, W). With
-    it, RGB pictures (B, H, W, 3), uint8, as files hold them -> what :func:`finish` gives.
+    Without ``postprocess``, normalised images (B, 3, H, W), float32 -> logits (B, K, H, W). With
+    it, RGB images (B, H, W, 3), uint8, as image readers return -> :func:`finish` of the logits.
     """
 
     def __init__(self, model: Segmenter, postprocess: Postprocess | None = None) -> None:
@@ -35,15 +35,15 @@ class Graph(nn.Module):
         return finish(self.logits(images), self.postprocess)
 
     def logits(self, images: Tensor) -> Tensor:
-        """The scores behind the output, (B, K, H, W)."""
+        """The logits before :func:`finish`, (B, K, H, W)."""
         if self.postprocess is not None:
-            images = self.model.normalize(images.permute(0, 3, 1, 2))
+            images = self.model.normalize(images.permute(0, 3, 1, 2))  # (B, 3, H, W)
         logits: Tensor = self.model(images).logits
         return logits
 
 
 def finish(logits: Tensor, postprocess: Postprocess | None) -> Tensor:
-    """Labels (B, H, W), uint8, or probabilities, or the logits as they are, (B, K, H, W).
+    """Labels (B, H, W), uint8; or probabilities or logits (B, K, H, W).
 
     >>> finish(torch.tensor([0.0, 2.0]).view(1, 2, 1, 1), "labels")
     tensor([[[1]]], dtype=torch.uint8)
@@ -54,7 +54,7 @@ def finish(logits: Tensor, postprocess: Postprocess | None) -> Tensor:
 
 
 def example(postprocess: Postprocess | None, shape: tuple[int, int, int]) -> Tensor:
-    """Noise of that (batch, height, width) as the graph's input, the same at each call.
+    """Random input of the graph for (batch, height, width), the same in each call.
 
     >>> example(None, (2, 5, 7)).shape, example("labels", (2, 5, 7)).shape
     (torch.Size([2, 3, 5, 7]), torch.Size([2, 5, 7, 3]))
@@ -67,23 +67,23 @@ def example(postprocess: Postprocess | None, shape: tuple[int, int, int]) -> Ten
 
 
 def export_program(graph: Graph) -> ExportedProgram:
-    """Trace the graph, with batch, height and width free.
+    """Trace the graph, with dynamic batch, height and width.
 
     Raises:
-        UserError: the network does something that a graph cannot hold.
+        UserError: the network does something that cannot be traced.
     """
     sides = (2, 3) if graph.postprocess is None else (1, 2)
-    free = dict.fromkeys((0, *sides), Dim.DYNAMIC)
+    dynamic = dict.fromkeys((0, *sides), Dim.DYNAMIC)
     try:
         with torch.no_grad(), quiet():
-            images = example(graph.postprocess, TRACED)
-            return torch.export.export(graph, (images,), dynamic_shapes=(free,))
+            images = example(graph.postprocess, _TRACED)
+            return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,))
     except Exception as error:
         raise failed("torch.export", error) from error
 
 
 def failed(what: str, error: Exception) -> UserError:
-    """The sentence for a converter that gave up."""
+    """The error for a converter that failed."""
     reason = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
     return UserError(
         f"{what} cannot convert this network ({type(error).__name__}: {reason[:200]}); try another "
@@ -93,7 +93,7 @@ def failed(what: str, error: Exception) -> UserError:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No warnings of converters about their own insides."""
+    """Silence the warnings of converters about their internals."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

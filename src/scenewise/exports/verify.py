@@ -1,4 +1,4 @@
-"""An exported graph against the model it came from."""
+"""Compare an exported graph with its model."""
 
 from typing import NamedTuple, Protocol
 
@@ -9,7 +9,7 @@ from scenewise.errors import UserError
 from scenewise.exports.trace import Graph, example, finish
 
 SIZES = ((2, 65, 97), (1, 120, 72))  # batch, height, width
-TOLERANCE = 1e-4  # of the largest score
+TOLERANCE = 1e-4  # of the largest value; float32 runtimes stay below 1e-5
 
 
 class Engine(Protocol):
@@ -23,10 +23,10 @@ class Difference(NamedTuple):
 
     Attributes:
         shape: (batch, height, width).
-        largest: difference of two numbers. Where the graph gives labels: how far the logit of a
-            label lies below the largest of its pixel; not 0 where two are about level.
-        relative: the same, as a part of the largest number.
-        agreement: share of the pixels with the same label.
+        largest: absolute difference of two values. For labels: how far the logit of a label is
+            below the largest of its pixel, which is above 0 only where two logits are close.
+        relative: the same, divided by the largest value.
+        agreement: share of pixels with the same label.
     """
 
     shape: tuple[int, int, int]
@@ -38,7 +38,7 @@ class Difference(NamedTuple):
         batch, height, width = self.shape
         return (
             f"{batch} of {height} x {width} pixels: largest difference {self.largest:.1e} "
-            f"({self.relative:.1e} of the largest number), {self.agreement:.2%} of labels the same"
+            f"({self.relative:.1e} of the largest value), {self.agreement:.2%} of labels the same"
         )
 
 
@@ -48,41 +48,41 @@ def compare(graph: Graph, engine: Engine) -> list[Difference]:
     Raises:
         UserError: they differ by more than :data:`TOLERANCE`.
     """
-    found = []
+    differences = []
     for shape in SIZES:
         images = example(graph.postprocess, shape)
         with torch.no_grad():
             logits = graph.logits(images)
-        difference = differ(shape, logits, finish(logits, graph.postprocess), engine(images))
-        if not difference.relative <= TOLERANCE:  # also where it is no number
+        difference = _differ(shape, logits, finish(logits, graph.postprocess), engine(images))
+        if not difference.relative <= TOLERANCE:  # also true for NaN
             raise UserError(
-                f"the exported graph does not give what the model gives ({difference}), so nothing "
-                "is written; try another format, and report the network"
+                f"the exported graph differs from the model ({difference}), so nothing is written; "
+                "try another format, and report the network"
             )
-        found.append(difference)
-    return found
+        differences.append(difference)
+    return differences
 
 
-def differ(
-    shape: tuple[int, int, int], logits: Tensor, expected: Tensor, given: Tensor
+def _differ(
+    shape: tuple[int, int, int], logits: Tensor, expected: Tensor, output: Tensor
 ) -> Difference:
-    """The difference of what a graph gave from what PyTorch gave.
+    """The difference of a runtime's output from PyTorch's.
 
     >>> logits = torch.tensor([1.0, 4.0]).view(1, 2, 1, 1)
-    >>> differ((1, 1, 1), logits, logits, torch.tensor([1.0, 3.0]).view(1, 2, 1, 1))
+    >>> _differ((1, 1, 1), logits, logits, torch.tensor([1.0, 3.0]).view(1, 2, 1, 1))
     Difference(shape=(1, 1, 1), largest=1.0, relative=0.25, agreement=1.0)
     """
-    if given.shape != expected.shape:
+    if output.shape != expected.shape:
         raise UserError(
-            f"the exported graph gives {tuple(given.shape)} where the model gives "
+            f"the exported graph returns shape {tuple(output.shape)} where the model returns "
             f"{tuple(expected.shape)}, so nothing is written; try another format"
         )
-    if expected.ndim == 3:
-        chosen = logits.gather(1, given.long()[:, None])[:, 0]
+    if expected.ndim == 3:  # labels (B, H, W)
+        labels = output.long()
+        chosen = logits.gather(1, labels[:, None])[:, 0]  # the logit of each label, (B, H, W)
         largest, scale = (logits.amax(1) - chosen).max(), logits.abs().max()
-        labels = given.long()
     else:
-        largest, scale = (given - expected).abs().max(), expected.abs().max()
-        labels = given.argmax(1)
+        labels = output.argmax(1)
+        largest, scale = (output - expected).abs().max(), expected.abs().max()
     same = (labels == logits.argmax(1)).double().mean()
     return Difference(shape, float(largest), float(largest / scale), float(same))

@@ -1,4 +1,4 @@
-"""Networks: backbone, head, the named builders, and their files."""
+"""Networks: backbones, heads, ``create_model`` and ``load_model``."""
 
 from scenewise.models.build import create_model, list_models
 from scenewise.models.checkpoints import load_model

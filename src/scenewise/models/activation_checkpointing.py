@@ -1,10 +1,10 @@
-"""Less memory for more arithmetic: the parts of a backbone are computed again in backward.
+"""Activation checkpointing: blocks of the backbone are recomputed in the backward pass.
 
 Chen et al., "Training Deep Nets with Sublinear Memory Cost", arXiv 1604.06174.
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -18,13 +18,13 @@ from scenewise.models.backbone import Backbone, TinyBackbone
 
 
 def recompute_backbone(backbone: nn.Module) -> None:
-    """Keep only the inputs of residual blocks for the backward pass, in place.
+    """Keep only the inputs of blocks for the backward pass, in place.
 
-    The forward pass of each block runs once more in the backward pass: about a fifth more
-    arithmetic in a DANet. Gradients are the same, and batch norms count each batch once.
+    The forward pass of each block runs once more in the backward pass: about a fifth more FLOPs in
+    a DANet. Gradients are the same, and batch norms count each batch once.
 
     Raises:
-        UserError: a backbone that is neither a timm network of blocks nor the tiny one.
+        UserError: the backbone is neither a timm network with blocks nor the tiny one.
 
     >>> from scenewise.models.backbone import TinyBackbone
     >>> backbone = TinyBackbone().train()
@@ -32,62 +32,62 @@ def recompute_backbone(backbone: nn.Module) -> None:
     >>> backbone(torch.randn(1, 3, 32, 32))[0].shape
     torch.Size([1, 32, 16, 16])
     """
-    parts = list(blocks_of(backbone))
-    if not parts:
+    blocks = list(blocks_of(backbone))
+    if not blocks:
         raise UserError(
-            "this backbone has no blocks that could be computed again; train it without "
+            "this backbone has no blocks that can be recomputed; train it without "
             "--model.checkpoint_activations"
         )
-    for part in parts:
-        part.forward = partial(_recomputed, part, part.forward)
+    for block in blocks:
+        block.forward = partial(_checkpointed, block, block.forward)
 
 
 def is_recomputed(backbone: nn.Module) -> bool:
-    """Whether :func:`recompute_backbone` was here.
+    """Whether :func:`recompute_backbone` was applied.
 
     >>> is_recomputed(TinyBackbone())
     False
     """
-    return any("forward" in vars(part) for part in blocks_of(backbone))
+    return any("forward" in vars(block) for block in blocks_of(backbone))
 
 
 def blocks_of(backbone: nn.Module) -> Iterator[nn.Module]:
-    """Stages of the tiny backbone; the blocks that a timm network has in sequences."""
+    """The stages of the tiny backbone, or the blocks of a timm network."""
     if isinstance(backbone, TinyBackbone):
         yield from backbone.stages
     elif isinstance(backbone, Backbone):
         for name, module in backbone.net.named_children():
             if name.startswith(("layer", "stages", "blocks")):
-                yield from _blocks(module)
+                yield from _flatten(module)
 
 
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+def _flatten(module: nn.Module) -> Iterator[nn.Module]:
     """The elements of a sequence, and of sequences in it."""
     if isinstance(module, nn.Sequential | nn.ModuleList):
         for child in module.children():
-            yield from _blocks(child)
+            yield from _flatten(child)
     else:
         yield module
 
 
-def _recomputed(part: nn.Module, forward: Callable[..., Any], *inputs: Tensor) -> Any:
-    if not (part.training and torch.is_grad_enabled()):
+def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Tensor) -> Any:
+    if not (block.training and torch.is_grad_enabled()):
         return forward(*inputs)
-    again = partial(_contexts, part)
-    return checkpoint(forward, *inputs, use_reentrant=False, context_fn=again)
-
-
-def _contexts(part: nn.Module) -> tuple[AbstractContextManager[Any], AbstractContextManager[Any]]:
-    return nullcontext(), _uncounted(part)
+    return checkpoint(
+        forward,
+        *inputs,
+        use_reentrant=False,
+        context_fn=lambda: (nullcontext(), _frozen_statistics(block)),  # first run, recomputation
+    )
 
 
 @contextmanager
-def _uncounted(part: nn.Module) -> Iterator[None]:
-    """Batch norms normalise by the batch but leave their running statistics as they are."""
-    norms = [m for m in part.modules() if isinstance(m, _BatchNorm)]
+def _frozen_statistics(block: nn.Module) -> Iterator[None]:
+    """Batch norms normalise by the batch but do not update their running statistics."""
+    norms = [m for m in block.modules() if isinstance(m, _BatchNorm)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
     for norm in norms:
-        norm.momentum = 0.0
+        norm.momentum = 0.0  # running = 1 * running + 0 * batch
         if norm.num_batches_tracked is not None:
             norm.num_batches_tracked = norm.num_batches_tracked.clone()
     try:

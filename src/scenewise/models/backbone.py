@@ -1,4 +1,4 @@
-"""Backbones: a picture in, the feature maps of its stages out."""
+"""Backbones: images in, the feature maps of the stages out."""
 
 import logging
 from collections.abc import Sequence
@@ -17,35 +17,35 @@ _log = logging.getLogger("scenewise")
 
 
 class Backbone(nn.Module):
-    """A timm network that gives the feature maps of its stages.
+    """A timm network that returns the feature maps of its stages.
 
     CNNs that timm can dilate run at ``output_stride``. Others, and transformers, keep their own
     stride.
 
     Two details of ResNets differ between published codes. In the first block of a dilated stage,
-    DANet, mmsegmentation and torchvision keep the dilation of the stage before (stride 8: third
-    stage 1, 2, 2, ..., fourth 2, 4, 4); CCNet, OCNet and semseg have 2, 2, ... and 4, 4, 4. And
-    the stem's pooling rounds sizes up in CCNet and OCNet, which matters for even sizes.
+    DANet, mmsegmentation and torchvision keep the dilation of the previous stage (stride 8: third
+    stage 1, 2, 2, ..., fourth 2, 4, 4); CCNet, OCNet and semseg have 2, 2, ... and 4, 4, 4. The
+    stem's pooling rounds sizes up in CCNet and OCNet, which matters for even sizes.
 
     Args:
         name: a timm model, for example ``resnet50``, ``convnext_tiny``, ``vit_small_patch16_224``.
-        output_stride: pixels of the picture for one pixel of the last map: 8, 16 or 32.
+        output_stride: image pixels for one pixel of the last feature map: 8, 16 or 32.
         multi_grid: dilations of the last stage's 3x3 convolutions, absolute; block i takes
             ``multi_grid[i % len(multi_grid)]``. ResNets only. DANet uses 4, 8, 16 at stride 8.
-        contract_dilation: give the first block of a dilated stage the dilation of the stage before.
-            False for ResNets only.
+        contract_dilation: give the first block of a dilated stage the dilation of the previous
+            stage. False for ResNets only.
         ceil_pool: let the stem's pooling round up. ResNets only.
         pretrained: load timm's ImageNet weights, from its cache or the hub.
 
     Raises:
-        UserError: no such timm model, an option for ResNets alone, or its weights cannot be
+        UserError: not a timm model, an option for ResNets only, or its weights cannot be
             fetched.
 
     Attributes:
-        channels: of each map.
-        stride: pixels of the picture for one pixel of the last map.
-        multiple: height and width of the pictures must be multiples of it; 1 for CNNs.
-        mean, std: of the pictures it was trained on, RGB in 0..1.
+        channels: of each feature map.
+        stride: image pixels for one pixel of the last feature map.
+        multiple: height and width of the images must be multiples of it; 1 for CNNs.
+        mean, std: of the images it was trained on, RGB in 0..1.
 
     >>> backbone = Backbone("resnet18", output_stride=8)
     >>> import torch
@@ -69,7 +69,7 @@ class Backbone(nn.Module):
         self.net = _timm_network(name, output_stride, pretrained)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]
         self.stride: int = self.net.feature_info.reduction()[-1]
-        _drop_early_maps(self.net)
+        _drop_early_features(self.net)
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
@@ -84,16 +84,18 @@ class Backbone(nn.Module):
             _resnet_part(self.net, "maxpool", "ceil_pool", name).ceil_mode = True
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> up to four maps (B, channels[i], H / stride_i, W / stride_i)."""
-        maps = self.net(images)[-4:]
-        return [m.permute(0, 3, 1, 2).contiguous() for m in maps] if self._channels_last else maps
+        """(B, 3, H, W) -> up to four feature maps (B, channels[i], H / stride_i, W / stride_i)."""
+        features: list[Tensor] = self.net(images)[-4:]
+        if self._channels_last:
+            return [x.permute(0, 3, 1, 2).contiguous() for x in features]  # (B, H, W, C) -> NCHW
+        return features
 
 
 class TinyBackbone(nn.Module):
-    """Five 3x3 convolutions to stride 8 that see 27 x 27 pixels; for scenes, tests and teaching.
+    """Five 3x3 convolutions at stride 8 with a receptive field of 27 x 27 pixels.
 
-    Because it sees so little of the picture, whatever lies further away reaches a pixel only
-    through the context head: the cheapest experiment on long-range attention.
+    With so small a receptive field, only the context head relates distant pixels: the cheapest
+    experiment on long-range attention. For generated scenes, tests and teaching.
 
     >>> import torch
     >>> [tuple(f.shape) for f in TinyBackbone()(torch.randn(1, 3, 64, 96))]
@@ -117,12 +119,12 @@ class TinyBackbone(nn.Module):
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> maps at strides 2, 4 and 8."""
-        maps = []
+        """(B, 3, H, W) -> feature maps at strides 2, 4 and 8."""
+        features = []
         for stage in self.stages:
             images = stage(images)
-            maps.append(images)
-        return maps
+            features.append(images)
+        return features
 
 
 def create_backbone(
@@ -135,14 +137,15 @@ def create_backbone(
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> Backbone | TinyBackbone:
-    """The backbone ``name``: ``"tiny"``, or any timm model that gives feature maps.
+    """The backbone ``name``: ``"tiny"``, or any timm model that returns feature maps.
 
     With ``weights``, a whole or partial file of tensors (.pth or .safetensors) is loaded. ResNets
     may have the names of timm, torchvision, PyTorch-Encoding, mmsegmentation, semseg, openseg or
-    MIT's weights; others have timm's. What it lacks starts at random and is named in a warning.
+    MIT's weights; others have timm's. Missing tensors start from random values and are named in a
+    warning.
 
     Raises:
-        UserError: as :class:`Backbone`; or the file does not fit.
+        UserError: as :class:`Backbone`; or the file does not match the backbone.
     """
     if name == "tiny":
         if multi_grid is not None or ceil_pool or not contract_dilation:
@@ -150,7 +153,7 @@ def create_backbone(
                 "the tiny backbone has no multi_grid, contract_dilation or ceil_pool; leave them "
                 "out, or choose a ResNet"
             )
-        return _with_weights(TinyBackbone(), weights)
+        return _load_weights(TinyBackbone(), weights)
     backbone = Backbone(
         name,
         output_stride=output_stride,
@@ -159,7 +162,7 @@ def create_backbone(
         ceil_pool=ceil_pool,
         pretrained=pretrained and weights is None,
     )
-    return _with_weights(backbone, weights)
+    return _load_weights(backbone, weights)
 
 
 def is_resnet(name: str) -> bool:
@@ -187,37 +190,39 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise UserError(
-            f"no backbone '{name}' in timm; "
-            + (f"near names: {near}" if near else "timm.list_models() lists them")
+            f"unknown backbone '{name}'; "
+            + (f"similar timm models: {near}" if near else "timm.list_models() lists them")
         )
-    ways: tuple[dict[str, Any], ...] = (
-        {"output_stride": output_stride},
-        {"dynamic_img_size": True},
-        {"strict_img_size": False},
+    alternatives: tuple[dict[str, Any], ...] = (
+        {"output_stride": output_stride},  # CNNs
+        {"dynamic_img_size": True},  # vision transformers
+        {"strict_img_size": False},  # Swin and relatives
         {},
     )
-    for way in ways:
+    for options in alternatives:
         try:
-            net = timm.create_model(name, features_only=True, **way)
+            net = timm.create_model(name, features_only=True, **options)
         except (TypeError, AssertionError, NotImplementedError):
             continue
         except (RuntimeError, ValueError) as error:
-            raise UserError(f"backbone '{name}' gives no feature maps: {error}") from error
-        return _fetched(name, way) if pretrained else net
-    raise UserError(f"backbone '{name}' gives no feature maps; choose another timm model")
+            raise UserError(
+                f"backbone '{name}' has no feature maps ({error}); choose another timm model"
+            ) from error
+        return _pretrained(name, options) if pretrained else net
+    raise UserError(f"backbone '{name}' has no feature maps; choose another timm model")
 
 
-def _drop_early_maps(net: nn.Module) -> None:
-    """Let timm keep the last four maps alone: a ResNet's stem has the largest one of all."""
+def _drop_early_features(net: nn.Module) -> None:
+    """Return only the last four feature maps: a ResNet's stem has the largest of all."""
     kept: object = getattr(net, "return_layers", None)
     if isinstance(kept, dict):
         for name in list(kept)[:-4]:
             del kept[name]
 
 
-def _fetched(name: str, way: dict[str, Any]) -> Any:
+def _pretrained(name: str, options: dict[str, Any]) -> Any:
     try:
-        return timm.create_model(name, features_only=True, pretrained=True, **way)
+        return timm.create_model(name, features_only=True, pretrained=True, **options)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -230,14 +235,14 @@ def _set_multi_grid(net: nn.Module, grid: Sequence[int], name: str) -> None:
     stage = _resnet_part(net, "layer4", f"multi_grid {list(grid)}", name)
     if not grid or min(grid) < 1:
         raise UserError(
-            f"multi_grid {list(grid)} holds no positive dilations; write for example 4 8 16"
+            f"multi_grid {list(grid)} must hold positive dilations; write for example 4 8 16"
         )
     for index, block in enumerate(stage.children()):
         _set_dilation(block, grid[index % len(grid)])
 
 
 def _fill_dilation(net: nn.Module, name: str) -> None:
-    """The first blocks of the third and fourth stage get the dilation of their last blocks."""
+    """Set the first blocks of the third and fourth stage to the dilation of their last blocks."""
     for part in ("layer3", "layer4"):
         blocks = list(_resnet_part(net, part, "contract_dilation false", name).children())
         _set_dilation(blocks[0], _spatial(blocks[-1])[-1].dilation[0])
@@ -245,7 +250,7 @@ def _fill_dilation(net: nn.Module, name: str) -> None:
 
 def _set_dilation(block: nn.Module, dilation: int) -> None:
     for conv in _spatial(block):
-        conv.dilation = conv.padding = (dilation, dilation)
+        conv.dilation = conv.padding = (dilation, dilation)  # keeps the size
 
 
 def _spatial(block: nn.Module) -> list[nn.Conv2d]:
@@ -256,31 +261,27 @@ def _spatial(block: nn.Module) -> list[nn.Conv2d]:
 
 def _resnet_part(net: nn.Module, part: str, option: str, name: str) -> Any:
     if not is_resnet(name):
-        raise UserError(f"{option} does not fit backbone '{name}'; it needs a ResNet")
+        raise UserError(f"{option} is not supported by backbone '{name}'; it needs a ResNet")
     return getattr(net, part)
 
 
-def _with_weights(backbone: _B, path: str | Path | None) -> _B:
+def _load_weights(backbone: _B, path: str | Path | None) -> _B:
     if path is None:
         return backbone
     network = backbone.net if isinstance(backbone, Backbone) else backbone
-    found = timm_names(read_tensors(path))
-    wanted = network.state_dict()
-    fitting = {k: v for k, v in found.items() if k in wanted and v.shape == wanted[k].shape}
-    clashing = [k for k in found if k in wanted and k not in fitting]
-    if clashing or not fitting:
-        reason = f"'{clashing[0]}' has another shape" if clashing else "no name fits"
+    tensors, state = timm_names(read_tensors(path)), network.state_dict()
+    known = {key: tensor for key, tensor in tensors.items() if key in state}
+    misshapen = [key for key, tensor in known.items() if tensor.shape != state[key].shape]
+    if misshapen or not known:
+        reason = f"'{misshapen[0]}' has another shape" if misshapen else "no name matches"
         raise UserError(
             f"weights '{path}' are not for this backbone: {reason}; choose its own file"
         )
-    network.load_state_dict(fitting, strict=False)
-    lacking = [k for k in wanted if k not in found and not k.endswith("num_batches_tracked")]
-    if lacking:
-        _log.warning(
-            "%s has %d of %d tensors; these start at random: %s",
-            path,
-            len(fitting),
-            len(fitting) + len(lacking),
-            ", ".join(sorted({k.rsplit(".", 1)[0] for k in lacking})),
-        )
+    network.load_state_dict(known, strict=False)
+    missing = [k for k in state if k not in known and not k.endswith("num_batches_tracked")]
+    if missing:
+        layers = ", ".join(sorted({key.rsplit(".", 1)[0] for key in missing}))
+        total = len(known) + len(missing)
+        message = "%s has %d of %d tensors; these start from random values: %s"
+        _log.warning(message, path, len(known), total, layers)
     return backbone

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""``create_model``: a network by its name, from :mod:`scenewise.models.zoo`."""
 
 import inspect
 from collections.abc import Sequence
@@ -17,10 +17,11 @@ from scenewise.models.zoo import NETWORKS, Network
 
 # Options of a head that create_model settles for backbone and head together.
 _SHARED = ("variant", "output_stride", "align_corners")
+_BACKBONE_OPTIONS = ("output_stride", "multi_grid", "contract_dilation", "ceil_pool")
 
 
 def list_models() -> list[str]:
-    """The names that :func:`create_model` takes.
+    """The names that :func:`create_model` accepts.
 
     >>> list_models()[:2]
     ['ann', 'cbam']
@@ -28,7 +29,7 @@ def list_models() -> list[str]:
     return sorted(NETWORKS)
 
 
-def create_model(
+def create_model(  # noqa: PLR0913 - the options of config.json, each with a default
     name: str,
     *,
     num_classes: int | None = None,
@@ -46,78 +47,88 @@ def create_model(
     align_corners: bool | None = None,
     **head: Any,
 ) -> Segmenter:
-    """Build a network by name. Where an argument is None, the published code decides.
+    """Build a network by name. An argument that is None takes the published code's setting.
 
     Args:
         name: see :func:`list_models`.
         num_classes: K; or give ``classes``.
         classes: names and colours; numbered classes if only ``num_classes`` is given.
-        variant: whose code, where several are published; the default is the authors'.
+        variant: which published code, where there are several; the default is the authors'.
         backbone: ``"tiny"`` or the name of a timm model.
-        pretrained: start the backbone from timm's ImageNet weights (downloads them once).
+        pretrained: start the backbone from timm's ImageNet weights (downloaded once).
         backbone_weights: a file to start the backbone from instead, whole or partial.
         output_stride: 8, 16 or 32 where the backbone can be dilated.
         multi_grid: absolute dilations of a ResNet's last stage, for example (4, 8, 16).
-        contract_dilation: keep the dilation small in the first block of a ResNet's dilated stage.
+        contract_dilation: keep the smaller dilation in the first block of a ResNet's dilated stage.
         ceil_pool: let the pooling of a ResNet's stem round up.
-        auxiliary: a side FCN head on the third stage in training.
+        auxiliary: train with an auxiliary FCN head on the third stage.
         auxiliary_weight: its weight in the loss.
-        align_corners: how scores are upsampled.
+        align_corners: of the bilinear upsampling of logits.
         **head: options of the head, for example ``similarity="direct"`` for ``danet``.
 
     Raises:
-        UserError: an unknown name, variant, backbone or option, or no class.
+        UserError: an unknown name, variant, backbone or option, or no classes.
 
     >>> import torch
     >>> model = create_model("danet", num_classes=5, backbone="tiny")
     >>> model.eval()(torch.randn(1, 3, 32, 48)).logits.shape
     torch.Size([1, 5, 32, 48])
     """
-    network = _network(name)
+    if name not in NETWORKS:
+        raise UserError(f"unknown network '{name}'; choose one of {', '.join(list_models())}")
+    network = NETWORKS[name]
     variant = next(iter(network.variants)) if variant is None else variant
-    published = _variant(name, network, variant)
+    published = _published(name, network, variant)
     classes = _classes(num_classes, classes)
-    resnet = is_resnet(backbone)
-    around = {
-        "output_stride": output_stride,
-        "multi_grid": None if multi_grid is None else list(multi_grid),
-        "contract_dilation": _or(contract_dilation, published.contract_dilation or not resnet),
-        "ceil_pool": _or(ceil_pool, published.ceil_pool and resnet),
-    }
-    outside = {
-        "variant": variant,
-        "auxiliary": _or(auxiliary, published.auxiliary),
-        "auxiliary_weight": _or(auxiliary_weight, published.auxiliary_weight),
-        "align_corners": _or(align_corners, published.align_corners),
-    }
-    body = create_backbone(backbone, pretrained=pretrained, weights=backbone_weights, **around)
-    decoder = _head(name, network, body.channels, len(classes), head, {**around, **outside})
-    side = published.side(body.channels, len(classes)) if outside["auxiliary"] else None
-    if published.initialise is not None:
-        for part in filter(None, (decoder, side)):
-            published.initialise(part)
+    settled = _settle(
+        published,
+        is_resnet(backbone),
+        contract_dilation=contract_dilation,
+        ceil_pool=ceil_pool,
+        auxiliary=auxiliary,
+        auxiliary_weight=auxiliary_weight,
+        align_corners=align_corners,
+    )
+    grid = None if multi_grid is None else list(multi_grid)
+    options = {"output_stride": output_stride, "multi_grid": grid, "variant": variant, **settled}
+    body = create_backbone(
+        backbone,
+        pretrained=pretrained,
+        weights=backbone_weights,
+        **{key: options[key] for key in _BACKBONE_OPTIONS},
+    )
+    decoder = _head(name, network, body.channels, len(classes), head, options)
+    auxiliary_head = None
     weights = dict(getattr(decoder, "loss_weights", {}))
-    if side is not None:
-        weights["auxiliary"] = outside["auxiliary_weight"]
+    if options["auxiliary"]:
+        auxiliary_head = published.auxiliary_head(body.channels, len(classes))
+        weights["auxiliary"] = options["auxiliary_weight"]
+    if published.initialise is not None:
+        for part in filter(None, (decoder, auxiliary_head)):
+            published.initialise(part)
     return Segmenter(
         body,
         decoder,
-        side,
+        auxiliary_head,
         classes=classes,
         preprocessing=Preprocessing(mean=body.mean, std=body.std),
-        align_corners=outside["align_corners"],
+        align_corners=options["align_corners"],
         loss_weights=weights,
-        recipe=_recipe({"name": name, "backbone": backbone, **around, **outside, **head}),
+        recipe=_recipe({"name": name, "backbone": backbone, **options, **head}),
     )
 
 
-def _network(name: str) -> Network:
-    if name not in NETWORKS:
-        raise UserError(f"no network '{name}'; choose one of {', '.join(list_models())}")
-    return NETWORKS[name]
+def _settle(published: Variant, resnet: bool, **given: Any) -> dict[str, Any]:
+    """The given options; those that are None take the published code's setting."""
+    defaults = {
+        **{key: getattr(published, key) for key in given},
+        "contract_dilation": published.contract_dilation or not resnet,
+        "ceil_pool": published.ceil_pool and resnet,
+    }
+    return {key: defaults[key] if value is None else value for key, value in given.items()}
 
 
-def _variant(name: str, network: Network, variant: str) -> Variant:
+def _published(name: str, network: Network, variant: str) -> Variant:
     if variant not in network.variants:
         known = ", ".join(network.variants)
         raise UserError(f"network '{name}' has no variant '{variant}'; it has {known}")
@@ -142,26 +153,23 @@ def _head(
     options: dict[str, Any],
     shared: dict[str, Any],
 ) -> nn.Module:
-    taken = [
-        p.name
-        for p in inspect.signature(network.head).parameters.values()
-        if p.kind is inspect.Parameter.KEYWORD_ONLY
-    ]
-    known = [option for option in taken if option not in _SHARED]
+    parameters = inspect.signature(network.head).parameters.values()
+    accepted = [p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY]
+    known = [option for option in accepted if option not in _SHARED]
     unknown = sorted(set(options) - set(known))
     if unknown:
         raise UserError(f"network '{name}' has no option '{unknown[0]}'; it has {', '.join(known)}")
-    given = {option: shared[option] for option in _SHARED if option in taken}
+    settled = {option: shared[option] for option in _SHARED if option in accepted}
     try:
-        return network.head(channels, classes, **given, **options)
+        return network.head(channels, classes, **settled, **options)
     except (TypeError, ValueError) as error:
         raise UserError(
-            f"network '{name}' cannot be built so: {error}; change that option"
+            f"network '{name}' cannot be built with these options: {error}; change that option"
         ) from error
 
 
 def _recipe(arguments: dict[str, Any]) -> dict[str, Any] | None:
-    """The arguments, or None where they hold modules, which no file can bring back."""
+    """The arguments, or None where they hold modules, which a file cannot restore."""
     values = list(arguments.values())
     while values:
         value = values.pop()
@@ -170,7 +178,3 @@ def _recipe(arguments: dict[str, Any]) -> dict[str, Any] | None:
         if isinstance(value, (list, tuple)):
             values.extend(value)
     return arguments
-
-
-def _or(value: Any, default: Any) -> Any:
-    return default if value is None else value

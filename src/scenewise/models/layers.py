@@ -1,4 +1,4 @@
-"""The few parts that all heads are made of."""
+"""Layers that heads share: widths, the classifier, named sequences, input concatenation."""
 
 from collections import OrderedDict
 
@@ -15,16 +15,18 @@ def head_width(inputs: int) -> int:
     return max(64, inputs // 4)
 
 
-def classifier(width: int, classes: int, dropout: float, *, maps: bool = True) -> nn.Sequential:
-    """Dropout of whole maps, or of single numbers, then a 1x1 convolution to the class scores."""
-    layer = nn.Dropout2d(dropout) if maps else nn.Dropout(dropout)
+def classifier(
+    width: int, classes: int, dropout: float, *, dropout2d: bool = True
+) -> nn.Sequential:
+    """Dropout of whole channels, or of single elements, then a 1x1 convolution to the logits."""
+    layer = nn.Dropout2d(dropout) if dropout2d else nn.Dropout(dropout)
     return nn.Sequential(layer, nn.Conv2d(width, classes, 1))
 
 
-def stack(**layers: nn.Module) -> nn.Sequential:
-    """Named layers, one behind the other.
+def named_sequential(**layers: nn.Module) -> nn.Sequential:
+    """``nn.Sequential`` with named layers.
 
-    >>> stack(first=nn.ReLU(), second=nn.Sigmoid())
+    >>> named_sequential(first=nn.ReLU(), second=nn.Sigmoid())
     Sequential(
       (first): ReLU()
       (second): Sigmoid()
@@ -33,10 +35,10 @@ def stack(**layers: nn.Module) -> nn.Sequential:
     return nn.Sequential(OrderedDict(layers))
 
 
-class Beside(nn.Module):
-    """The input and what ``branch`` makes of it, side by side: (B, C, H, W) -> (B, C + D, H, W).
+class ConcatInput(nn.Module):
+    """The input concatenated with ``branch(input)``: (B, C, H, W) -> (B, C + D, H, W).
 
-    >>> Beside(nn.Conv2d(4, 3, 1))(torch.randn(2, 4, 5, 7)).shape
+    >>> ConcatInput(nn.Conv2d(4, 3, 1))(torch.randn(2, 4, 5, 7)).shape
     torch.Size([2, 7, 5, 7])
     """
 
@@ -45,5 +47,5 @@ class Beside(nn.Module):
         self.branch = branch
 
     def forward(self, x: Tensor) -> Tensor:
-        """The input first."""
+        """The input comes first."""
         return torch.cat([x, self.branch(x)], dim=1)

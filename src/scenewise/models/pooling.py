@@ -1,4 +1,4 @@
-"""Contexts by pooling: what lies around a pixel, averaged or sampled at fixed distances."""
+"""Context without attention: PSPNet's pyramid pooling and DeepLabV3's ASPP."""
 
 from collections.abc import Sequence
 
@@ -53,7 +53,7 @@ class PyramidPooling(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W), x first."""
         size, corners = x.shape[2:], self.align_corners
-        pooled = (branch(x) for branch in self.branches)
+        pooled = (branch(x) for branch in self.branches)  # each (B, width, s, s)
         upsampled = (F.interpolate(p, size, mode="bilinear", align_corners=corners) for p in pooled)
         return torch.cat([x, *upsampled], dim=1)
 
@@ -74,7 +74,7 @@ class ASPP(nn.Module):
         kernel: of g: 1, or 3 in mmsegmentation.
         pool_first: m first, then the others, as in mmsegmentation and CCNet's code; last in
             torchvision. It matters for published weights only.
-        slope: of the rectifiers, see :func:`scenewise.attention.layers.conv_norm`.
+        slope: of the leaky ReLUs, see :func:`scenewise.attention.layers.conv_norm`.
 
     >>> ASPP(64, width=16)(torch.randn(2, 64, 7, 11)).shape
     torch.Size([2, 16, 7, 11])
@@ -101,13 +101,13 @@ class ASPP(nn.Module):
         self.pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), *conv_norm(in_channels, width, slope=slope)
         )
-        joined = width * (len(rates) + 2)
-        self.project = conv_norm(joined, self.out_channels, kernel, slope=slope)
+        concatenated = width * (len(rates) + 2)  # 1x1, each rate, the mean
+        self.project = conv_norm(concatenated, self.out_channels, kernel, slope=slope)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
         parts = [branch(x) for branch in self.branches]
-        mean = self.pool(x).expand(-1, -1, *x.shape[2:])
+        mean = self.pool(x).expand(-1, -1, *x.shape[2:])  # (B, width, 1, 1) -> (B, width, H, W)
         parts = [mean, *parts] if self.pool_first else [*parts, mean]
         y: Tensor = self.project(torch.cat(parts, dim=1))
         return y

@@ -1,4 +1,4 @@
-"""How an image becomes the network's input."""
+"""``Preprocessing``: normalisation of images for a network."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -13,11 +13,11 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """How a picture becomes the network's input: ``(picture * value_range - mean) / std``.
+    """Normalisation: ``(image * value_range - mean) / std``, for images in 0..1.
 
     Attributes:
         mean, std: for each channel, in the network's channel order and value range.
-        channel_order: ``"RGB"``, or ``"BGR"`` for networks trained on OpenCV pictures.
+        channel_order: ``"RGB"``, or ``"BGR"`` for networks trained on OpenCV images.
         value_range: 1 if the network was trained on 0..1, 255 if on 0..255.
     """
 
@@ -35,13 +35,13 @@ class Preprocessing:
         scale = self.value_range / 255 if images.dtype == torch.uint8 else self.value_range
         floats = images.float() if not images.is_floating_point() else images
         if self.channel_order == "BGR":
-            floats = floats.flip(1)
-        mean = floats.new_tensor(self.mean).view(-1, 1, 1)
+            floats = floats.flip(1)  # RGB -> BGR
+        mean = floats.new_tensor(self.mean).view(-1, 1, 1)  # (3, 1, 1)
         std = floats.new_tensor(self.std).view(-1, 1, 1)
         return (floats * scale - mean) / std
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-able form, read back by :meth:`from_dict`."""
+        """As JSON types, read by :meth:`from_dict`."""
         return asdict(self)
 
     @classmethod
@@ -53,11 +53,11 @@ class Preprocessing:
         """
         order = value["channel_order"]
         if order not in ("RGB", "BGR"):
-            raise ValueError(f"channel_order is 'RGB' or 'BGR', not {order!r}")
+            raise ValueError(f"channel_order must be 'RGB' or 'BGR', not {order!r}")
         mean, std = (tuple(float(number) for number in value[key]) for key in ("mean", "std"))
         value_range = float(value["value_range"])
         if len(mean) != 3 or len(std) != 3 or not all(map(math.isfinite, mean)):
-            raise ValueError(f"mean {mean} and std {std} are three numbers each")
+            raise ValueError(f"mean {mean} and std {std} must be three finite numbers each")
         if not all(0 < number < math.inf for number in (*std, value_range)):
-            raise ValueError(f"std {std} and value_range {value_range} are above 0")
+            raise ValueError(f"std {std} and value_range {value_range} must be above 0")
         return cls(mean, std, order, value_range)

@@ -1,4 +1,4 @@
-"""The names that published codes give to the layers of a ResNet, and timm's."""
+"""Names of ResNet layers in published codes, translated to timm's."""
 
 from collections.abc import Mapping
 
@@ -7,7 +7,7 @@ from torch import Tensor
 _DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of the third stage
 _STEMS = {32: "c", 64: "s"}  # channels of a deep stem's first convolution
 
-# Where each code keeps the stem's layers; the keys stand in front of timm's names.
+# Names of the stem's layers in published codes -> timm's names.
 _SEQUENCE = {
     "0": "conv1.0",
     "1": "conv1.1",
@@ -27,11 +27,11 @@ _NUMBERED = {
 _STAGES = {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)}
 
 
-def resnet_places(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, str]:
-    """Foreign prefixes to timm's, for the ResNet behind ``prefix``; empty where there is none.
+def resnet_mapping(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, str]:
+    """Names of the ResNet's layers under ``prefix`` -> timm's names; empty if not found.
 
     ================================= ================================================
-    stem                              found in
+    stem                              used by
     ================================= ================================================
     ``conv1``, ``bn1``                torchvision, timm, the DANet checkpoint (7x7)
     ``conv1.0`` ... ``bn1``           timm, PyTorch-Encoding
@@ -43,28 +43,28 @@ def resnet_places(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, 
 
     >>> import torch
     >>> one = torch.zeros(1)
-    >>> names = resnet_places({"net.stem.0.weight": one, "net.layer1.0.conv1.weight": one}, "net.")
+    >>> names = resnet_mapping({"net.stem.0.weight": one, "net.layer1.0.conv1.weight": one}, "net.")
     >>> names["net.stem.7"], names["net.layer1"]
     ('bn1', 'layer1')
     """
     stem = _stem(tensors, prefix)
     if not stem or not any(key.startswith(f"{prefix}layer1.") for key in tensors):
         return {}
-    return {prefix + theirs: ours for theirs, ours in (stem | _STAGES).items()}
+    return {prefix + external: name for external, name in (stem | _STAGES).items()}
 
 
 def resnet_name(tensors: Mapping[str, Tensor], places: Mapping[str, str]) -> str | None:
-    """timm's name of the ResNet whose names :func:`resnet_places` found; None if it has none.
+    """timm's name of the ResNet whose layers :func:`resnet_mapping` found; None if unknown.
 
-    The number of blocks of the third stage tells the depth, the first convolution the stem: 7x7
+    The number of blocks of the third stage gives the depth, the first convolution the stem: 7x7
     (``resnet50``), 32, 32, 64 channels (``resnet50c``) or 64, 64, 128 (``resnet50s``).
     """
-    theirs = {ours: prefix for prefix, ours in places.items()}
-    stage = f"{theirs['layer3']}."
+    external = {name: prefix for prefix, name in places.items()}
+    stage = f"{external['layer3']}."
     blocks = {key[len(stage) :].split(".")[0] for key in tensors if key.startswith(stage)}
     depth = _DEPTHS.get(len(blocks))
-    deep = "conv1.0" in theirs
-    first = tensors.get(f"{theirs['conv1.0' if deep else 'conv1']}.weight")
+    deep = "conv1.0" in external
+    first = tensors.get(f"{external['conv1.0' if deep else 'conv1']}.weight")
     if depth is None or first is None:
         return None
     stem = _STEMS.get(first.shape[0]) if deep else ""
@@ -72,10 +72,10 @@ def resnet_name(tensors: Mapping[str, Tensor], places: Mapping[str, str]) -> str
 
 
 def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A ResNet's tensors under timm's names, whichever published code the names are from.
+    """A ResNet's tensors under timm's names, from any of the published layouts.
 
     Backbones of whole networks (``backbone.``, ``pretrained.``) are found too, without their heads.
-    What follows none of the layouts comes back as it is.
+    Tensors of an unknown layout are returned unchanged.
 
     >>> import torch
     >>> one = torch.zeros(1)
@@ -84,10 +84,10 @@ def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ['bn1.bias', 'conv1.0.weight', 'layer1.0.conv1.weight']
     """
     for prefix in ("", "backbone.", "pretrained.", "encoder."):
-        places = resnet_places(tensors, prefix)
+        places = resnet_mapping(tensors, prefix)
         if places:
             renamed = {key: rename(key, places) for key in tensors}
-            if not prefix:
+            if not prefix:  # a bare backbone: keep what is not in a stage, such as fc
                 renamed = {key: name or key for key, name in renamed.items()}
             return {name: tensors[key] for key, name in renamed.items() if name is not None}
     return dict(tensors)
@@ -113,11 +113,11 @@ def _stem(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
 
     for part in ("stem", "layer0"):
         if has(f"{part}.0"):
-            return {f"{part}.{theirs}": ours for theirs, ours in _SEQUENCE.items()}
+            return {f"{part}.{index}": name for index, name in _SEQUENCE.items()}
     if has("conv1.0"):
         return {"conv1": "conv1", "conv1.0": "conv1.0", "bn1": "bn1"}
     for part in ("", "resinit."):
         if has(f"{part}conv1"):
             layers = _NUMBERED if has(f"{part}conv3") else {"conv1": "conv1", "bn1": "bn1"}
-            return {part + theirs: ours for theirs, ours in layers.items()}
+            return {part + external: name for external, name in layers.items()}
     return {}

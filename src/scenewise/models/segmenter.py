@@ -1,4 +1,4 @@
-"""The network: backbone, head, and what must travel with the weights."""
+"""``Segmenter``: backbone, head, and the configuration that is saved with the weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,13 +21,13 @@ WEIGHTS = "model.safetensors"
 
 
 class SegmenterOutput(NamedTuple):
-    """What a :class:`Segmenter` gives, in training and evaluation alike.
+    """What a :class:`Segmenter` returns, in training and evaluation alike.
 
     Attributes:
-        logits: (B, K, H, W), class scores at the size of the pictures.
-        auxiliary: named side scores of the same shape, or (B, K) where they tell which classes the
-            whole picture shows; empty in evaluation.
-        penalties: named scalar losses that blocks ask for.
+        logits: (B, K, H, W), at the size of the images.
+        auxiliary: named auxiliary logits of the same shape, or (B, K) where they predict which
+            classes the image shows; empty in evaluation.
+        penalties: named scalar losses that blocks add.
     """
 
     logits: Tensor
@@ -38,23 +38,23 @@ class SegmenterOutput(NamedTuple):
 class Segmenter(nn.Module):
     """A scene-segmentation network that knows its classes, colours and preprocessing.
 
-    Built by :func:`scenewise.create_model`; the constructor takes parts of your own as well.
+    Built by :func:`scenewise.create_model`; the constructor also takes custom parts.
 
     Args:
-        backbone: pictures -> list of feature maps; where it takes only pictures whose sides are
-            multiples of a number, it has that number as its attribute ``multiple``.
-        head: list of maps -> :class:`scenewise.models.heads.HeadOutput`.
-        auxiliary_head: another head, used in training only, for side scores on an earlier stage.
+        backbone: images -> list of feature maps. A backbone that needs image sides to be multiples
+            of a number has that number as its attribute ``multiple``.
+        head: list of feature maps -> :class:`scenewise.models.heads.HeadOutput`.
+        auxiliary_head: another head on an earlier stage, used in training only.
         classes: names and colours.
         preprocessing: applied by :meth:`normalize`, nowhere else.
-        align_corners: how scores are upsampled to the size of the pictures.
-        loss_weights: weight of each side score and penalty in the loss.
+        align_corners: of the bilinear upsampling of logits to the size of the images.
+        loss_weights: weight of each auxiliary output and penalty in the loss.
         recipe: arguments of ``create_model`` that build this network again; None for a network
-            of your own parts, which can then only be loaded into itself.
+            of custom parts, whose weights can only be loaded with ``load_model(path, into=...)``.
         source: where converted weights come from: file, sha256, family, options; else None.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - all that a network is
         self,
         backbone: nn.Module,
         head: nn.Module,
@@ -79,60 +79,62 @@ class Segmenter(nn.Module):
         self.source = source
 
     def forward(self, images: Tensor) -> SegmenterOutput:
-        """Normalised pictures (B, 3, H, W) -> scores at their size."""
+        """Normalised images (B, 3, H, W) -> logits (B, K, H, W)."""
         out, size = self.low_res(images)
         height, width = images.shape[2:]
 
-        def full(scores: Tensor) -> Tensor:
-            return self.upsample(scores, size)[..., :height, :width]
+        def full(logits: Tensor) -> Tensor:
+            return self.upsample(logits, size)[..., :height, :width]  # without the padding
 
-        upsampled = {name: full(s) if s.ndim == 4 else s for name, s in out.auxiliary.items()}
+        upsampled = {
+            name: full(logits) if logits.ndim == 4 else logits  # (B, K) has no size
+            for name, logits in out.auxiliary.items()
+        }
         return SegmenterOutput(full(out.logits), upsampled, out.penalties)
 
     def low_res(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:
-        """Scores as the heads give them, (B, K, h, w), and the size forward upsamples them to.
+        """Low-resolution logits (B, K, h, w), and the size that ``forward`` upsamples them to.
 
-        That size is the pictures', or larger for backbones that need multiples of a number; what
-        is beyond the pictures, right and below, is then cut off.
+        That size is the images', or larger for backbones that need multiples of a number;
+        ``forward`` then crops the padding on the right and below.
         """
-        images = self._padded(images)
-        maps = self.backbone(images)
-        out: HeadOutput = self.head(maps)
-        side = dict(out.auxiliary)
-        if self.training and self.auxiliary_head is not None:
-            side["auxiliary"] = self.auxiliary_head(maps).logits
-        return SegmenterOutput(out.logits, side, out.penalties), (images.shape[2], images.shape[3])
-
-    def _padded(self, images: Tensor) -> Tensor:
         if images.ndim != 4 or images.shape[1] != 3:
             raise UserError(
-                f"a network takes pictures of shape (B, 3, H, W), not {tuple(images.shape)}; "
+                f"a network takes images of shape (B, 3, H, W), not {tuple(images.shape)}; "
                 "add or permute axes"
             )
-        return _pad(images, getattr(self.backbone, "multiple", 1))
+        images = _pad(images, getattr(self.backbone, "multiple", 1))
+        features = self.backbone(images)  # each (B, C_i, H / stride_i, W / stride_i)
+        out: HeadOutput = self.head(features)
+        auxiliary = dict(out.auxiliary)
+        if self.training and self.auxiliary_head is not None:
+            auxiliary["auxiliary"] = self.auxiliary_head(features).logits
+        size = images.shape[2], images.shape[3]
+        return SegmenterOutput(out.logits, auxiliary, out.penalties), size
 
     def normalize(self, images: Tensor) -> Tensor:
-        """RGB pictures (B, 3, H, W), uint8 or float in 0..1, -> the network's input."""
+        """RGB images (B, 3, H, W), uint8 or float in 0..1, -> the network's input."""
         return self.preprocessing(images)
 
-    def upsample(self, scores: Tensor, size: tuple[int, int]) -> Tensor:
+    def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:
         """Bilinear resize of (B, K, h, w) to ``size`` = (height, width)."""
-        return F.interpolate(scores, size=size, mode="bilinear", align_corners=self.align_corners)
+        return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
 
     def parameter_groups(self, lr: float, head_multiplier: float = 1.0) -> list[dict[str, Any]]:
-        """Optimiser groups: the backbone at ``lr``, all else at ``lr * head_multiplier``."""
-        inside = {id(p) for p in self.backbone.parameters()}
-        rest = [p for p in self.parameters() if id(p) not in inside]
+        """Parameter groups: the backbone at ``lr``, all else at ``lr * head_multiplier``."""
+        backbone = list(self.backbone.parameters())
+        ids = {id(p) for p in backbone}  # `in` would compare tensors elementwise
+        rest = [p for p in self.parameters() if id(p) not in ids]
         return [
-            {"params": list(self.backbone.parameters()), "lr": lr, "name": "backbone"},
+            {"params": backbone, "lr": lr, "name": "backbone"},
             {"params": rest, "lr": lr * head_multiplier, "name": "head"},
         ]
 
     def config(self) -> dict[str, Any]:
-        """What must travel with the weights, JSON-able; ``load_model`` builds the network from it.
+        """The content of ``config.json``; ``load_model`` builds the network from it.
 
-        ``model`` is the recipe, None for a network of custom parts; ``source`` is there only for
-        converted weights.
+        ``model`` is the recipe, None for a network of custom parts; only converted weights have
+        ``source``.
         """
         config = {
             "scenewise": __version__,
@@ -143,7 +145,7 @@ class Segmenter(nn.Module):
         return config if self.source is None else {**config, "source": self.source}
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write ``config.json`` and ``model.safetensors``, each whole or not at all.
+        """Write ``config.json`` and ``model.safetensors``, each atomically.
 
         Raises:
             UserError: the folder cannot be written to, or the disk is full.
@@ -157,7 +159,7 @@ class Segmenter(nn.Module):
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode inside; afterwards every module is in the mode it was in.
+    """Evaluation mode inside the context; restores the mode of every module afterwards.
 
     >>> model = nn.Sequential(nn.Dropout(), nn.Dropout().eval())
     >>> with evaluating(model):
@@ -176,7 +178,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _pad(images: Tensor, multiple: int) -> Tensor:
-    """Zeros (the mean colour) right and below, up to multiples of ``multiple``."""
+    """Pad with zeros (the mean colour) right and below, to multiples of ``multiple``."""
     if multiple == 1:
         return images
     height, width = ((side + multiple - 1) // multiple * multiple for side in images.shape[2:])

@@ -1,4 +1,4 @@
-"""The networks, in one visible table."""
+"""The table of networks: head, paper, attention and published variants of each."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -7,29 +7,24 @@ from functools import partial
 from torch import nn
 
 from scenewise.models.heads.ann import ANNHead
+from scenewise.models.heads.ccnet import ccnet
 from scenewise.models.heads.chain import ChainHead
 from scenewise.models.heads.danet import DANetHead
 from scenewise.models.heads.deeplabv3 import deeplabv3
+from scenewise.models.heads.dnl import dnl
 from scenewise.models.heads.dranet import DRANetHead
+from scenewise.models.heads.emanet import emanet
 from scenewise.models.heads.encnet import EncNetHead
 from scenewise.models.heads.fcn import fcn
+from scenewise.models.heads.gcnet import gcnet
 from scenewise.models.heads.interaction import InteractionHead
-from scenewise.models.heads.ocnet import isa, ocnet_asp, ocnet_base, ocnet_pyramid
+from scenewise.models.heads.isa import isa
+from scenewise.models.heads.non_local import non_local
+from scenewise.models.heads.ocnet import ocnet_asp, ocnet_base, ocnet_pyramid
 from scenewise.models.heads.ocr import OCRHead
+from scenewise.models.heads.psanet import psanet
 from scenewise.models.heads.pspnet import pspnet
-from scenewise.models.heads.single_block import (
-    cbam,
-    ccnet,
-    channel,
-    dnl,
-    emanet,
-    gcnet,
-    nonlocal_,
-    position,
-    psanet,
-    sagan,
-    squeeze_excite,
-)
+from scenewise.models.heads.single_block import cbam, channel, position, sagan, squeeze_excite
 from scenewise.models.variants import (
     CCNET,
     ENCODING,
@@ -40,20 +35,20 @@ from scenewise.models.variants import (
     TORCHCV,
     TORCHVISION,
     Variant,
-    wide_side,
+    wide_fcn,
 )
 
 
 @dataclass(frozen=True)
 class Network:
-    """How a named network is built, and where it comes from.
+    """How a network is built, and the paper it comes from.
 
     Attributes:
-        head: (channels of the maps, number of classes, **options) -> head. Of its options,
-            ``variant``, ``output_stride`` and ``align_corners`` are given by ``create_model``.
+        head: (channels of the feature maps, number of classes, **options) -> head.
+            ``create_model`` sets the options ``variant``, ``output_stride`` and ``align_corners``.
         paper: its short reference, without the year.
         year: of the paper; None without one.
-        attention: what gathers from what, in a few words.
+        attention: what attends to what, in a few words.
         variants: the published codes by name, choices for ``variant``; the first is the default.
     """
 
@@ -64,54 +59,48 @@ class Network:
     variants: dict[str, Variant]
 
 
-# Blocks of papers without a segmentation network, in DANet's surroundings.
-_OWN = {"official": ENCODING}
-_DNL = replace(TORCHCV, side=partial(wide_side, dropout=0.1, bias=False, slope=0.0))
+_BLOCK_ONLY = {"official": ENCODING}  # papers without a segmentation network: trained as DANet
+_DNL = replace(TORCHCV, auxiliary_head=partial(wide_fcn, dropout=0.1, bias=False, slope=0.0))
 _DRANET = replace(MMSEG, align_corners=True, initialise=None)
 _ENCNET = replace(ENCODING, auxiliary=True, auxiliary_weight=0.2)
-_ISA = replace(OPENSEG, side=partial(wide_side, dropout=0.05))
-_OCNET_ASP = replace(OCNET, side=partial(wide_side, dropout=0.1))
-_OCNET_PYRAMID = replace(OCNET, side=partial(wide_side, dropout=0.05, slope=None))
+_ISA = replace(OPENSEG, auxiliary_head=partial(wide_fcn, dropout=0.05))
+_OCNET_ASP = replace(OCNET, auxiliary_head=partial(wide_fcn, dropout=0.1))
+_OCNET_PYRAMID = replace(OCNET, auxiliary_head=partial(wide_fcn, dropout=0.05, slope=None))
+_OCNET_PAPER = "Yuan & Wang, arXiv 1809.00916"
+_DEEPLABV3 = {
+    "torchvision": TORCHVISION,
+    "mmseg": MMSEG,
+    "ccnet": CCNET,
+    "encoding": replace(ENCODING, auxiliary=True),
+}
+_FCN = {
+    "official": ENCODING,
+    "mmseg": MMSEG,
+    "torchvision": TORCHVISION,
+    "ocnet": replace(OCNET, auxiliary=False),
+}
+_OCR = {"official": replace(OPENSEG, auxiliary=False), "mmseg": replace(MMSEG, auxiliary=False)}
+_PSPNET = {"official": SEMSEG, "mmseg": MMSEG, "encoding": replace(ENCODING, auxiliary=True)}
+
+
+def _or_mmseg(official: Variant) -> dict[str, Variant]:
+    return {"official": official, "mmseg": MMSEG}
+
 
 NETWORKS: dict[str, Network] = {
     "ann": Network(
-        ANNHead,
-        "Zhu et al., ICCV",
-        2019,
-        "position, to a pyramid of averages",
-        {"official": TORCHCV, "mmseg": MMSEG},
+        ANNHead, "Zhu et al., ICCV", 2019, "position, to a pyramid of averages", _or_mmseg(TORCHCV)
     ),
-    "cbam": Network(cbam, "Woo et al., ECCV", 2018, "channel and pixel gates", _OWN),
-    "ccnet": Network(
-        ccnet, "Huang et al., ICCV", 2019, "criss-cross", {"official": CCNET, "mmseg": MMSEG}
-    ),
-    "chain": Network(ChainHead, "your own", None, "any, one behind the other", _OWN),
-    "channel": Network(channel, "Fu et al., CVPR", 2019, "channel", _OWN),
-    "danet": Network(
-        DANetHead,
-        "Fu et al., CVPR",
-        2019,
-        "position + channel",
-        {"official": ENCODING, "mmseg": MMSEG},
-    ),
+    "cbam": Network(cbam, "Woo et al., ECCV", 2018, "channel and pixel gates", _BLOCK_ONLY),
+    "ccnet": Network(ccnet, "Huang et al., ICCV", 2019, "criss-cross", _or_mmseg(CCNET)),
+    "chain": Network(ChainHead, "custom", None, "any, in sequence", _BLOCK_ONLY),
+    "channel": Network(channel, "Fu et al., CVPR", 2019, "channel", _BLOCK_ONLY),
+    "danet": Network(DANetHead, "Fu et al., CVPR", 2019, "position + channel", _or_mmseg(ENCODING)),
     "deeplabv3": Network(
-        deeplabv3,
-        "Chen et al., arXiv 1706.05587",
-        2017,
-        "none: dilated pyramid",
-        {
-            "torchvision": TORCHVISION,
-            "mmseg": MMSEG,
-            "ccnet": CCNET,
-            "encoding": replace(ENCODING, auxiliary=True),
-        },
+        deeplabv3, "Chen et al., arXiv 1706.05587", 2017, "none: dilated pyramid", _DEEPLABV3
     ),
     "dnl": Network(
-        dnl,
-        "Yin et al., ECCV",
-        2020,
-        "position, pairwise and unary apart",
-        {"official": _DNL, "mmseg": MMSEG},
+        dnl, "Yin et al., ECCV", 2020, "position, pairwise and unary separately", _or_mmseg(_DNL)
     ),
     "dranet": Network(
         DRANetHead,
@@ -121,74 +110,41 @@ NETWORKS: dict[str, Network] = {
         {"official": _DRANET},
     ),
     "emanet": Network(
-        emanet,
-        "Li et al., ICCV",
-        2019,
-        "position, to fitted bases",
-        {"official": ENCODING, "mmseg": MMSEG},
+        emanet, "Li et al., ICCV", 2019, "position, to fitted bases", _or_mmseg(ENCODING)
     ),
     "encnet": Network(
-        EncNetHead,
-        "Zhang et al., CVPR",
-        2018,
-        "channel gates, from codewords",
-        {"official": _ENCNET, "mmseg": MMSEG},
+        EncNetHead, "Zhang et al., CVPR", 2018, "channel gates, from codewords", _or_mmseg(_ENCNET)
     ),
-    "fcn": Network(
-        fcn,
-        "Long et al., CVPR",
-        2015,
-        "none",
-        {
-            "official": ENCODING,
-            "mmseg": MMSEG,
-            "torchvision": TORCHVISION,
-            "ocnet": replace(OCNET, auxiliary=False),
-        },
-    ),
+    "fcn": Network(fcn, "Long et al., CVPR", 2015, "none", _FCN),
     "gcnet": Network(
-        gcnet, "Cao et al., ICCVW", 2019, "position, one row for all", {"mmseg": MMSEG}
+        gcnet, "Cao et al., ICCVW", 2019, "position, one row for all queries", {"mmseg": MMSEG}
     ),
     "interaction": Network(
-        InteractionHead, "Du et al., ECCV", 2018, "learned maps over fixed places", _OWN
+        InteractionHead,
+        "Du et al., ECCV",
+        2018,
+        "learned weights over fixed positions",
+        _BLOCK_ONLY,
     ),
     "isa": Network(
-        isa,
-        "Huang et al., arXiv 1907.12273",
-        2019,
-        "position, far then near",
-        {"official": _ISA, "mmseg": MMSEG},
+        isa, "Huang et al., arXiv 1907.12273", 2019, "position, far then near", _or_mmseg(_ISA)
     ),
-    "nonlocal": Network(nonlocal_, "Wang et al., CVPR", 2018, "position", {"mmseg": MMSEG}),
+    "nonlocal": Network(non_local, "Wang et al., CVPR", 2018, "position", {"mmseg": MMSEG}),
     "ocnet_asp": Network(
         ocnet_asp,
-        "Yuan & Wang, arXiv 1809.00916",
+        _OCNET_PAPER,
         2018,
         "position, in a dilated pyramid",
         {"official": _OCNET_ASP, "openseg": OPENSEG},
     ),
     "ocnet_base": Network(
-        ocnet_base,
-        "Yuan & Wang, arXiv 1809.00916",
-        2018,
-        "position",
-        {"official": OCNET, "openseg": OPENSEG},
+        ocnet_base, _OCNET_PAPER, 2018, "position", {"official": OCNET, "openseg": OPENSEG}
     ),
     "ocnet_pyramid": Network(
-        ocnet_pyramid,
-        "Yuan & Wang, arXiv 1809.00916",
-        2018,
-        "position, in tiles",
-        {"official": _OCNET_PYRAMID},
+        ocnet_pyramid, _OCNET_PAPER, 2018, "position, in tiles", {"official": _OCNET_PYRAMID}
     ),
-    "ocr": Network(
-        OCRHead,
-        "Yuan et al., ECCV",
-        2020,
-        "position, to regions of classes",
-        {"official": replace(OPENSEG, auxiliary=False), "mmseg": replace(MMSEG, auxiliary=False)},
-    ),
-    "position": Network(position, "Fu et al., CVPR", 2019, "position", _OWN),
+    "ocr": Network(OCRHead, "Yuan et al., ECCV", 2020, "position, to regions of classes", _OCR),
+    "position": Network(position, "Fu et al., CVPR", 2019, "position", _BLOCK_ONLY),
     "psanet": Network(
         psanet,
         "Zhao et al., ECCV",
@@ -196,17 +152,7 @@ NETWORKS: dict[str, Network] = {
         "position, predicted from one pixel",
         {"official": SEMSEG},
     ),
-    "pspnet": Network(
-        pspnet,
-        "Zhao et al., CVPR",
-        2017,
-        "none: pyramid pooling",
-        {
-            "official": SEMSEG,
-            "mmseg": MMSEG,
-            "encoding": replace(ENCODING, auxiliary=True),
-        },
-    ),
-    "sagan": Network(sagan, "Zhang et al., ICML", 2019, "position", _OWN),
-    "se": Network(squeeze_excite, "Hu et al., CVPR", 2018, "channel gates", _OWN),
+    "pspnet": Network(pspnet, "Zhao et al., CVPR", 2017, "none: pyramid pooling", _PSPNET),
+    "sagan": Network(sagan, "Zhang et al., ICML", 2019, "position", _BLOCK_ONLY),
+    "se": Network(squeeze_excite, "Hu et al., CVPR", 2018, "channel gates", _BLOCK_ONLY),
 }

@@ -444,8 +444,8 @@ def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--model.network", "danett"], "no network 'danett'; choose one of "),
-        (["--model.backbone", "resnet-1"], "no backbone 'resnet-1'"),
+        (["--model.network", "danett"], "unknown network 'danett'; choose one of "),
+        (["--model.backbone", "resnet-1"], "unknown backbone 'resnet-1'"),
         (["--model.head", '{"sharp": 1}'], "no option 'sharp'"),
         (["--model.lr", "fast"], "--model.lr is 'fast' but must be float or null"),
         (["--model.optimizer", "lion"], "must be Literal['sgd', 'adamw'] or null"),

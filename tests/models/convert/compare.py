@@ -9,12 +9,12 @@ from torch import Tensor
 
 from scenewise import Segmenter
 from scenewise.models.convert import Options, convert
-from tests.models.convert.foreign import Weights
+from tests.models.convert.external import Weights
 
 SIZE = (65, 97)
 
 
-def picture(size: tuple[int, int] = SIZE) -> Tensor:
+def random_image(size: tuple[int, int] = SIZE) -> Tensor:
     return torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(3))
 
 
@@ -29,7 +29,7 @@ def differs(
     size: tuple[int, int] = SIZE,
 ) -> tuple[Segmenter, float]:
     """The converted model, and the largest difference of its scores relative to the largest."""
-    images = picture(size)
+    images = random_image(size)
     theirs = network(w, images)
     assert theirs.std() > 0.01  # a network that says nothing would agree with anything
     torch.save(wrap(w.tensors), file)

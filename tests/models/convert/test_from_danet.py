@@ -8,9 +8,9 @@ from scenewise import load_model
 from scenewise.classes import CITYSCAPES
 from scenewise.models.convert import Options
 from scenewise.models.preprocessing import Preprocessing
-from tests.models.convert.compare import differs, picture
-from tests.models.convert.foreign import Weights
-from tests.models.convert.foreign_danet import danet, dranet, fcn
+from tests.models.convert.compare import differs, random_image
+from tests.models.convert.external import Weights
+from tests.models.convert.external_danet import danet, dranet, fcn
 
 Tensors = dict[str, torch.Tensor]
 
@@ -69,7 +69,7 @@ def test_the_model_travels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.chdir(tmp_path)
     weights = Weights()
     with torch.no_grad():
-        fcn(weights, picture(), 3)
+        fcn(weights, random_image(), 3)
     torch.save({"state_dict": {f"module.{k}": v for k, v in weights.tensors.items()}}, "f.pth")
     model = load_model("f.pth")
     model.save_pretrained(tmp_path / "m")

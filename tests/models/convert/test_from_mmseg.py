@@ -8,17 +8,17 @@ from scenewise.classes import CITYSCAPES
 from scenewise.models.convert import Options
 from scenewise.models.convert.from_mmseg import _classes
 from scenewise.models.convert.spec import RGB_255
-from tests.models.convert import foreign_mmseg as foreign
+from tests.models.convert import external_mmseg as external
 from tests.models.convert.compare import differs
-from tests.models.convert.foreign import Weights
+from tests.models.convert.external import Weights
 
 SIZE = (41, 57)
 
 
-@pytest.mark.parametrize("name", foreign.HEADS)
+@pytest.mark.parametrize("name", external.HEADS)
 def test_every_head(tmp_path: Path, name: str) -> None:
     network = partial(
-        foreign.network, head=foreign.HEADS[name], classes=5, side=name not in ("ocr", "danet")
+        external.network, head=external.HEADS[name], classes=5, side=name not in ("ocr", "danet")
     )
     weights = Weights()
     size = (65, 97) if name == "deeplabv3" else SIZE
@@ -34,8 +34,8 @@ def test_every_head(tmp_path: Path, name: str) -> None:
 def test_the_file_name_tells_the_crop(tmp_path: Path) -> None:
     """769: scores, and pyramid pooling, are upsampled with align_corners."""
     file = tmp_path / "pspnet_r50-d8_769x769_40k_cityscapes_20200606_112725-86638686.pth"
-    head = partial(foreign.pspnet, corners=True)
-    network = partial(foreign.network, head=head, classes=19, corners=True)
+    head = partial(external.pspnet, corners=True)
+    network = partial(external.network, head=head, classes=19, corners=True)
     model, difference = differs(file, network, Weights(), size=SIZE)
     assert difference < 1e-4
     assert model.align_corners
@@ -45,8 +45,8 @@ def test_the_file_name_tells_the_crop(tmp_path: Path) -> None:
 def test_the_file_name_tells_stride_and_grid(tmp_path: Path) -> None:
     file = tmp_path / "deeplabv3_r101-d16-mg124_512x1024_40k_cityscapes.pth"
     network = partial(
-        foreign.network,
-        head=partial(foreign.deeplabv3, rates=(6, 12, 18)),
+        external.network,
+        head=partial(external.deeplabv3, rates=(6, 12, 18)),
         classes=5,
         depth=101,
         last=(1, 2, 4),
@@ -60,8 +60,8 @@ def test_the_file_name_tells_stride_and_grid(tmp_path: Path) -> None:
 
 def test_options_stand_above_the_file_name(tmp_path: Path) -> None:
     file = tmp_path / "ccnet_r50-d8_769x769.pth"
-    head = partial(foreign.ccnet, recurrence=1)
-    network = partial(foreign.network, head=head, classes=5, stem="plain")
+    head = partial(external.ccnet, recurrence=1)
+    network = partial(external.network, head=head, classes=5, stem="plain")
     options = Options(recurrence=1, align_corners=False)
     model, difference = differs(file, network, Weights(), options=options, size=SIZE)
     assert difference < 1e-4
@@ -71,7 +71,7 @@ def test_options_stand_above_the_file_name(tmp_path: Path) -> None:
 
 def test_a_converted_network_trains_on(tmp_path: Path) -> None:
     """Side scores are there, and gradients reach all that create_model leaves free."""
-    network = partial(foreign.network, head=foreign.emanet, classes=3)
+    network = partial(external.network, head=external.emanet, classes=3)
     model, _ = differs(tmp_path / "e.pth", network, Weights(), size=SIZE)
     output = model.train()(torch.randn(2, 3, *SIZE))
     assert set(output.auxiliary) == {"auxiliary"}
@@ -91,7 +91,7 @@ def test_a_converted_network_trains_on(tmp_path: Path) -> None:
 def test_the_file_tells_its_classes(tmp_path: Path, meta: dict[str, object]) -> None:
     model, _ = differs(
         tmp_path / "fcn.pth",
-        partial(foreign.network, head=foreign.fcn, classes=2),
+        partial(external.network, head=external.fcn, classes=2),
         Weights(),
         wrap=lambda tensors: {"meta": meta, "state_dict": tensors},
         size=SIZE,

@@ -9,9 +9,9 @@ from scenewise.classes import CITYSCAPES, VOC
 from scenewise.errors import UserError
 from scenewise.models.convert import Options, convert
 from scenewise.models.preprocessing import Preprocessing
-from tests.models.convert import foreign_others as foreign
-from tests.models.convert.compare import differs, picture
-from tests.models.convert.foreign import Weights
+from tests.models.convert import external_others as external
+from tests.models.convert.compare import differs, random_image
+from tests.models.convert.external import Weights
 
 SIZE = (41, 57)
 EVEN = (66, 100)  # whose pooling in the stem rounds
@@ -20,7 +20,7 @@ EVEN = (66, 100)  # whose pooling in the stem rounds
 @pytest.mark.parametrize("deeplab", [False, True])
 @pytest.mark.parametrize("side", [False, True])
 def test_torchvision(tmp_path: Path, deeplab: bool, side: bool) -> None:
-    network = partial(foreign.torchvision, classes=21, deeplab=deeplab, side=side)
+    network = partial(external.torchvision, classes=21, deeplab=deeplab, side=side)
     model, difference = differs(tmp_path / "t.pth", network, Weights(), wrap=dict)
     assert difference < 1e-4
     assert model.recipe["name"] == ("deeplabv3" if deeplab else "fcn")
@@ -38,13 +38,13 @@ def test_torchvision_itself(tmp_path: Path, name: str) -> None:
     torch.save(published.state_dict(), tmp_path / f"{name}.pth")
     model = convert(tmp_path / f"{name}.pth")
     with torch.no_grad():
-        theirs, ours = published(picture())["out"], model(picture()).logits
+        theirs, ours = published(random_image())["out"], model(random_image()).logits
     assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
 
 
 @pytest.mark.parametrize("recurrence", [1, 2])
 def test_ccnet(tmp_path: Path, recurrence: int) -> None:
-    network = partial(foreign.ccnet, classes=19, recurrence=recurrence)
+    network = partial(external.ccnet, classes=19, recurrence=recurrence)
     options = Options(recurrence=1) if recurrence == 1 else None
     weights = Weights(abn=True)
     model, difference = differs(
@@ -68,7 +68,7 @@ def test_semseg(tmp_path: Path, side: bool) -> None:
     def wrap(tensors: dict[str, torch.Tensor]) -> object:
         return {"epoch": 200, "state_dict": {f"module.{k}": v for k, v in tensors.items()}}
 
-    network = partial(foreign.semseg, classes=19, side=side)
+    network = partial(external.semseg, classes=19, side=side)
     model, difference = differs(tmp_path / "s.pth", network, Weights(), wrap=wrap, size=SIZE)
     assert difference < 1e-4
     assert model.recipe["auxiliary"] is side
@@ -76,9 +76,9 @@ def test_semseg(tmp_path: Path, side: bool) -> None:
     assert model.align_corners
 
 
-@pytest.mark.parametrize("name", foreign.OPENSEG)
+@pytest.mark.parametrize("name", external.OPENSEG)
 def test_openseg(tmp_path: Path, name: str) -> None:
-    network = partial(foreign.openseg, head=foreign.OPENSEG[name], classes=19)
+    network = partial(external.openseg, head=external.OPENSEG[name], classes=19)
     weights = Weights(abn=True)
 
     def wrap(tensors: dict[str, torch.Tensor]) -> object:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from scenewise.models import create_model, list_models
-from scenewise.models.optimize.fuse import JoinedDANetHead, fold_batch_norms, for_inference
+from scenewise.models.optimize.fuse import _fold_batch_norms, _MergedDANetHead, for_inference
 from scenewise.models.optimize.winograd import Winograd
 from scenewise.models.segmenter import Segmenter
 
@@ -33,9 +33,9 @@ def trained(network: str, backbone: str, **options: object) -> Segmenter:
 @pytest.mark.parametrize("network", list_models())
 def test_every_network_in_float64(network: str) -> None:
     model = trained(network, "tiny").double()
-    picture = torch.randn(2, 3, 41, 59, dtype=torch.float64)
+    image = torch.randn(2, 3, 41, 59, dtype=torch.float64)
     with torch.no_grad():
-        found, expected = for_inference(model)(picture), model(picture)
+        found, expected = for_inference(model)(image), model(image)
     torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-10)
     assert found.auxiliary == {}
 
@@ -45,10 +45,10 @@ def test_every_network_in_float64(network: str) -> None:
 )
 def test_backbones(backbone: str) -> None:
     model = trained("danet", backbone, output_stride=16 if "resnet" in backbone else 32)
-    picture = torch.randn(1, 3, 65, 97)
+    image = torch.randn(1, 3, 65, 97)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        found, expected = for_inference(model)(picture).logits, model(picture).logits
+        found, expected = for_inference(model)(image).logits, model(image).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
     for name, value in model.state_dict().items():
         assert torch.equal(value, before[name]), "the model itself is left alone"
@@ -57,12 +57,12 @@ def test_backbones(backbone: str) -> None:
 def test_what_is_done_to_a_wide_danet() -> None:
     model = trained("danet", "resnet18")
     fast = for_inference(model)
-    assert isinstance(fast.head, JoinedDANetHead)
+    assert isinstance(fast.head, _MergedDANetHead)
     assert not [m for m in fast.modules() if isinstance(m, nn.BatchNorm2d)]
     assert [m.dilation for m in fast.backbone.modules() if isinstance(m, Winograd)]
-    picture = torch.randn(1, 3, 97, 129)
+    image = torch.randn(1, 3, 97, 129)
     with torch.no_grad():
-        found, expected = fast(picture).logits, model(picture).logits
+        found, expected = fast(image).logits, model(image).logits
     assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
     assert torch.equal(found.argmax(1), expected.argmax(1))
 
@@ -87,16 +87,16 @@ def test_an_unusual_wiring_is_noticed() -> None:
     head = create_model("fcn", num_classes=5, backbone="tiny").head
     head.__init__([8], 5)  # type: ignore[misc]
     model = Segmenter(backbone, head, classes=usual.classes).eval()
-    picture = torch.randn(1, 3, 33, 35)
+    image = torch.randn(1, 3, 33, 35)
     with torch.no_grad():
-        found, expected = for_inference(model)(picture).logits, model(picture).logits
+        found, expected = for_inference(model)(image).logits, model(image).logits
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_norms_that_are_shared_stay() -> None:
     norm, convolution = nn.BatchNorm2d(4), nn.Conv2d(4, 4, 1)
     model = nn.Sequential(convolution, norm, convolution, norm).eval()
-    fold_batch_norms(model, torch.randn(1, 4, 5, 5))
+    _fold_batch_norms(model, torch.randn(1, 4, 5, 5))
     assert model[1] is norm
 
 
@@ -139,7 +139,7 @@ def test_winograd_knows_what_it_cannot(options: dict[str, object]) -> None:
 
 
 def test_a_resnet_drops_its_largest_map_once_it_is_used() -> None:
-    """The stem's output is half of what a ResNet-18 holds for a picture; nothing needs it later."""
+    """The stem's output is half of what a ResNet-18 holds for an image; nothing needs it later."""
     model = create_model("fcn", num_classes=2, backbone="resnet18", pretrained=False).eval()
     alive: list[int] = []
     stem: list[weakref.ref[torch.Tensor]] = []

@@ -1,7 +1,7 @@
-"""Public checkpoints of other projects become models.
+"""Convert public checkpoints of other projects into models, and back.
 
-One file a project, with its key maps; :mod:`detect` finds the project from the names of the
-tensors, :mod:`key_mapping` the place of each tensor, and checks that network and file fit exactly.
+One file a project, with its key mappings; :mod:`detect` finds the project from the names of the
+tensors, :mod:`key_mapping` the key of each tensor here, and checks that network and file match.
 """
 
 from scenewise.models.convert.key_mapping import Plan, convert, make_plan

@@ -21,26 +21,25 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def recognise(source: Source, given: str | None = None) -> str:
+def recognise(source: Source, family: str | None = None) -> str:
     """The name of the family in FAMILIES.
 
     Raises:
-        UserError: ``given`` is no family, or no family has such names.
+        UserError: ``family`` is unknown, or no family has such names.
     """
-    if given is not None:
-        if given not in FAMILIES:
-            raise UserError(f"no family '{given}'; there are {', '.join(FAMILIES)}")
-        return given
-    for name, family in FAMILIES.items():
-        if family.matches(source.tensors):
+    if family is not None:
+        if family not in FAMILIES:
+            raise UserError(f"unknown family '{family}'; choose one of {', '.join(FAMILIES)}")
+        return family
+    for name, candidate in FAMILIES.items():
+        if candidate.matches(source.tensors):
             return name
     if source.has("backbone.net."):
         raise UserError(
-            f"'{source.name}' belongs to a model of Scenewise, which has a config.json beside it; "
-            "give the folder"
+            f"'{source.name}' belongs to a Scenewise model with a config.json; give the folder"
         )
     first = ", ".join(list(source.tensors)[:3])
     raise UserError(
-        f"'{source.name}' is of no family that is known here (its first tensors are {first}); "
+        f"'{source.name}' is of an unknown family (its first tensors are {first}); "
         f"known are {', '.join(FAMILIES)}, and bare backbones as backbone_weights"
     )

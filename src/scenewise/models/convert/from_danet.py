@@ -1,8 +1,10 @@
 """The authors' DANet, DRANet and FCN (junfu1115/DANet), on PyTorch-Encoding.
 
-Both layouts: v0.5.0 with its plain stem and ImageNet classifier, and the later one whose deep stem
-is optional.
+Both layouts: v0.5.0 with its plain stem and ImageNet classifier, and the later one with an
+optional deep stem.
 """
+
+from functools import partial
 
 from scenewise.classes import likely_classes
 from scenewise.models.convert.spec import (
@@ -64,23 +66,7 @@ FCN = {
     "auxlayer.conv5.1": "auxiliary_head.reduce.1",
     "auxlayer.conv5.4": "auxiliary_head.classify.1",
 }
-MULTI_GRID = (4, 8, 16)
-DROPPED = ("pretrained.fc",)
-
-
-def design_danet(source: Source, options: Options) -> Design:
-    """DANet; its released weights have multi-grid 4, 8, 16 and the 19 classes of Cityscapes."""
-    return _design("danet", DANET, "head.conv8.1.weight", MULTI_GRID, source, options)
-
-
-def design_dranet(source: Source, options: Options) -> Design:
-    """DRANet, on the same backbone."""
-    return _design("dranet", DRANET, "cls_seg.1.weight", MULTI_GRID, source, options)
-
-
-def design_fcn(source: Source, options: Options) -> Design:
-    """The dilated FCN, the paper's baseline, which has no multi-grid."""
-    return _design("fcn", FCN, "head.conv5.4.weight", (), source, options)
+_MULTI_GRID = (4, 8, 16)
 
 
 def _design(
@@ -101,7 +87,7 @@ def _design(
         likely_classes(source.rows(classifier)),
         RGB_1,
         {**settled, "auxiliary": source.has("cls_aux.") or source.has("auxlayer.")},
-        dropped=DROPPED,
+        dropped=("pretrained.fc",),  # the ImageNet classifier
     )
 
 
@@ -117,8 +103,12 @@ def _is_fcn(tensors: Tensors) -> bool:
     return "head.conv5.4.weight" in tensors and "pretrained.layer1.0.conv1.weight" in tensors
 
 
+_design_danet = partial(_design, "danet", DANET, "head.conv8.1.weight", _MULTI_GRID)
+_design_dranet = partial(_design, "dranet", DRANET, "cls_seg.1.weight", _MULTI_GRID)
+_design_fcn = partial(_design, "fcn", FCN, "head.conv5.4.weight", ())  # has no multi-grid
+
 FAMILIES = {
-    "danet": Family("the authors' DANet", _is_danet, design_danet),
-    "dranet": Family("the authors' DRANet", _is_dranet, design_dranet),
-    "encoding-fcn": Family("the FCN of the DANet repository", _is_fcn, design_fcn),
+    "danet": Family("the authors' DANet", _is_danet, _design_danet),
+    "dranet": Family("the authors' DRANet", _is_dranet, _design_dranet),
+    "encoding-fcn": Family("the FCN of the DANet repository", _is_fcn, _design_fcn),
 }

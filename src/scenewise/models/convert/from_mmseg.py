@@ -1,6 +1,6 @@
-"""mmsegmentation's networks on ResNets: one table of key maps a head.
+"""mmsegmentation's networks on ResNets: one table of key mappings a head.
 
-A file tells the class names; its name tells crop and stride, as in
+The file holds the class names; its name gives crop and stride, as in
 ``deeplabv3_r101-d16-mg124_512x1024_80k_cityscapes.pth``.
 """
 
@@ -18,25 +18,25 @@ from scenewise.models.convert.spec import (
     Options,
     Source,
     Tensors,
-    as_it_is,
     find_backbone,
     settle,
+    unsqueeze_scale,
 )
 
-Places = dict[str, str]
+KeyMapping = dict[str, str]
 
 
-def _modules(**modules: str) -> Places:
-    """Places of convolutions with norm: ``a.conv`` and ``a.bn`` to ``b.0`` and ``b.1``."""
+def _modules(**modules: str) -> KeyMapping:
+    """Keys of convolutions with norm: ``a.conv`` and ``a.bn`` to ``b.0`` and ``b.1``."""
     return {
-        f"{theirs}.{part}": f"{ours}.{index}"
-        for theirs, ours in modules.items()
+        f"{source}.{part}": f"{target}.{index}"
+        for source, target in modules.items()
         for index, part in enumerate(("conv", "bn"))
     }
 
 
-def _joined(block: Places) -> Places:
-    """The head of FCN, with the layers of ``block`` between its first two convolutions."""
+def _concat_head(block: KeyMapping) -> KeyMapping:
+    """The FCN head, with the layers of ``block`` between its first two convolutions."""
     branch = "context.join.branch"
     return {
         **_modules(
@@ -46,23 +46,23 @@ def _joined(block: Places) -> Places:
                 "conv_cat": "context.bottleneck",
             }
         ),
-        **{theirs: f"{branch}.block.{ours}" for theirs, ours in block.items()},
+        **{source: f"{branch}.block.{target}" for source, target in block.items()},
         "conv_seg": "classify.1",
     }
 
 
-def _projections(theirs: str, ours: str, names: Mapping[str, str], stages: int) -> Places:
+def _projections(source: str, target: str, names: Mapping[str, str], stages: int) -> KeyMapping:
     """mmsegmentation's attention block: queries and keys through one or two convolutions."""
     if stages == 1:
-        return _modules(**{f"{theirs}.{a}": f"{ours}.{b}" for a, b in names.items()})
+        return _modules(**{f"{source}.{a}": f"{target}.{b}" for a, b in names.items()})
     pairs = [(a, b, i) for a, b in names.items() for i in range(stages)]
-    return _modules(**{f"{theirs}.{a}.{i}": f"{ours}.{b}.{i}" for a, b, i in pairs})
+    return _modules(**{f"{source}.{a}.{i}": f"{target}.{b}.{i}" for a, b, i in pairs})
 
 
 _QUERY_KEY = {"query_project": "query", "key_project": "key"}
 _NON_LOCAL_OUT = {"conv_out.conv": "out", "conv_out.bn": "norm"}
 
-DANET = {
+_DANET = {
     **_modules(
         pam_in_conv="position.0",
         pam_out_conv="position.2",
@@ -78,8 +78,8 @@ DANET = {
     "pam_conv_seg": "classify_position.1",
     "cam_conv_seg": "classify_channel.1",
 }
-FCN = _joined({})
-CCNET = _joined(
+_FCN = _concat_head({})
+_CCNET = _concat_head(
     {
         "cca.query_conv": "query",
         "cca.key_conv": "key",
@@ -87,7 +87,7 @@ CCNET = _joined(
         "cca.gamma.scale": "gamma",
     }
 )
-NONLOCAL = _joined(
+_NONLOCAL = _concat_head(
     {
         "nl_block.theta.conv": "theta",
         "nl_block.phi.conv": "phi",
@@ -95,7 +95,7 @@ NONLOCAL = _joined(
         **{f"nl_block.{a}": b for a, b in _NON_LOCAL_OUT.items()},
     }
 )
-DNL = _joined(
+_DNL = _concat_head(
     {
         "dnl_block.theta.conv": "query",
         "dnl_block.phi.conv": "key",
@@ -104,7 +104,7 @@ DNL = _joined(
         **{f"dnl_block.{a}": b for a, b in _NON_LOCAL_OUT.items()},
     }
 )
-GCNET = _joined(
+_GCNET = _concat_head(
     {
         "gc_block.conv_mask": "mask",
         "gc_block.channel_add_conv.0": "squeeze",
@@ -112,20 +112,20 @@ GCNET = _joined(
         "gc_block.channel_add_conv.3": "excite",
     }
 )
-PSPNET = {
+_PSPNET = {
     **{f"psp_modules.{i}.1.conv": f"context.pool.branches.{i}.1" for i in range(4)},
     **{f"psp_modules.{i}.1.bn": f"context.pool.branches.{i}.2" for i in range(4)},
     **_modules(bottleneck="context.bottleneck"),
     "conv_seg": "classify.1",
 }
-DEEPLABV3 = {
+_DEEPLABV3 = {
     "image_pool.1.conv": "context.pool.1",
     "image_pool.1.bn": "context.pool.2",
     **_modules(**{f"aspp_modules.{i}": f"context.branches.{i}" for i in range(4)}),
     **_modules(bottleneck="context.project"),
     "conv_seg": "classify.1",
 }
-ISA = {
+_ISA = {
     **_modules(in_conv="context.reduce", out_conv="context.block.mix"),
     **_projections("global_relation", "context.block.far", _QUERY_KEY, 2),
     **_projections("local_relation", "context.block.near", _QUERY_KEY, 2),
@@ -139,7 +139,7 @@ ISA = {
     "local_relation.value_project": "context.block.near.value",
     "conv_seg": "classify.1",
 }
-ANN = {
+_ANN = {
     **_projections("fusion.stages.0", "fuse.attention", _QUERY_KEY, 1),
     "fusion.stages.0.value_project": "fuse.attention.value",
     "fusion.stages.0.out_project": "fuse.attention.out",
@@ -152,7 +152,7 @@ ANN = {
     "context.stages.0.out_project": "block.attention.out",
     "conv_seg": "classify",
 }
-EMANET = {
+_EMANET = {
     **_modules(
         ema_in_conv="context.join.branch.reduce",
         bottleneck="context.join.branch.refine",
@@ -164,7 +164,7 @@ EMANET = {
     "ema_module.bases": "context.join.branch.block.bases",
     "conv_seg": "classify.1",
 }
-ENCNET = {
+_ENCNET = {
     **_modules(**{"bottleneck": "reduce", "enc_module.encoding_project": "block.project"}),
     "enc_module.encoding.0.codewords": "block.codewords",
     "enc_module.encoding.0.scale": "block.smoothing",
@@ -173,7 +173,7 @@ ENCNET = {
     "se_layer": "block.presence",
     "conv_seg": "classify.1",
 }
-OCR = {
+_OCR = {
     **_modules(**{"0.convs.0": "regions.reduce", "1.bottleneck": "reduce"}),
     "0.conv_seg": "regions.classify.1",
     **_projections("1.object_context_block", "block", _QUERY_KEY, 2),
@@ -183,47 +183,45 @@ OCR = {
     **_modules(**{"1.object_context_block.bottleneck": "block.mix"}),
     "1.conv_seg": "classify.1",
 }
-SIDE = {
+_AUXILIARY = {
     "auxiliary_head.convs.0.conv": "auxiliary_head.reduce.0",
     "auxiliary_head.convs.0.bn": "auxiliary_head.reduce.1",
     "auxiliary_head.conv_seg": "auxiliary_head.classify.1",
 }
 
-# A prefix that only this head has, its network here, its places.
-HEADS: dict[str, tuple[str, Places]] = {
-    "pam.": ("danet", DANET),
-    "cca.": ("ccnet", CCNET),
-    "nl_block.": ("nonlocal", NONLOCAL),
-    "dnl_block.": ("dnl", DNL),
-    "gc_block.": ("gcnet", GCNET),
-    "psp_modules.": ("pspnet", PSPNET),
-    "image_pool.": ("deeplabv3", DEEPLABV3),
-    "global_relation.": ("isa", ISA),
-    "fusion.stages.": ("ann", ANN),
-    "ema_module.": ("emanet", EMANET),
-    "enc_module.": ("encnet", ENCNET),
-    "1.object_context_block.": ("ocr", OCR),
-    "conv_cat.": ("fcn", FCN),  # last: others have it too
+# A prefix that only this head has -> its network here, its key mapping.
+HEADS: dict[str, tuple[str, KeyMapping]] = {
+    "pam.": ("danet", _DANET),
+    "cca.": ("ccnet", _CCNET),
+    "nl_block.": ("nonlocal", _NONLOCAL),
+    "dnl_block.": ("dnl", _DNL),
+    "gc_block.": ("gcnet", _GCNET),
+    "psp_modules.": ("pspnet", _PSPNET),
+    "image_pool.": ("deeplabv3", _DEEPLABV3),
+    "global_relation.": ("isa", _ISA),
+    "fusion.stages.": ("ann", _ANN),
+    "ema_module.": ("emanet", _EMANET),
+    "enc_module.": ("encnet", _ENCNET),
+    "1.object_context_block.": ("ocr", _OCR),
+    "conv_cat.": ("fcn", _FCN),  # last: other heads have it too
 }
 
 
-def head_places(network: str) -> Places:
-    """Places of the head's tensors and of the side head's, by their names in a file."""
+def head_mapping(network: str) -> KeyMapping:
+    """Key mapping of the head and the auxiliary head of ``network``."""
     places = dict(HEADS.values())[network]
-    whole = {f"decode_head.{theirs}": f"head.{ours}" for theirs, ours in places.items()}
-    return whole | SIDE
+    whole = {f"decode_head.{source}": f"head.{target}" for source, target in places.items()}
+    return whole | _AUXILIARY
 
 
-def design(source: Source, options: Options) -> Design:
-    """Any of HEADS."""
+def _design(source: Source, options: Options) -> Design:
     network = _network(source)
     backbone, places = find_backbone(source, "backbone.")
-    wide = "769x769" in source.name
     settled = settle(
         options,
         output_stride=16 if "-d16" in source.name else 8,
         multi_grid=(1, 2, 4) if "-mg124" in source.name else (),
-        align_corners=wide,
+        align_corners="769x769" in source.name,  # so in all of its configurations of that crop
         recurrence=2,
     )
     recurrence = settled.pop("recurrence")
@@ -234,25 +232,25 @@ def design(source: Source, options: Options) -> Design:
         network,
         "mmseg",
         backbone,
-        places | head_places(network),
+        places | head_mapping(network),
         _classes(source.content, count),
         RGB_255,
         settled,
-        to_ours=to_ours,
+        import_tensor=import_tensor,
     )
 
 
-def to_ours(key: str, tensor: Tensor) -> Tensor:
-    """EMANet's bases are stored (1, C, K); ours are (K, C)."""
+def import_tensor(key: str, tensor: Tensor) -> Tensor:
+    """EMANet's bases are stored (1, C, K); they are (K, C) here."""
     if key.endswith("ema_module.bases") and tensor.ndim == 3:
-        return tensor[0].t()
-    return as_it_is(key, tensor)
+        return tensor[0].t()  # (K, C)
+    return unsqueeze_scale(key, tensor)
 
 
-def to_theirs(key: str, tensor: Tensor) -> Tensor:
-    """The inverse of :func:`to_ours`."""
+def export_tensor(key: str, tensor: Tensor) -> Tensor:
+    """The inverse of :func:`import_tensor`."""
     if key.endswith("ema_module.bases"):
-        return tensor.t()[None]
+        return tensor.t()[None]  # (1, C, K)
     return tensor.reshape(()) if key.endswith("gamma.scale") else tensor
 
 
@@ -262,16 +260,17 @@ def _network(source: Source) -> str:
             return network
     known = ", ".join(network for network, _ in HEADS.values())
     raise UserError(
-        f"'{source.name}' is mmsegmentation's, but of a head that is not converted; known heads "
+        f"'{source.name}' is from mmsegmentation, with a head that is not supported; known heads "
         f"are {known}"
     )
 
 
 def _classes(content: Mapping[str, Any], count: int) -> Classes:
-    """What the file says (``CLASSES`` and ``PALETTE``, or ``dataset_meta``), if it fits."""
+    """The file's ``CLASSES`` and ``PALETTE``, or ``dataset_meta``, if their number matches."""
     meta = _mapping(content.get("meta"))
-    told = {str(k).lower(): v for k, v in {**meta, **_mapping(meta.get("dataset_meta"))}.items()}
-    names, palette = told.get("classes"), told.get("palette", ())
+    entries = {**meta, **_mapping(meta.get("dataset_meta"))}
+    lower = {str(key).lower(): value for key, value in entries.items()}
+    names, palette = lower.get("classes"), lower.get("palette", ())
     if not isinstance(names, Sequence) or len(names) != count:
         return likely_classes(count)
     try:
@@ -292,4 +291,4 @@ def _matches(tensors: Tensors) -> bool:
     return any(key.startswith("decode_head.") for key in tensors)
 
 
-FAMILIES = {"mmseg": Family("a checkpoint of mmsegmentation", _matches, design)}
+FAMILIES = {"mmseg": Family("a checkpoint of mmsegmentation", _matches, _design)}

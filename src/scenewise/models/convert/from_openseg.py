@@ -18,33 +18,35 @@ from scenewise.models.convert.spec import (
 )
 from scenewise.models.preprocessing import Preprocessing
 
-BGR = Preprocessing((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "BGR", 255.0)
-Places = dict[str, str]
+_BGR = Preprocessing((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "BGR", 255.0)
+KeyMapping = dict[str, str]
 
 
-def _attention(theirs: str, ours: str) -> Places:
+def _attention(source: str, target: str) -> KeyMapping:
     """OCNet's attention: queries and keys through two convolutions with norm."""
-    layers = {"0": "0", "1": "1", "2": "3", "3": "4"}
+    layers = {"0": "0", "1": "1", "2": "3", "3": "4"}  # InPlaceABN has its activation inside
     return {
-        **{f"{theirs}.f_query.{a}": f"{ours}.query.{b}" for a, b in layers.items()},
-        **{f"{theirs}.f_key.{a}": f"{ours}.key.{b}" for a, b in layers.items()},
-        f"{theirs}.f_value": f"{ours}.value",
-        f"{theirs}.W": f"{ours}.out",
+        **{f"{source}.f_query.{a}": f"{target}.query.{b}" for a, b in layers.items()},
+        **{f"{source}.f_key.{a}": f"{target}.key.{b}" for a, b in layers.items()},
+        f"{source}.f_value": f"{target}.value",
+        f"{source}.W": f"{target}.out",
     }
 
 
-def _nested(theirs: str, ours: str, names: Places) -> Places:
-    """Two convolutions with norm in a row; ours are two pairs."""
+def _nested(source: str, target: str, names: KeyMapping) -> KeyMapping:
+    """Two convolutions with norm in one sequence; here they are two pairs."""
     layers = {"0": "0.0", "1": "0.1", "2": "1.0", "3": "1.1"}
     return {
-        f"{theirs}.{a}.{i}": f"{ours}.{b}.{j}" for a, b in names.items() for i, j in layers.items()
+        f"{source}.{a}.{i}": f"{target}.{b}.{j}"
+        for a, b in names.items()
+        for i, j in layers.items()
     }
 
 
 _F = {"f_query": "query", "f_key": "key"}
 _BLOCK = "head.context.block"
 
-BASE_OC = {
+_BASE_OC = {
     "oc_module_pre.0": "head.context.reduce.0",
     "oc_module_pre.1": "head.context.reduce.1",
     **_attention("oc_module.stages.0", f"{_BLOCK}.attention"),
@@ -54,7 +56,7 @@ BASE_OC = {
     "dsn.1": "auxiliary_head.reduce.1",
     "dsn.2": "auxiliary_head.classify.1",
 }
-ASP_OC = {
+_ASP_OC = {
     "context.0": "head.context.reduce.0",
     "context.1": "head.context.reduce.1",
     "context.2.context.0": f"{_BLOCK}.reduce.0",
@@ -68,7 +70,7 @@ ASP_OC = {
     "dsn.1": "auxiliary_head.reduce.1",
     "dsn.2": "auxiliary_head.classify.1",
 }
-ISA = {
+_ISA = {
     "isa_head.0": "head.context.reduce.0",
     "isa_head.1": "head.context.reduce.1",
     **_nested("isa_head.2.stages.0.long_range_sa", f"{_BLOCK}.far", _F),
@@ -83,12 +85,12 @@ ISA = {
     "dsn_head.1": "auxiliary_head.reduce.1",
     "dsn_head.3": "auxiliary_head.classify.1",
 }
-_OCR = "spatial_ocr_head.object_context_block"
-OCR = {
+_OCR_BLOCK = "spatial_ocr_head.object_context_block"
+_OCR = {
     "conv_3x3": "head.reduce",
-    **_nested(_OCR, "head.block", {"f_pixel": "query", "f_object": "key"}),
-    f"{_OCR}.f_down": "head.block.value",
-    f"{_OCR}.f_up": "head.block.out",
+    **_nested(_OCR_BLOCK, "head.block", {"f_pixel": "query", "f_object": "key"}),
+    f"{_OCR_BLOCK}.f_down": "head.block.value",
+    f"{_OCR_BLOCK}.f_up": "head.block.out",
     "spatial_ocr_head.conv_bn_dropout": "head.block.mix",
     "head": "head.classify.1",
     "dsn_head.0": "head.regions.reduce.0",
@@ -96,39 +98,38 @@ OCR = {
     "dsn_head.3": "head.regions.classify.1",
 }
 
-# A name that only this network has, its name here with the variant, its places, its classifier.
-NETWORKS: dict[str, tuple[str, str, Places, str]] = {
-    "oc_module_pre.0.weight": ("ocnet_base", "openseg", BASE_OC, "cls"),
-    "context.2.conv5.0.weight": ("ocnet_asp", "openseg", ASP_OC, "cls"),
-    "isa_head.0.weight": ("isa", "official", ISA, "cls_head"),
-    "spatial_ocr_head.conv_bn_dropout.0.weight": ("ocr", "official", OCR, "head"),
+# A key that only this network has -> its name and variant, its key mapping, its classifier.
+_NETWORKS: dict[str, tuple[str, str, KeyMapping, str]] = {
+    "oc_module_pre.0.weight": ("ocnet_base", "openseg", _BASE_OC, "cls"),
+    "context.2.conv5.0.weight": ("ocnet_asp", "openseg", _ASP_OC, "cls"),
+    "isa_head.0.weight": ("isa", "official", _ISA, "cls_head"),
+    "spatial_ocr_head.conv_bn_dropout.0.weight": ("ocr", "official", _OCR, "head"),
 }
 
 
-def design(source: Source, options: Options) -> Design:
-    """Any of NETWORKS."""
+def _design(source: Source, options: Options) -> Design:
     refuse_torch_norms(source)
-    found = [entry for key, entry in NETWORKS.items() if key in source.tensors]
-    if not found:
-        raise UserError(f"'{source.name}' holds none of openseg's networks that are converted")
-    network, variant, head, classifier = found[0]
+    matching = [entry for key, entry in _NETWORKS.items() if key in source.tensors]
+    if not matching:
+        raise UserError(f"'{source.name}' does not hold a supported network of openseg")
+    network, variant, head, classifier = matching[0]
     backbone, places = find_backbone(source, "backbone.")
     settled = settle(options, multi_grid=(), align_corners=True, output_stride=8)
-    side = {} if network == "ocr" else {"auxiliary": source.has("dsn")}
+    auxiliary = {} if network == "ocr" else {"auxiliary": source.has("dsn")}  # OCR's is in its head
     return Design(
         network,
         variant,
         backbone,
         places | head,
         likely_classes(source.rows(f"{classifier}.weight")),
-        BGR,
-        settled | side,
+        _BGR,
+        settled | auxiliary,
         absolute_norms=True,
     )
 
 
 def _matches(tensors: Tensors) -> bool:
-    return "backbone.resinit.conv1.weight" in tensors and any(key in tensors for key in NETWORKS)
+    return "backbone.resinit.conv1.weight" in tensors and any(key in tensors for key in _NETWORKS)
 
 
-FAMILIES = {"openseg": Family("a checkpoint of openseg", _matches, design)}
+FAMILIES = {"openseg": Family("a checkpoint of openseg", _matches, _design)}

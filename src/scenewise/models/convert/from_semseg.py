@@ -12,7 +12,7 @@ from scenewise.models.convert.spec import (
     settle,
 )
 
-HEAD = {
+_HEAD = {
     **{f"ppm.features.{i}.1": f"head.context.pool.branches.{i}.1" for i in range(4)},
     **{f"ppm.features.{i}.2": f"head.context.pool.branches.{i}.2" for i in range(4)},
     "cls.0": "head.context.bottleneck.0",
@@ -24,15 +24,15 @@ HEAD = {
 }
 
 
-def design(source: Source, options: Options) -> Design:
-    """PSPNet. The code takes pictures with sides of 8 k + 1 pixels only; ours takes any."""
+def _design(source: Source, options: Options) -> Design:
+    """PSPNet. The code takes images with sides of 8 k + 1 pixels only; any size works here."""
     backbone, places = find_backbone(source, "")
     settled = settle(options, multi_grid=(), align_corners=True, output_stride=8)
     return Design(
         "pspnet",
         "official",
         backbone,
-        places | HEAD,
+        places | _HEAD,
         likely_classes(source.rows("cls.4.weight")),
         RGB_255,
         {**settled, "auxiliary": source.has("aux.")},
@@ -43,4 +43,4 @@ def _matches(tensors: Tensors) -> bool:
     return "ppm.features.0.1.weight" in tensors
 
 
-FAMILIES = {"semseg": Family("a PSPNet of semseg", _matches, design)}
+FAMILIES = {"semseg": Family("a PSPNet of semseg", _matches, _design)}

@@ -1,4 +1,4 @@
-"""Where every tensor of a file goes, and whether that fills a network exactly."""
+"""Map every tensor of a public checkpoint to a key of the network, and load it strictly."""
 
 import hashlib
 from collections.abc import Mapping
@@ -12,27 +12,28 @@ from torch import Tensor
 from scenewise.errors import UserError
 from scenewise.models.build import create_model
 from scenewise.models.convert.detect import FAMILIES, recognise
-from scenewise.models.convert.spec import Design, Options, Source, absolute
+from scenewise.models.convert.spec import Design, Options, Source
 from scenewise.models.resnet_keys import rename
 from scenewise.models.safe_load import read_file, tensors_of
 from scenewise.models.segmenter import Segmenter
 
 _COUNTER = "num_batches_tracked"
+_ABN_EPS = 1e-5  # InPlaceABN scales by |weight| + eps, not by its weight
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What a conversion does.
+    """A checked conversion, before the weights are loaded.
 
     Attributes:
         file: the public checkpoint.
         family: its name.
         sha256: of the file.
-        options: what was given, not recognised.
+        options: as given by the caller.
         design: network, classes, preprocessing.
         model: the network, without memory for its weights (on PyTorch's ``meta`` device).
-        places: each name in the file to ours; None where it is left out on purpose.
-        tensors: of the file, by their names there.
+        key_mapping: key in the file -> key here; None where the tensor is skipped on purpose.
+        tensors: of the file, by their keys there.
     """
 
     file: Path
@@ -41,16 +42,16 @@ class Plan:
     options: Options
     design: Design
     model: Segmenter
-    places: dict[str, str | None]
+    key_mapping: dict[str, str | None]
     tensors: Mapping[str, Tensor]
 
     @property
     def placed(self) -> int:
-        """How many tensors have a place."""
-        return sum(ours is not None for ours in self.places.values())
+        """The number of tensors that are not skipped."""
+        return sum(target is not None for target in self.key_mapping.values())
 
     def source(self) -> dict[str, Any]:
-        """Where the model comes from, JSON-able; it travels with the model."""
+        """Where the model comes from, as JSON types; saved in ``config.json``."""
         return {
             "file": self.file.name,
             "sha256": self.sha256,
@@ -60,11 +61,11 @@ class Plan:
 
 
 def make_plan(file: str | Path, options: Options | None = None) -> Plan:
-    """Recognise a public checkpoint and find a place for each of its tensors.
+    """Detect the family of a public checkpoint and map each of its tensors.
 
     Raises:
-        UserError: the file is missing, damaged or wants to run code; its family is unknown; or its
-            tensors do not fill the family's network exactly, with the first that do not fit.
+        UserError: the file is missing, damaged or would run code; its family is unknown; or its
+            tensors do not match the family's network exactly, with the first that do not.
     """
     path, options = Path(file), options or Options()
     content = read_file(path)
@@ -74,25 +75,28 @@ def make_plan(file: str | Path, options: Options | None = None) -> Plan:
     if options.recurrence is not None:
         _check_recurrence(options.recurrence, design)
     model = _empty_model(design)
-    places = {key: _place(key, design) for key in source.tensors}
+    places = {
+        key: None if _is_dropped(key, design) else rename(key, design.key_mapping)
+        for key in source.tensors
+    }
     _check(path, FAMILIES[family].title, source.tensors, places, design, model)
     return Plan(path, family, _sha256(path), options, design, model, places, source.tensors)
 
 
 def fill(plan: Plan) -> Segmenter:
     """The network of a plan with its weights, in evaluation mode."""
-    model, found = plan.model, {}
-    for key, ours in plan.places.items():
-        if ours is not None:
-            found[ours] = plan.design.to_ours(key, plan.tensors[key])
-    wanted = model.state_dict()
+    model, tensors = plan.model, {}
+    for key, target in plan.key_mapping.items():
+        if target is not None:
+            tensors[target] = plan.design.import_tensor(key, plan.tensors[key])
+    state = model.state_dict()
     if plan.design.absolute_norms:
-        for ours in _norms(wanted):
-            found[ours] = absolute(ours, found[ours])
-    for ours, like in wanted.items():
-        value = found[ours] if ours in found else torch.zeros(like.shape)  # a missing counter
-        found[ours] = value.to(like.dtype).contiguous().clone()
-    model.load_state_dict(found, assign=True)
+        for target in _norm_weights(state):
+            tensors[target] = tensors[target].abs() + _ABN_EPS
+    for target, like in state.items():
+        value = tensors[target] if target in tensors else torch.zeros(like.shape)  # a counter
+        tensors[target] = value.to(like.dtype).contiguous().clone()
+    model.load_state_dict(tensors, assign=True)
     model.source = plan.source()
     return model.eval()
 
@@ -118,10 +122,6 @@ def _empty_model(design: Design) -> Segmenter:
     return model
 
 
-def _place(key: str, design: Design) -> str | None:
-    return None if _is_dropped(key, design) else rename(key, design.places)
-
-
 def _is_dropped(key: str, design: Design) -> bool:
     return any(key == prefix or key.startswith(f"{prefix}.") for prefix in design.dropped)
 
@@ -134,44 +134,46 @@ def _check(
     design: Design,
     model: Segmenter,
 ) -> None:
-    """Every tensor of the file has its place, and every place its tensor."""
-    wanted = model.state_dict()
-    taken: dict[str, str] = {}
+    """Raise unless tensors and keys of the network match one to one."""
+    state = model.state_dict()
+    sources: dict[str, str] = {}  # key here -> key in the file
     faults: dict[str, list[str]] = {"unknown": [], "of another shape": [], "not numbers": []}
     for key, tensor in tensors.items():
-        ours = places[key]
-        if ours is None or ours not in wanted:
+        target = places[key]
+        if target is None or target not in state:
             if not _is_dropped(key, design):
                 faults["unknown"].append(key)
-        elif design.to_ours(key, tensor).shape != wanted[ours].shape:
+        elif design.import_tensor(key, tensor).shape != state[target].shape:
             faults["of another shape"].append(key)
         elif not _is_number(key, tensor):
             faults["not numbers"].append(key)
-        elif ours in taken and not torch.equal(tensor, tensors[taken[ours]]):
-            faults["unknown"].append(key)  # a layer stored twice, but not alike
+        elif target in sources and not torch.equal(tensor, tensors[sources[target]]):
+            faults["unknown"].append(key)  # a layer stored twice, with different values
         else:
-            taken[ours] = key
-    missing = [k for k in wanted if k not in places.values() and not k.endswith(_COUNTER)]
+            sources[target] = key
+    targets = set(places.values())
+    missing = [key for key in state if key not in targets and not key.endswith(_COUNTER)]
     faults["missing"] = [f"for {key}" for key in missing]
-    told = [f"{len(keys)} {what} ({_first(keys)})" for what, keys in faults.items() if keys]
-    if told:
+    reasons = [f"{len(keys)} {what} ({first_keys(keys)})" for what, keys in faults.items() if keys]
+    if reasons:
         raise UserError(
-            f"'{path}' looks like {title} but does not fit its {design.network} with "
-            f"{design.backbone}: {'; '.join(told)}; nothing was converted"
+            f"'{path}' looks like {title} but does not match its {design.network} with "
+            f"{design.backbone}: {'; '.join(reasons)}; nothing was converted"
         )
 
 
 def _is_number(key: str, tensor: Tensor) -> bool:
-    kind = tensor.dtype.is_floating_point or key.endswith(_COUNTER)
-    return kind and tensor.layout is torch.strided and not tensor.is_meta
+    numeric = tensor.dtype.is_floating_point or key.endswith(_COUNTER)
+    return numeric and tensor.layout is torch.strided and not tensor.is_meta
 
 
-def _first(keys: list[str]) -> str:
+def first_keys(keys: list[str]) -> str:
+    """Up to three keys, for an error message."""
     return ", ".join(keys[:3]) + (", ..." if len(keys) > 3 else "")
 
 
-def _norms(state: Mapping[str, Tensor]) -> list[str]:
-    """Names of the scales of all batch norms."""
+def _norm_weights(state: Mapping[str, Tensor]) -> list[str]:
+    """Keys of the weights of all batch norms."""
     return [f"{k.removesuffix(_COUNTER)}weight" for k in state if k.endswith(_COUNTER)]
 
 

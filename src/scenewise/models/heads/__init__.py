@@ -1,7 +1,7 @@
-"""Heads: the feature maps of a backbone in, class scores out.
+"""Segmentation heads: the feature maps of a backbone in, logits out.
 
-A head is called with the list of feature maps and gives a :class:`HeadOutput` at their size. Side
-scores are computed in training only.
+A head is called with the list of feature maps and returns a :class:`HeadOutput` at their
+resolution. Auxiliary logits are computed in training only.
 """
 
 from scenewise.models.heads.base import Head, HeadOutput

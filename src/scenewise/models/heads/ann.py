@@ -14,16 +14,16 @@ from scenewise.models.layers import head_width
 class ANNHead(nn.Module):
     """Asymmetric non-local network (Zhu et al., ICCV 2019).
 
-    The last map gathers from averages of the one before; a 3x3 convolution leads to ``width``
-    channels, which gather from averages of themselves. mmsegmentation drops maps between the two,
-    the authors inside both blocks.
+    The last feature map attends to averages of the one before; a 3x3 convolution reduces it to
+    ``width`` channels, which attend to averages of themselves. mmsegmentation has its dropout
+    between the two blocks, the authors inside both.
 
     Args:
-        channels: of the backbone's maps; the last two are read.
+        channels: of the backbone's feature maps; the last two are used.
         classes: K.
         variant: ``"official"`` or ``"mmseg"``.
-        width: default a quarter of the last map's channels, at least 64.
-        sizes: bins of the averages along each axis.
+        width: default a quarter of the last channels, at least 64.
+        sizes: numbers of bins of the averages along each axis.
     """
 
     def __init__(
@@ -45,7 +45,7 @@ class ANNHead(nn.Module):
         self.block = AsymmetricPyramid(width, sizes=bins, variant=code)
         self.classify = nn.Conv2d(width, classes, 1)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the last map."""
-        fused = self.dropout(self.fuse(maps[-1], maps[-2]))
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the last one."""
+        fused = self.dropout(self.fuse(features[-1], features[-2]))
         return HeadOutput(self.classify(self.block(self.reduce(fused))), {}, {})

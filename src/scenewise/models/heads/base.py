@@ -1,4 +1,4 @@
-"""What every head gives, and the plainest one."""
+"""The output of every head, and the head that is one context module and a classifier."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class HeadOutput(NamedTuple):
-    """Scores (B, K, h, w), named side scores, and named scalar penalties."""
+    """Logits (B, K, h, w), named auxiliary logits, and named scalar penalties."""
 
     logits: Tensor
     auxiliary: dict[str, Tensor]
@@ -15,7 +15,7 @@ class HeadOutput(NamedTuple):
 
 
 class Head(nn.Module):
-    """A context on the last map, then a classifier.
+    """A context module on the last feature map, then a classifier.
 
     Args:
         context: (B, C, h, w) -> (B, D, h, w).
@@ -27,6 +27,6 @@ class Head(nn.Module):
         self.context = context
         self.classify = classify
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the last map."""
-        return HeadOutput(self.classify(self.context(maps[-1])), {}, {})
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the last one."""
+        return HeadOutput(self.classify(self.context(features[-1])), {}, {})

@@ -1,4 +1,4 @@
-"""Contexts one behind the other, named or brought from outside."""
+"""A chain of context modules, by name or custom, then the classifier."""
 
 from collections.abc import Callable, Sequence
 
@@ -32,13 +32,13 @@ from scenewise.models.layers import classifier, head_width
 from scenewise.models.pooling import ASPP, PyramidPooling
 
 
-def pyramid_pooling(inputs: int, width: int) -> nn.Sequential:
-    """Pyramid pooling and the 3x3 convolution behind it, as in PSPNet."""
+def _pyramid_pooling(inputs: int, width: int) -> nn.Sequential:
+    """Pyramid pooling and the 3x3 convolution after it, as in PSPNet."""
     pooling = PyramidPooling(inputs)
     return nn.Sequential(pooling, conv_norm(pooling.out_channels, width, 3))
 
 
-# Blocks that keep the number of channels, made for that number.
+# Blocks that keep the number of channels; called with that number.
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "asp_oc": ASPOC,
     "asymmetric": AsymmetricPyramid,
@@ -60,11 +60,11 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "squeeze_excite": SqueezeExcite,
 }
 
-# Contexts that lead from the channels of a map to the width of the chain by themselves.
-REDUCING: dict[str, Callable[[int, int], nn.Module]] = {
+# Contexts that reduce the channels to the width of the chain themselves.
+_REDUCING: dict[str, Callable[[int, int], nn.Module]] = {
     "aspp": ASPP,
     "dual_attention": DualAttention,
-    "pyramid_pooling": pyramid_pooling,
+    "pyramid_pooling": _pyramid_pooling,
 }
 
 
@@ -74,26 +74,26 @@ def list_contexts() -> list[str]:
     >>> list_contexts()[:2]
     ['asp_oc', 'aspp']
     """
-    return sorted(BLOCKS | REDUCING)
+    return sorted(BLOCKS | _REDUCING)
 
 
 class ChainHead(nn.Module):
-    """Any contexts, one behind the other, then the classifier.
+    """Any context modules in sequence, then the classifier.
 
-    Each context takes and gives ``width`` channels. The first one meets the backbone's map:
-    ``aspp``, ``dual_attention`` and ``pyramid_pooling`` lead to ``width`` channels themselves,
-    before any other stands a 3x3 convolution with batch norm and ReLU.
+    Each context takes and returns ``width`` channels. The first one gets the backbone's
+    last feature map: ``aspp``, ``dual_attention`` and ``pyramid_pooling`` reduce it to ``width``
+    channels themselves; any other gets a 3x3 convolution with batch norm and ReLU before it.
 
     Args:
-        channels: of the backbone's maps; the last is read.
+        channels: of the backbone's feature maps; the last is used.
         classes: K.
-        contexts: names of :func:`list_contexts`, or modules of your own that map
-            (B, width, h, w) to the same shape; in a YAML file ``class_path`` and ``init_args``.
-        width: default a quarter of the map's channels, at least 64.
-        dropout: probability that a whole map is dropped before the classifier.
+        contexts: names of :func:`list_contexts`, or custom modules that map (B, width, h, w) to
+            the same shape; in a YAML file ``class_path`` and ``init_args``.
+        width: default a quarter of the last channels, at least 64.
+        dropout: probability that a channel is dropped before the classifier.
 
     Raises:
-        UserError: an unknown name, or a module that gives another number of channels.
+        UserError: an unknown name, or a module that returns another number of channels.
 
     >>> import torch
     >>> head = ChainHead([64], 3, contexts=["aspp", nn.Conv2d(64, 64, 1)])
@@ -121,34 +121,35 @@ class ChainHead(nn.Module):
         )
         self.classify = classifier(self.width, classes, dropout)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the last map."""
-        x = maps[-1]
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the last one."""
+        x = features[-1]
         for context in self.contexts:
             x = context(x)
             if x.shape[1] != self.width:
                 raise UserError(
-                    f"context {type(context).__name__} gives {x.shape[1]} channels in a chain of "
+                    f"context {type(context).__name__} returns {x.shape[1]} channels in a chain of "
                     f"width {self.width}; build it for {self.width}, or set the width"
                 )
         return HeadOutput(self.classify(x), {}, {})
 
 
 def _link(context: object, inputs: int, width: int) -> nn.Module:
-    """The context, behind a convolution where the number of channels changes."""
-    if isinstance(context, str) and context in REDUCING:
-        return REDUCING[context](inputs, width)
+    """The context, after a convolution where the number of channels changes."""
+    if isinstance(context, str) and context in _REDUCING:
+        return _REDUCING[context](inputs, width)
     if isinstance(context, nn.Module):
         block = context
     elif isinstance(context, str) and context in BLOCKS:
         block = BLOCKS[context](width)
     elif isinstance(context, dict) and "class_path" in context:
         raise UserError(
-            f"context '{context['class_path']}' cannot be built; see that it is a torch module, "
-            "that Python can import it from here (PYTHONPATH), and that its init_args fit"
+            f"context '{context['class_path']}' cannot be built; check that it is a torch "
+            "module, that Python can import it (PYTHONPATH), and that its init_args are valid"
         )
     else:
         raise UserError(
-            f"no context {context!r}; choose from {', '.join(list_contexts())}, or give a module"
+            f"unknown context {context!r}; choose from {', '.join(list_contexts())}, or give a "
+            "module"
         )
     return block if inputs == width else nn.Sequential(conv_norm(inputs, width, 3), block)

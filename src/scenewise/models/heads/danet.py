@@ -1,4 +1,4 @@
-"""DANet's dual attention."""
+"""DANet: position and channel attention in two branches."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -12,20 +12,20 @@ from scenewise.models.heads.base import HeadOutput
 from scenewise.models.layers import classifier, head_width
 
 
-def position_branch(inputs: int, width: int, reduction: int = 8) -> nn.Sequential:
+def _position_branch(inputs: int, width: int, reduction: int = 8) -> nn.Sequential:
     """Position attention between two 3x3 convolutions."""
     attention = PositionAttention(width, reduction)
     return nn.Sequential(conv_norm(inputs, width, 3), attention, conv_norm(width, width, 3))
 
 
-def channel_branch(inputs: int, width: int, similarity: Similarity = "reversed") -> nn.Sequential:
+def _channel_branch(inputs: int, width: int, similarity: Similarity = "reversed") -> nn.Sequential:
     """Channel attention between two 3x3 convolutions."""
     attention = ChannelAttention(width, similarity)
     return nn.Sequential(conv_norm(inputs, width, 3), attention, conv_norm(width, width, 3))
 
 
 class DualAttention(nn.Module):
-    """DANet's two branches, summed, as a context to put behind or before others.
+    """DANet's two branches, summed: a context module for :class:`ChainHead`.
 
     Args:
         inputs: channels of the input.
@@ -42,8 +42,8 @@ class DualAttention(nn.Module):
         self, inputs: int, width: int, reduction: int = 8, similarity: Similarity = "reversed"
     ) -> None:
         super().__init__()
-        self.position = position_branch(inputs, width, reduction)
-        self.channel = channel_branch(inputs, width, similarity)
+        self.position = _position_branch(inputs, width, reduction)
+        self.channel = _channel_branch(inputs, width, similarity)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, inputs, H, W) -> (B, width, H, W)."""
@@ -55,16 +55,16 @@ class DANetHead(nn.Module):
     """Dual attention (Fu et al., CVPR 2019): a position and a channel branch, summed.
 
     Each branch is a 3x3 convolution to ``width`` channels, its attention, and another 3x3
-    convolution. The sum gives the fused scores; in training each branch also gives its own, named
+    convolution. The logits come from the sum; in training each branch also has auxiliary logits,
     ``position`` and ``channel``, each with weight 1 in the loss, as in the authors' script.
 
     Args:
-        channels: of the backbone's maps; the last is read.
+        channels: of the backbone's feature maps; the last is used.
         classes: K.
-        width: channels of the branches; default a quarter of the map's, at least 64.
+        width: channels of the branches; default a quarter of the last channels, at least 64.
         reduction: ``width`` divided by the channels of query and key.
         similarity: of the channel attention; published weights need ``"reversed"``.
-        dropout: probability that a whole map is dropped before a classifier.
+        dropout: probability that a channel is dropped before a classifier.
     """
 
     loss_weights: ClassVar[dict[str, float]] = {"position": 1.0, "channel": 1.0}
@@ -81,17 +81,17 @@ class DANetHead(nn.Module):
     ) -> None:
         super().__init__()
         width = width or head_width(channels[-1])
-        self.position = position_branch(channels[-1], width, reduction)
-        self.channel = channel_branch(channels[-1], width, similarity)
+        self.position = _position_branch(channels[-1], width, reduction)
+        self.channel = _channel_branch(channels[-1], width, similarity)
         self.classify = classifier(width, classes, dropout)
         self.classify_position = classifier(width, classes, dropout)
         self.classify_channel = classifier(width, classes, dropout)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the last map."""
-        position, channel = self.position(maps[-1]), self.channel(maps[-1])
-        side = {}
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the last one."""
+        position, channel = self.position(features[-1]), self.channel(features[-1])
+        auxiliary = {}
         if self.training:
-            side["position"] = self.classify_position(position)
-            side["channel"] = self.classify_channel(channel)
-        return HeadOutput(self.classify(position + channel), side, {})
+            auxiliary["position"] = self.classify_position(position)
+            auxiliary["channel"] = self.classify_channel(channel)
+        return HeadOutput(self.classify(position + channel), auxiliary, {})

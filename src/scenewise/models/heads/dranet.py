@@ -15,15 +15,15 @@ from scenewise.models.layers import classifier, head_width
 class DRANetHead(nn.Module):
     """Dual relation-aware attention (Fu et al., TNNLS 2020), DANet's successor.
 
-    Both branches as in DANet but with few centres instead of all pixels and channels; side by side
-    they go through a 3x3 convolution to half the width. A gate then adds detail of the first stage,
-    so scores have its size, stride 4 in a ResNet.
+    Both branches as in DANet but with few centres instead of all pixels and channels; concatenated,
+    they pass a 3x3 convolution to half the width. A gate then adds detail of the first stage, so
+    logits have its size, stride 4 in a ResNet.
 
     Args:
-        channels: of the backbone's maps; the last and the first are read.
+        channels: of the backbone's feature maps; the last and the first are used.
         classes: K.
-        width: of the branches; default a quarter of the last map's channels, at least 64.
-        dropout: probability that a whole map is dropped before the classifier.
+        width: of the branches; default a quarter of the last channels, at least 64.
+        dropout: probability that a channel is dropped before the classifier.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class DRANetHead(nn.Module):
         self.gate = CrossLevelGate(width // 2, channels[0])
         self.classify = classifier(width // 2, classes, dropout)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the first map."""
-        both = torch.cat([self.position(maps[-1]), self.channel(maps[-1])], dim=1)
-        return HeadOutput(self.classify(self.gate(self.fuse(both), maps[0])), {}, {})
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the first one."""
+        both = torch.cat([self.position(features[-1]), self.channel(features[-1])], dim=1)
+        return HeadOutput(self.classify(self.gate(self.fuse(both), features[0])), {}, {})

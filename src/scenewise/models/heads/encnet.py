@@ -1,4 +1,4 @@
-"""EncNet: context encoding, with the presence of each class as a second task."""
+"""EncNet: context encoding, with the presence of each class as an auxiliary task."""
 
 from collections.abc import Sequence
 from typing import ClassVar
@@ -15,16 +15,16 @@ class EncNetHead(nn.Module):
     """Context encoding (Zhang et al., CVPR 2018).
 
     A 3x3 convolution, the channel gates, the classifier. In training the encoding also predicts
-    which classes the picture shows: the side score ``presence`` of shape (B, K), trained with
+    which classes the image shows: the auxiliary logits ``presence`` of shape (B, K), trained with
     binary cross-entropy (the paper's semantic encoding loss) at weight 0.2. The authors' option to
-    join the maps of two earlier stages is left out.
+    concatenate two earlier stages is not implemented.
 
     Args:
-        channels: of the backbone's maps; the last is read.
+        channels: of the backbone's feature maps; the last is used.
         classes: K.
-        width: default a quarter of the map's channels, at least 64.
+        width: default a quarter of the last channels, at least 64.
         codewords: number of them.
-        dropout: probability that a whole map is dropped before the classifier.
+        dropout: probability that a channel is dropped before the classifier.
     """
 
     loss_weights: ClassVar[dict[str, float]] = {"presence": 0.2}
@@ -44,9 +44,9 @@ class EncNetHead(nn.Module):
         self.block = ContextEncoding(width, codewords, classes)
         self.classify = classifier(width, classes, dropout)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the last map."""
-        x = self.reduce(maps[-1])
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the last one."""
+        x = self.reduce(features[-1])
         if not self.training:
             return HeadOutput(self.classify(self.block(x)), {}, {})
         y, presence = self.block.with_presence(x)

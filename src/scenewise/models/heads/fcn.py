@@ -1,4 +1,4 @@
-"""The dilated FCN: the baseline, and the side head of most networks."""
+"""The dilated FCN: the baseline, and the auxiliary head of most networks."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from scenewise.attention.layers import conv_norm
 from scenewise.models.heads.base import Head, HeadOutput
-from scenewise.models.heads.single_block import joined
+from scenewise.models.heads.single_block import concat_branch
 from scenewise.models.layers import classifier, head_width
 
 
@@ -16,15 +16,15 @@ class FCNHead(nn.Module):
     3x3 convolution, batch norm, ReLU, dropout, 1x1 convolution to the classes.
 
     Args:
-        channels: of the backbone's maps.
+        channels: of the backbone's feature maps.
         classes: K.
-        stage: which map is read, -1 the last, -2 the third stage of a ResNet.
-        width: channels between the convolutions; default a quarter of the map's, at least 64.
+        stage: index of the feature map: -1 the last, -2 the third stage of a ResNet.
+        width: channels between the convolutions; default a quarter of the input's, at least 64.
         dropout: probability.
-        drop_maps: drop whole maps, as in mmsegmentation; else single numbers, as in
-            PyTorch-Encoding, on which DANet's code stands, and in torchvision.
+        dropout2d: drop whole channels, as in mmsegmentation; else single elements, as in
+            PyTorch-Encoding, which DANet's code builds on, and in torchvision.
         bias: of the 3x3 convolution; CCNet and OCNet have it.
-        slope: of the rectifier, see :func:`scenewise.attention.layers.conv_norm`.
+        slope: of the leaky ReLU, see :func:`scenewise.attention.layers.conv_norm`.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class FCNHead(nn.Module):
         stage: int = -1,
         width: int | None = None,
         dropout: float = 0.1,
-        drop_maps: bool = False,
+        dropout2d: bool = False,
         bias: bool = False,
         slope: float | None = 0.0,
     ) -> None:
@@ -43,11 +43,11 @@ class FCNHead(nn.Module):
         width = width or head_width(channels[stage])
         self.stage = stage
         self.reduce = conv_norm(channels[stage], width, 3, bias=bias, slope=slope)
-        self.classify = classifier(width, classes, dropout, maps=drop_maps)
+        self.classify = classifier(width, classes, dropout, dropout2d=dropout2d)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the map that is read."""
-        return HeadOutput(self.classify(self.reduce(maps[self.stage])), {}, {})
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the one that is used."""
+        return HeadOutput(self.classify(self.reduce(features[self.stage])), {}, {})
 
 
 def fcn(
@@ -58,27 +58,25 @@ def fcn(
     width: int | None = None,
     dropout: float | None = None,
 ) -> nn.Module:
-    """FCN as a network of its own.
+    """FCN as a network.
 
-    mmsegmentation has three 3x3 convolutions, the result of the second beside the backbone's map;
-    the other codes have one. OCNet's baseline is leaky.
+    mmsegmentation has three 3x3 convolutions and concatenates the second one's output with the
+    backbone's feature map; the other codes have one convolution. OCNet's baseline has leaky ReLU.
     """
+    if dropout is None:
+        dropout = 0.05 if variant == "ocnet" else 0.1
     if variant == "ocnet":
         return FCNHead(
             channels,
             classes,
             width=width,
-            dropout=_or(dropout, 0.05),
-            drop_maps=True,
+            dropout=dropout,
+            dropout2d=True,
             bias=True,
             slope=0.01,
         )
     if variant != "mmseg":
-        return FCNHead(channels, classes, width=width, dropout=_or(dropout, 0.1))
+        return FCNHead(channels, classes, width=width, dropout=dropout)
     width = width or head_width(channels[-1])
-    context = joined(channels[-1], nn.Identity(), width)
-    return Head(context, classifier(width, classes, _or(dropout, 0.1)))
-
-
-def _or(value: float | None, default: float) -> float:
-    return default if value is None else value
+    context = concat_branch(channels[-1], nn.Identity(), width)
+    return Head(context, classifier(width, classes, dropout))

@@ -14,21 +14,21 @@ from scenewise.models.layers import classifier, head_width
 
 
 class InteractionHead(nn.Module):
-    """Interaction-aware attention (Du et al., ECCV 2018) beside the features it re-assembles.
+    """Interaction-aware attention (Du et al., ECCV 2018), concatenated with its input.
 
-    The paper is on the classes of videos; the surroundings here are ours. A 3x3 convolution leads
-    to ``width`` channels. The attention's maps belong to fixed places, so it works on that map
-    averaged to ``size``; what it gives is upsampled again, stands beside the map, and goes through
-    a second 3x3 convolution. In training the losses of the attention are penalties named ``pca``
-    and ``diversity``; the paper does not tell their weights, here both are 0.1.
+    The paper classifies videos; this head is designed here. A 3x3 convolution reduces to ``width``
+    channels. The attention weights belong to fixed positions, so its input is averaged to ``size``;
+    its output is upsampled, concatenated with the input, and passes a second 3x3 convolution. In
+    training the losses of the attention are penalties named ``pca`` and ``diversity``; the paper
+    does not give their weights, here both are 0.1.
 
     Args:
-        channels: of the backbone's maps; the last is read, with ``layers=2`` the last two.
+        channels: of the backbone's feature maps; the last ``layers`` of them are used.
         classes: K.
-        layers: of the pyramid: 1, or 2 to fuse the maps of the third stage as well, and so on.
-        size: height and width at which the attention works.
-        width: default a quarter of the last map's channels, at least 64.
-        dropout: probability that a whole map is dropped before the classifier.
+        layers: of the pyramid: 1, or 2 to fuse the third stage as well, and so on.
+        size: height and width of the attention's input.
+        width: default a quarter of the last channels, at least 64.
+        dropout: probability that a channel is dropped before the classifier.
         align_corners: of the upsampling.
     """
 
@@ -47,22 +47,22 @@ class InteractionHead(nn.Module):
     ) -> None:
         super().__init__()
         if not 1 <= layers <= len(channels):
-            raise ValueError(f"layers is 1 to {len(channels)}, not {layers}")
-        height, across = size
+            raise ValueError(f"layers must be 1 to {len(channels)}, not {layers}")
+        rows, columns = size
         width = width or head_width(channels[-1])
         self.layers = layers
         self.align_corners = align_corners
         self.reduce = conv_norm(channels[-1], width, 3)
         earlier = list(channels[len(channels) - layers : -1])
-        self.attention = InteractionAware([*earlier, width], (height, across))
+        self.attention = InteractionAware([*earlier, width], (rows, columns))
         self.bottleneck = conv_norm(2 * width, width, 3)
         self.classify = classifier(width, classes, dropout)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        """Maps -> scores at the size of the last map."""
-        x = self.reduce(maps[-1])
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        """Feature maps -> logits at the size of the last one."""
+        x = self.reduce(features[-1])
         last = F.adaptive_avg_pool2d(x, self.attention.size)
-        pyramid = [*maps[len(maps) - self.layers : -1], last]
+        pyramid = [*features[len(features) - self.layers : -1], last]
         penalties: dict[str, Tensor] = {}
         if self.training:
             assembled, penalties = self.attention.with_penalties(pyramid)

@@ -1,18 +1,18 @@
-"""The heads of OCNet (base, pyramid and ASP object context) and of interlaced sparse attention.
+"""OCNet: base, pyramid and ASP object context.
 
-In all of them a 3x3 convolution leads to a quarter of the channels, then stands the block with its
-dropout, then the classifier. ``"openseg"`` is the second release.
+A 3x3 convolution to a quarter of the channels, the block with its dropout, and the classifier.
+``"openseg"`` is the second release.
 """
 
 from collections.abc import Sequence
 
 from torch import nn
 
-from scenewise.attention import ASPOC, BaseOC, InterlacedSparse, PyramidOC
+from scenewise.attention import ASPOC, BaseOC, PyramidOC
 from scenewise.attention.layers import conv_norm
 from scenewise.attention.ocnet import Variant
 from scenewise.models.heads.base import Head
-from scenewise.models.layers import classifier, head_width, stack
+from scenewise.models.layers import head_width, named_sequential
 
 
 def ocnet_base(
@@ -24,9 +24,9 @@ def ocnet_base(
     pool: int = 1,
     dropout: float = 0.05,
 ) -> nn.Module:
-    """Base-OC; ``pool=2`` attends on a map of half the size, for small GPUs."""
+    """Base-OC; ``pool=2`` attends on a feature map of half the size, for small GPUs."""
     width = width or head_width(channels[-1])
-    return _head(channels[-1], BaseOC(width, pool, dropout, _release(variant)), width, classes)
+    return block_head(channels[-1], BaseOC(width, pool, dropout, _release(variant)), width, classes)
 
 
 def ocnet_pyramid(
@@ -37,9 +37,11 @@ def ocnet_pyramid(
     sizes: Sequence[int] = (1, 2, 3, 6),
     dropout: float = 0.05,
 ) -> nn.Module:
-    """Pyramid-OC; its first convolution has a norm but no rectifier."""
+    """Pyramid-OC; its first convolution has a norm but no ReLU."""
     width = width or head_width(channels[-1])
-    return _head(channels[-1], PyramidOC(width, tuple(sizes), dropout), width, classes, slope=None)
+    return block_head(
+        channels[-1], PyramidOC(width, tuple(sizes), dropout), width, classes, slope=None
+    )
 
 
 def ocnet_asp(
@@ -53,35 +55,15 @@ def ocnet_asp(
     """ASP-OC: object context as one branch of an atrous spatial pyramid."""
     width = width or head_width(channels[-1])
     block = ASPOC(width, dropout=dropout, variant=_release(variant))
-    return _head(channels[-1], block, width, classes)
+    return block_head(channels[-1], block, width, classes)
 
 
-def isa(
-    channels: Sequence[int],
-    classes: int,
-    *,
-    variant: str = "official",
-    width: int | None = None,
-    tile: Sequence[int] = (8, 8),
-    dropout: float | None = None,
-) -> nn.Module:
-    """Interlaced sparse attention; mmsegmentation drops maps before its classifier instead."""
-    width = width or head_width(channels[-1])
-    down, along = tile
-    if variant != "mmseg":
-        drop = 0.05 if dropout is None else dropout
-        block = InterlacedSparse(width, tile=(down, along), dropout=drop)
-        return _head(channels[-1], block, width, classes)
-    block = InterlacedSparse(width, tile=(down, along), variant="mmseg")
-    context = stack(reduce=conv_norm(channels[-1], width, 3), block=block)
-    return Head(context, classifier(width, classes, 0.1 if dropout is None else dropout))
-
-
-def _head(
+def block_head(
     inputs: int, block: nn.Module, width: int, classes: int, slope: float | None = 0.01
 ) -> nn.Module:
+    """A 3x3 convolution with bias and leaky ReLU, ``block``, and the classifier without dropout."""
     reduce = conv_norm(inputs, width, 3, bias=True, slope=slope)
-    return Head(stack(reduce=reduce, block=block), nn.Conv2d(width, classes, 1))
+    return Head(named_sequential(reduce=reduce, block=block), nn.Conv2d(width, classes, 1))
 
 
 def _release(variant: str) -> Variant:

@@ -1,1 +1,1 @@
-"""Faster, equal forms of a network for inference."""
+"""Faster equivalents of a network for inference: fused batch norms, Winograd convolutions."""

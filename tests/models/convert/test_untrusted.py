@@ -13,11 +13,11 @@ from safetensors.torch import save_file
 from scenewise import create_model, load_model
 from scenewise.errors import UserError
 from scenewise.models.convert import Options, convert, make_plan
-from scenewise.models.resnet_keys import resnet_name, resnet_places
-from tests.models.convert import foreign_mmseg
-from tests.models.convert.compare import picture
-from tests.models.convert.foreign import Weights, resnet
-from tests.models.convert.foreign_danet import fcn
+from scenewise.models.resnet_keys import resnet_mapping, resnet_name
+from tests.models.convert import external_mmseg
+from tests.models.convert.compare import random_image
+from tests.models.convert.external import Weights, resnet
+from tests.models.convert.external_danet import fcn
 
 Tensors = dict[str, torch.Tensor]
 
@@ -31,7 +31,7 @@ class RunsCode:
 def tensors() -> Tensors:
     weights = Weights()
     with torch.no_grad():
-        fcn(weights, picture((33, 41)), 3)
+        fcn(weights, random_image((33, 41)), 3)
     return weights.tensors
 
 
@@ -55,13 +55,13 @@ def test_what_does_not_fit_is_named(tmp_path: Path, tensors: Tensors) -> None:
     huge = {**tensors, "head.conv5.0.weight": torch.ones(1).expand(10**6, 10**6, 3, 3)}
     refused(file, huge, r"of another shape")
     one = {k: v for k, v in tensors.items() if k != "head.conv5.4.weight"}
-    refused(file, one, "of no family")
+    refused(file, one, "of an unknown family")
 
 
 def test_a_layer_stored_twice_must_be_the_same(tmp_path: Path) -> None:
     weights = Weights()
     with torch.no_grad():
-        foreign_mmseg.network(weights, picture((33, 41)), foreign_mmseg.ann, 3)
+        external_mmseg.network(weights, random_image((33, 41)), external_mmseg.ann, 3)
     name = "decode_head.context.stages.0.key_project.conv.weight"
     weights.tensors[name] = weights.tensors[name] + 1
     refused(tmp_path / "x.pth", weights.tensors, r"1 unknown \(decode_head.context.stages.0.")
@@ -69,15 +69,15 @@ def test_a_layer_stored_twice_must_be_the_same(tmp_path: Path) -> None:
 
 def test_unknown_backbones_heads_and_families(tmp_path: Path, tensors: Tensors) -> None:
     file = tmp_path / "x.pth"
-    refused(file, {"a": torch.ones(1)}, r"of no family .*\(its first tensors are a\)")
+    refused(file, {"a": torch.ones(1)}, r"of an unknown family .*\(its first tensors are a\)")
     refused(file, {"backbone.net.conv1.weight": torch.ones(1)}, "give the folder")
-    refused(file, {"decode_head.linear_pred.weight": torch.ones(1)}, "head that is not converted")
+    refused(file, {"decode_head.linear_pred.weight": torch.ones(1)}, "head that is not supported")
     shallow = {k: v for k, v in tensors.items() if "layer3.5" not in k}
-    refused(file, shallow, "no ResNet-50, 101 or 152 behind 'pretrained.'")
-    refused(file, tensors, "no family 'x'; there are danet", Options(family="x"))
+    refused(file, shallow, "no ResNet-50, 101 or 152 with a known stem under 'pretrained.'")
+    refused(file, tensors, "unknown family 'x'; choose one of danet", Options(family="x"))
     refused(file, tensors, "has no tensor 'head.conv8.1.weight'", Options(family="danet"))
     refused(file, tensors, "'fcn' has no recurrence", Options(recurrence=2))
-    refused(file, tensors, "no positive dilations", Options(multi_grid=(0,)))
+    refused(file, tensors, "must hold positive dilations", Options(multi_grid=(0,)))
     refused(file, {}, "no named tensors")
     refused(file, [1], "no dictionary")
 
@@ -92,7 +92,9 @@ def test_no_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensors: 
 
 
 def test_numbers_of_numpy_are_told(tmp_path: Path) -> None:
-    refused(tmp_path / "a.pth", {"state_dict": {}, "best": np.float64(3)}, "NumPy are refused")
+    refused(
+        tmp_path / "a.pth", {"state_dict": {}, "best": np.float64(3)}, "NumPy numbers are refused"
+    )
 
 
 def test_a_zip_bomb_stays_shut(tmp_path: Path) -> None:
@@ -164,10 +166,10 @@ def test_backbones_alone(
 ) -> None:
     """Any layout starts timm's network, and nothing is left at random."""
     weights = Weights()
-    images = picture((33, 41))
+    images = random_image((33, 41))
     with torch.no_grad():
         theirs = resnet(weights, prefix, images, stem=stem)
-    places = resnet_places(weights.tensors, prefix)
+    places = resnet_mapping(weights.tensors, prefix)
     assert resnet_name(weights.tensors, places) == name
     fc = {f"{prefix}fc.weight": torch.ones(1000, 2048)}
     torch.save({"state_dict": weights.tensors | fc}, tmp_path / "w.pth")

@@ -1,6 +1,6 @@
 """Other projects' layers, rewritten from descriptions of their files.
 
-A network here is a function of a :class:`Weights` and a picture. A layer asks the Weights for its
+A network here is a function of a :class:`Weights` and an image. A layer asks the Weights for its
 tensors by the name they have in that project's files; at the first call they are made up, so
 running a network once both gives its scores and fills its state dict.
 """

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tests.models.convert.foreign import (
+from tests.models.convert.external import (
     Weights,
     as_map,
     attend,
