@@ -38,7 +38,7 @@ def cases() -> list[tuple[str, Network, bool]]:
         *[
             (
                 "mmsegmentation, d8, R50",
-                partial(external_mmseg.network, head=head, side=name != "ocr"),
+                partial(external_mmseg.network, head=head, auxiliary=name != "ocr"),
             )
             for name, head in external_mmseg.HEADS.items()
         ],
@@ -60,15 +60,15 @@ def cases() -> list[tuple[str, Network, bool]]:
 
 @torch.no_grad()
 def row(family: str, network: Network, abn: bool) -> str:
-    """One network there and here."""
+    """One network in that project's code and converted."""
     weights, images = Weights(abn=abn), random_image((65, 97))
-    theirs = network(weights, images, classes=CLASSES)
+    expected = network(weights, images, classes=CLASSES)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "weights.pth"
         torch.save({"state_dict": weights.tensors}, file)
         plan = make_plan(file)
-    ours = fill(plan)(images).logits
-    difference = ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    logits = fill(plan)(images).logits
+    difference = ((logits - expected).abs().max() / expected.abs().max()).item()
     converted = "yes" if difference < 1e-4 else "**no**"
     loaded = f"{plan.placed} of {len(plan.key_mapping)}"
     return f"| {family} | {plan.design.network} | {converted} | {loaded} | {difference:.1e} |"

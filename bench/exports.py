@@ -4,8 +4,8 @@
     python -m bench.exports fcn danet  # only these, printed, not written
 
 The first table has every network on a small backbone, with random weights and batch-norm
-statistics, so that no attention is switched off. The second runs networks on ResNet-50 side by side
-on one street-sized image: each runtime once to warm up, then in turn; the mean of two counts.
+statistics, so that every attention block changes its input. The second runs networks on ResNet-50
+on one image of 512 x 1024: each runtime once to warm up, then in turn; the mean of two runs.
 """
 
 import statistics
@@ -47,7 +47,7 @@ class Cell(NamedTuple):
 
 
 def network(name: str, backbone: str) -> Segmenter:
-    """Random weights and statistics. A ResNet keeps its own, whose depth keeps scores finite."""
+    """Random weights and statistics. A ResNet keeps its own, so that logits stay finite."""
     more: dict[str, Any] = {"contexts": ["aspp", "dual_attention"]} if name == "chain" else {}
     torch.manual_seed(0)
     model = create_model(name, num_classes=19, backbone=backbone, pretrained=False, **more)
@@ -56,14 +56,13 @@ def network(name: str, backbone: str) -> Segmenter:
 
 
 def cell(model: Segmenter, file: Path) -> str:
-    """Export and compare, in words of the table."""
+    """Export and compare; the text of a table cell."""
     try:
         differences = export_model(model, file).differences
     except UserError as error:
         print(f"{file.name}: {error}", file=sys.stderr)
         return "**no**"
-    found = Cell(max(d.relative for d in differences), min(d.agreement for d in differences))
-    return str(found)
+    return str(Cell(max(d.relative for d in differences), min(d.agreement for d in differences)))
 
 
 def exactness(names: Sequence[str], folder: Path) -> list[str]:
@@ -81,7 +80,7 @@ def exactness(names: Sequence[str], folder: Path) -> list[str]:
 
 @torch.no_grad()
 def speed(names: Sequence[str], folder: Path) -> list[str]:
-    """A row for each network: seconds an image, by runtime, and the differences at that size."""
+    """A row for each network: seconds per image, by runtime, and the differences at that size."""
     heads = ["torch", *RUNTIMES]
     columns = [*(f"{name} s" for name in heads), *(f"{name} difference" for name in RUNTIMES)]
     lines = [f"| network | {' | '.join(columns)} |", "|---|" + "---|" * len(columns)]
@@ -113,7 +112,7 @@ def _logits(model: Segmenter) -> Run:
 
 
 def _seconds(runs: dict[str, Run], images: Tensor) -> dict[str, float]:
-    """Means; the runtimes take turns, so that all see the same weather."""
+    """Means; the runtimes take turns, so that a busy machine affects all of them."""
     taken: dict[str, list[float]] = {runtime: [] for runtime in runs}
     for _ in range(ROUNDS):
         for runtime, run in runs.items():

@@ -5,7 +5,7 @@
     python -m bench.networks --time               # seconds a step; wants an idle machine
     python -m bench.networks --table              # only write the tables again
 
-Each finished training is one line of bench/results/networks.jsonl; what is there is not trained
+Each finished training is one line of bench/results/networks.jsonl; what it has is not trained
 again, so the command can be stopped and repeated, and several can run on different seeds.
 """
 
@@ -48,17 +48,17 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     warnings.simplefilter("ignore")
-    wanted = [(n, args.steps, s) for s in args.seeds for n in args.networks]
+    runs = [(n, args.steps, s) for s in args.seeds for n in args.networks]
     if args.time:
         write_json(TIMES, {name: step_seconds(name) for name in args.networks})
-    for network, steps, seed in () if args.table or args.time else wanted:
+    for network, steps, seed in () if args.table or args.time else runs:
         if (network, steps, seed) not in {key(line) for line in read()}:
             append(measure(network, steps, seed))
     write_tables(read())
 
 
 def key(line: dict[str, Any]) -> tuple[str, int, int]:
-    """What one training is known by."""
+    """The key of one training."""
     return line["network"], line["steps"], line["seed"]
 
 
@@ -131,8 +131,8 @@ def step_seconds(network: str, repeats: int = 9) -> float:
 
 def write_tables(lines: Iterable[dict[str, Any]]) -> None:
     """One table for each number of steps that was trained with three seeds."""
-    found = list(lines)
-    tables = [table(found, steps) for steps in sorted({line["steps"] for line in found})]
+    rows = list(lines)
+    tables = [table(rows, steps) for steps in sorted({row["steps"] for row in rows})]
     replace_marked(DOCUMENT, "networks", "\n\n".join(tables))
 
 

@@ -1,9 +1,8 @@
 """Small networks that make errors visible.
 
-The answer of :func:`toy_model` depends on where a pixel lies in what it is shown: a window put in
-the wrong place, a wrong padding colour or a forgotten mirror image changes its scores, which a
-network of convolutions alone would partly hide. :func:`random_danet` is no identity anywhere and
-predicts several classes.
+The output of :func:`toy_model` depends on the position of a pixel in its input: a misplaced window,
+a wrong padding colour or a missing flip changes its logits, which a network of convolutions alone
+would partly hide. Every block of :func:`random_danet` changes its input; several classes appear.
 """
 
 from collections.abc import Sequence
@@ -39,8 +38,8 @@ class PlaceHead(nn.Module):
         self.down = nn.Parameter(torch.linspace(-0.9, 0.7, classes))
         self.along = nn.Parameter(torch.linspace(0.8, -0.5, classes))
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        scores = self.conv(maps[-1])
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        scores = self.conv(features[-1])
         rows = torch.linspace(0, 1, scores.shape[2], dtype=scores.dtype).view(-1, 1)
         columns = torch.linspace(0, 1, scores.shape[3], dtype=scores.dtype)
         ramp = self.down.view(-1, 1, 1) * rows**2 + self.along.view(-1, 1, 1) * columns
@@ -48,20 +47,20 @@ class PlaceHead(nn.Module):
 
 
 class PointwiseHead(nn.Module):
-    """A 1x1 convolution: the same pixel gives the same scores wherever it lies."""
+    """A 1x1 convolution: the logits of a pixel do not depend on its position."""
 
     def __init__(self, classes: int) -> None:
         super().__init__()
         self.conv = nn.Conv2d(3, classes, 1)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        return HeadOutput(self.conv(maps[-1]), {}, {})
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        return HeadOutput(self.conv(features[-1]), {}, {})
 
 
 def toy_model(
     classes: int = 4, *, align_corners: bool = True, pointwise: bool = False, stride: int = 1
 ) -> Segmenter:
-    """In float64 and with a preprocessing in which black is far from the mean."""
+    """In float64, with a preprocessing in which black is far from the mean."""
     head = PointwiseHead(classes) if pointwise else PlaceHead(classes)
     model = Segmenter(
         Pixels(stride),
@@ -74,7 +73,7 @@ def toy_model(
 
 
 def random_danet(classes: Classes) -> Segmenter:
-    """DANet on the tiny backbone, in evaluation mode; random weights, no favourite class."""
+    """DANet on the tiny backbone, in evaluation mode; random weights, mean logits of 0."""
     images = torch.randn(4, 3, 40, 56, generator=torch.Generator().manual_seed(0))
     model = randomise(create_model("danet", classes=classes, backbone="tiny")).eval()
     with torch.no_grad():

@@ -16,7 +16,7 @@ from tests.models.convert.external import Weights
 
 @pytest.fixture(autouse=True)
 def _cleared(tmp_path: Path) -> Iterator[None]:
-    """Files of 200 MB do not outlive their test."""
+    """Files of 200 MB are deleted after each test."""
     yield
     shutil.rmtree(tmp_path)
 
@@ -37,9 +37,9 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def fails(capsys: pytest.CaptureFixture[str], *words: object) -> str:
     assert main(["convert", *map(str, words)]) == 2
-    told = capsys.readouterr()
-    assert told.err.count("\n") == 1
-    return told.err
+    output = capsys.readouterr()
+    assert output.err.count("\n") == 1
+    return output.err
 
 
 def test_there_and_back(
@@ -47,17 +47,17 @@ def test_there_and_back(
 ) -> None:
     out = tmp_path / "ccnet"
     assert main(["convert", str(checkpoint), str(out), "--recurrence", "3"]) == 0
-    told = capsys.readouterr().out
-    assert "family   mmseg" in told
-    assert "network  ccnet, backbone resnet50c, variant mmseg, output_stride 8" in told
-    assert "align_corners true" in told
-    assert "recurrence 3" in told
-    assert "classes  2: road, sky" in told
-    assert "images RGB, 0 to 255, mean 123.675 116.28 103.53" in told
-    assert "tensors  365 loaded, 0 skipped" in told
+    output = capsys.readouterr().out
+    assert "family   mmseg" in output
+    assert "network  ccnet, backbone resnet50c, variant mmseg, output_stride 8" in output
+    assert "align_corners true" in output
+    assert "recurrence 3" in output
+    assert "classes  2: road, sky" in output
+    assert "images   RGB, 0 to 255, mean 123.675 116.28 103.53" in output
+    assert "tensors  365 loaded, 0 skipped" in output
     source = json.loads((out / "config.json").read_text())["source"]
     assert source["file"] == checkpoint.name
-    assert source["sha256"] in told
+    assert source["sha256"] in output
     assert source["options"] == {"recurrence": 3}
     back = tmp_path / "back.pth"
     assert main(["convert", "--to", "mmseg", str(out), str(back)]) == 0
@@ -66,17 +66,17 @@ def test_there_and_back(
     assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-def test_dry_run_tells_every_place_and_writes_nothing(
+def test_dry_run_prints_every_key_and_writes_nothing(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["convert", str(checkpoint), str(tmp_path / "m"), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    places = dict(line.split("->") for line in lines if "->" in line)
-    places = {key.strip(): ours.strip() for key, ours in places.items()}
-    assert len(places) == 365
+    keys = dict(line.split("->") for line in lines if "->" in line)
+    keys = {key.strip(): target.strip() for key, target in keys.items()}
+    assert len(keys) == 365
     gamma = "head.context.join.branch.block.gamma"
-    assert places["decode_head.cca.gamma.scale"] == gamma
-    assert places["backbone.stem.7.weight"] == "backbone.net.bn1.weight"
+    assert keys["decode_head.cca.gamma.scale"] == gamma
+    assert keys["backbone.stem.7.weight"] == "backbone.net.bn1.weight"
     assert not (tmp_path / "m").exists()
 
 
@@ -90,7 +90,7 @@ def test_options_change_the_model(tmp_path: Path, checkpoint: Path) -> None:
     assert model.source["options"]["align_corners"] is False
 
 
-def test_bad_input_is_told_and_nothing_written(
+def test_bad_input_is_reported_and_nothing_written(
     tmp_path: Path, checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "m"
@@ -108,7 +108,7 @@ def test_bad_input_is_told_and_nothing_written(
 
 
 def partly(checkpoint: Path, folder: Path) -> list[Path]:
-    """The same, but with the name of DANet's attention."""
+    """The same tensors, under the names of DANet's attention."""
     tensors = torch.load(checkpoint, weights_only=True)["state_dict"]
     file = folder / "part.pth"
     torch.save({k.replace("cca.", "pam."): v for k, v in tensors.items()}, file)

@@ -1,4 +1,4 @@
-"""``scenewise export``: a file that gives what the model gives, or one sentence and no file."""
+"""``scenewise export``: a file with the model's outputs, or one sentence and no file."""
 
 import sys
 from pathlib import Path
@@ -20,54 +20,54 @@ def export(*words: object) -> int:
 def test_onnx_with_labels(model_folder, tmp_path: Path, capsys) -> None:
     file = tmp_path / "made" / "danet.onnx"
     assert export(model_folder, file, "--postprocess", "labels", "--opset", 20) == 0
-    told = capsys.readouterr().out
-    assert "images: uint8 (batch, height, width, 3), RGB" in told
-    assert "labels: uint8 (batch, height, width)" in told
-    assert "opset     20" in told
-    assert told.count("same") == len(verify.SIZES)
-    assert "2 of 65 x 97 pixels: largest difference" in told
-    assert f"written   {file}" in told
+    output = capsys.readouterr().out
+    assert "images: uint8 (batch, height, width, 3), RGB" in output
+    assert "labels: uint8 (batch, height, width)" in output
+    assert "opset     20" in output
+    assert output.count("same") == len(verify.SIZES)
+    assert "2 of 65 x 97 pixels: largest difference" in output
+    assert f"written   {file}" in output
     rgb = np.random.default_rng(0).integers(0, 256, (1, 40, 31, 3), np.uint8)
     assert onnxruntime.InferenceSession(file).run(None, {"images": rgb})[0].shape == (1, 40, 31)
     assert [p.name for p in file.parent.iterdir()] == ["danet.onnx"]
 
 
 def test_a_folder_and_then_the_hub(model_folder, tmp_path: Path, capsys, monkeypatch) -> None:
-    there: dict[str, object] = {}
+    uploaded: dict[str, object] = {}
 
     class Hub:
         def create_repo(self, name: str, exist_ok: bool) -> str:
             assert (name, exist_ok) == ("me/danet", True)
-            return f"https://there/{name}"
+            return f"https://hub/{name}"
 
         def upload_file(self, *, path_or_fileobj, path_in_repo: str, repo_id: str) -> None:
-            there[path_in_repo] = path_or_fileobj
+            uploaded[path_in_repo] = path_or_fileobj
 
         def file_exists(self, name: str, file: str) -> bool:
-            return file in there
+            return file in uploaded
 
     monkeypatch.setattr(hub, "HfApi", Hub)
     assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet") == 0
-    assert "uploaded: https://there/me/danet" in capsys.readouterr().out
-    assert list(there) == ["config.json", "model.safetensors", "README.md"]
-    assert there["config.json"] == tmp_path / "out" / "config.json"
-    card = bytes(there["README.md"]).decode()  # type: ignore[call-overload]
+    assert "uploaded: https://hub/me/danet" in capsys.readouterr().out
+    assert list(uploaded) == ["config.json", "model.safetensors", "README.md"]
+    assert uploaded["config.json"] == tmp_path / "out" / "config.json"
+    card = bytes(uploaded["README.md"]).decode()  # type: ignore[call-overload]
     assert card.startswith("---\nlibrary_name: scenewise\n")
     assert "classes: road, sky, car" in card
-    there["README.md"] = "theirs"
+    uploaded["README.md"] = "edited"
     assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet") == 0
-    assert there["README.md"] == "theirs"
+    assert uploaded["README.md"] == "edited"
 
 
-def test_no_hub_leaves_the_files(model_folder, tmp_path: Path, capsys, monkeypatch) -> None:
+def test_without_the_hub_the_files_stay(model_folder, tmp_path: Path, capsys, monkeypatch) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise huggingface_hub.errors.LocalTokenNotFoundError("no token")
 
     monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
     assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet") == 2
-    told = capsys.readouterr().err
-    assert "cannot upload to 'me/danet' (no token)" in told
-    assert told.count("scenewise: error:") == 1
+    output = capsys.readouterr().err
+    assert "cannot upload to 'me/danet' (no token)" in output
+    assert output.count("scenewise: error:") == 1
     assert (tmp_path / "out" / "model.safetensors").is_file()
 
 
@@ -90,10 +90,10 @@ def test_bad_words_are_one_sentence(model_folder, tmp_path, words, message, caps
     (tmp_path / "folder.onnx").mkdir()
     (tmp_path / "file").write_text("a file")
     assert export(*(word.format(model=model_folder, out=tmp_path) for word in words)) == 2
-    told = capsys.readouterr().err
-    assert message in told
-    assert told.count("scenewise: error:") == 1
-    assert "Traceback" not in told
+    output = capsys.readouterr().err
+    assert message in output
+    assert output.count("scenewise: error:") == 1
+    assert "Traceback" not in output
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "folder.onnx"]
 
 
@@ -101,7 +101,7 @@ def test_bad_words_are_one_sentence(model_folder, tmp_path, words, message, caps
     ("package", "suffix"),
     [("onnx", ".onnx"), ("onnxscript", ".onnx"), ("onnxruntime", ".onnx"), ("openvino", ".xml")],
 )
-def test_a_missing_extra_is_told(
+def test_a_missing_extra_is_reported(
     package, suffix, model_folder, tmp_path, capsys, monkeypatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
@@ -123,23 +123,24 @@ def test_predict_takes_backends_and_files(model_folder, tmp_path, capsys) -> Non
     array = np.random.default_rng(0).integers(0, 256, (41, 59, 3), np.uint8)
     Image.fromarray(array).save(image)
     assert export(model_folder, tmp_path / "danet.onnx") == 0
-    ways = [
+    commands = [
         ["--model", model_folder],
         ["--model", model_folder, "--backend", "onnxruntime"],
         ["--model", model_folder, "--backend", "openvino"],
         ["--model", tmp_path / "danet.onnx"],
     ]
-    found = []
-    for i, way in enumerate(ways):
+    predicted = []
+    for i, command in enumerate(commands):
         out = tmp_path / str(i)
         assert (
-            main(["predict", str(image), "--out", str(out), "--device", "cpu", *map(str, way)]) == 0
+            main(["predict", str(image), "--out", str(out), "--device", "cpu", *map(str, command)])
+            == 0
         )
         with Image.open(out / "labels" / "street.png") as labels:
-            found.append(np.asarray(labels))
+            predicted.append(np.asarray(labels))
             assert labels.getpalette()[:3] == [10, 20, 30]
-    assert len(np.unique(found[0])) > 1
-    assert all(np.array_equal(labels, found[0]) for labels in found)
+    assert len(np.unique(predicted[0])) > 1
+    assert all(np.array_equal(labels, predicted[0]) for labels in predicted)
     assert load_exported(tmp_path / "danet.onnx").classes.names == ("road", "sky", "car")
 
 

@@ -9,14 +9,14 @@ from scenewise.apps.cli import main
 TINY = ["models", "--backbone", "tiny", "--size", "64", "96", "--num-classes", "5"]
 
 
-def told(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+def output(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     assert main([*TINY, *words]) == 0
     return capsys.readouterr().out
 
 
 def test_table_has_a_row_for_each_network(capsys: pytest.CaptureFixture[str]) -> None:
     names = ["fcn", "danet", "chain"]
-    heading, *rows = told(capsys, *names).splitlines()
+    heading, *rows = output(capsys, *names).splitlines()
     assert heading.split()[:4] == ["network", "year", "stride", "parameters"]
     assert [row.split()[0] for row in rows] == names
     danet = create_model("danet", num_classes=5, backbone="tiny")
@@ -26,7 +26,7 @@ def test_table_has_a_row_for_each_network(capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
-    rows: list[dict[str, Any]] = json.loads(told(capsys, "--json", "ccnet", "fcn"))
+    rows: list[dict[str, Any]] = json.loads(output(capsys, "--json", "ccnet", "fcn"))
     assert [row["name"] for row in rows] == ["ccnet", "fcn"]
     ccnet, fcn = rows
     assert ccnet["variants"] == ["official", "mmseg"]
@@ -35,12 +35,12 @@ def test_json_holds_the_same(capsys: pytest.CaptureFixture[str]) -> None:
     assert ccnet["train_mb"] > ccnet["test_mb"] > 0
 
 
-def test_all_networks_are_told(
+def test_all_networks_are_listed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Every name, without counting every network once more."""
+    """Every name, without an estimate of every network."""
     monkeypatch.setattr("scenewise.apps.models._row", lambda name, _args: {"name": name})
-    rows = json.loads(told(capsys, "--json"))
+    rows = json.loads(output(capsys, "--json"))
     assert [row["name"] for row in rows] == list_models()
 
 
@@ -54,7 +54,7 @@ def test_all_networks_are_told(
         (["--num-classes", "0"], "needs classes"),
     ],
 )
-def test_bad_words_are_told(
+def test_bad_words_are_reported(
     words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main([*TINY, *words]) == 2

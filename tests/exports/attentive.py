@@ -1,4 +1,4 @@
-"""A network that is hardly more than one position attention over all pixels."""
+"""A network of one position attention over all pixels."""
 
 from collections.abc import Sequence
 
@@ -19,12 +19,12 @@ class AttentiveHead(nn.Module):
         self.attend = PositionAttention(8)
         self.classify = nn.Conv2d(8, 2, 1)
 
-    def forward(self, maps: Sequence[Tensor]) -> HeadOutput:
-        return HeadOutput(self.classify(self.attend(self.lift(maps[-1]))), {}, {})
+    def forward(self, features: Sequence[Tensor]) -> HeadOutput:
+        return HeadOutput(self.classify(self.attend(self.lift(features[-1]))), {}, {})
 
 
 def attentive() -> Segmenter:
-    """On the image's own pixels."""
+    """A model that attends over the pixels of the image."""
     model = Segmenter(Pixels(1), AttentiveHead(), classes=Classes.numbered(2))
     randomise(model)
     return model.eval()

@@ -1,4 +1,4 @@
-"""Exported files of one network, shared: making one takes seconds."""
+"""Exported files of one network, shared: an export takes seconds."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ CLASSES = Classes(("road", "sky", "car"), ((10, 20, 30), (40, 50, 60), (250, 0, 
 
 @pytest.fixture(scope="session")
 def danet() -> Segmenter:
-    """Random weights, attention at work."""
+    """Random weights, with attention that changes its input."""
     return random_danet(CLASSES)
 
 

@@ -1,4 +1,4 @@
-"""Twins of operators against the decompositions."""
+"""Decompositions of operators against the operators."""
 
 import operator
 
@@ -12,20 +12,22 @@ from scenewise.exports import decompositions
 from tests.attention.contract import peak_bytes
 
 
-@pytest.mark.parametrize("twin", [decompositions._fused_position, decompositions._padded_position])
+@pytest.mark.parametrize(
+    "decomposed", [decompositions._fused_position, decompositions._padded_position]
+)
 @pytest.mark.parametrize("channels", [(3, 8), (8, 3), (5, 5)])
-def test_position(twin, channels: tuple[int, int]) -> None:
+def test_position(decomposed, channels: tuple[int, int]) -> None:
     depth, width = channels
     query, key = torch.randn(2, 7, depth).double(), torch.randn(2, 11, depth).double()
     value = torch.randn(2, 11, width).double()
-    out, log_sum = twin(query, key, value, 0.7)
+    out, log_sum = decomposed(query, key, value, 0.7)
     assert_close(out, position_attention(query, key, value, scale=0.7))
     assert log_sum.shape == (2, 7)
 
 
 @torch.no_grad()
-def test_the_padded_twin_holds_no_map_of_all_pairs() -> None:
-    """As the blocks call it: pixels of maps, which lie channel by channel."""
+def test_the_padded_form_never_holds_all_pairs() -> None:
+    """As the blocks call it: transposed views of feature maps, not contiguous."""
     query, key, value = (torch.randn(1, c, 3000).transpose(1, 2) for c in (4, 4, 8))
     peak = peak_bytes(lambda: decompositions._padded_position(query, key, value, 1.0))
     assert peak < 0.2 * 4 * 3000**2

@@ -1,4 +1,4 @@
-"""What an exported file holds, in its own runtime, away from this project."""
+"""Exported files in their own runtimes, without this project."""
 
 import json
 import subprocess
@@ -42,7 +42,7 @@ def logits(model: Segmenter, rgb: np.ndarray) -> np.ndarray:
         return model(normalised(model, rgb)).logits.numpy()
 
 
-def test_onnx_tells_opset_names_sizes_and_facts(exports) -> None:
+def test_onnx_opset_names_sizes_and_metadata(exports) -> None:
     model = onnx.load(exports[".onnx"].files[0])
     onnx.checker.check_model(model, full_check=True)
     assert [(o.domain, o.version) for o in model.opset_import] == [("", 18)]
@@ -54,12 +54,12 @@ def test_onnx_tells_opset_names_sizes_and_facts(exports) -> None:
         "images": ["batch", 3, "height", "width"],
         "logits": ["batch", 3, "height", "width"],
     }
-    told = {entry.key: entry.value for entry in model.metadata_props}
-    assert json.loads(told["classes"]) == CLASSES.to_dict()
-    assert told["opset"] == "18"
-    assert told["postprocess"] == "none"
-    assert json.loads(told["model"])["name"] == "danet"
-    assert Preprocessing.from_dict(json.loads(told["preprocessing"])) == Preprocessing()
+    metadata = {entry.key: entry.value for entry in model.metadata_props}
+    assert json.loads(metadata["classes"]) == CLASSES.to_dict()
+    assert metadata["opset"] == "18"
+    assert metadata["postprocess"] == "none"
+    assert json.loads(metadata["model"])["name"] == "danet"
+    assert Preprocessing.from_dict(json.loads(metadata["preprocessing"])) == Preprocessing()
 
 
 def test_position_attention_is_a_loop_or_one_operator(exports) -> None:
@@ -72,7 +72,7 @@ def test_position_attention_is_a_loop_or_one_operator(exports) -> None:
     assert "Scan" in exports[".onnx"].metadata["attention"]
 
 
-def test_onnx_takes_pictures_and_gives_labels(exports, danet) -> None:
+def test_onnx_takes_images_and_returns_labels(exports, danet) -> None:
     session = onnxruntime.InferenceSession(exports["labels.onnx"].files[0])
     for shape in ((2, 51, 70), (1, 77, 40)):
         rgb = random_images(*shape)
@@ -88,15 +88,15 @@ def test_openvino_is_a_pair_of_files(exports, danet) -> None:
     core = openvino.Core()
     model = core.read_model(files[0])
     assert model.inputs[0].partial_shape.to_string() == "[?,3,?,?]"
-    told = model.get_rt_info(["scenewise", "classes"]).value
-    assert json.loads(told) == CLASSES.to_dict()
+    metadata = model.get_rt_info(["scenewise", "classes"]).value
+    assert json.loads(metadata) == CLASSES.to_dict()
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     rgb = random_images(2, 51, 70)
     given = compiled({"images": normalised(danet, rgb).numpy()})["logits"]
     np.testing.assert_allclose(given, logits(danet, rgb), rtol=0, atol=1e-4)
 
 
-def test_pt2_needs_nothing_of_this_project(exports, danet, tmp_path: Path) -> None:
+def test_pt2_runs_without_this_project(exports, danet, tmp_path: Path) -> None:
     rgb = random_images(2, 51, 70)
     np.save(tmp_path / "rgb.npy", rgb)
     code = (
@@ -128,7 +128,7 @@ def test_the_folder_is_a_model(danet, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".xml"])
-def test_bgr_pictures_of_0_to_255(suffix: str, tmp_path: Path) -> None:
+def test_bgr_images_of_0_to_255(suffix: str, tmp_path: Path) -> None:
     model = toy_model(pointwise=True).float().eval()
     model.preprocessing = Preprocessing((100.0, 120.0, 90.0), (50.0, 60.0, 55.0), "BGR", 255.0)
     file, rgb = tmp_path / f"toy{suffix}", random_images(1, 9, 14)
@@ -151,19 +151,19 @@ def test_padding_to_a_multiple_is_inside(suffix: str, tmp_path: Path) -> None:
         torch.testing.assert_close(exported(images).logits, model(images).logits)
 
 
-@pytest.mark.parametrize("numbers", [100, 2000, 7001])
+@pytest.mark.parametrize("entries", [100, 2000, 7001])
 def test_blocks_of_queries_of_any_size_are_exact(
-    numbers: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    entries: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the comparison, maps of 9 x 13 and 15 x 9 pixels; the blocks do not divide them."""
-    monkeypatch.setattr(onnx_attention, "_BLOCK_ENTRIES", numbers)
+    """Compared at feature maps of 9 x 13 and 15 x 9 pixels, which the blocks do not divide."""
+    monkeypatch.setattr(onnx_attention, "_BLOCK_ENTRIES", entries)
     model = randomise(create_model("position", num_classes=3, backbone="tiny")).eval()
     export = export_model(model, tmp_path / "position.onnx")  # type: ignore[arg-type]
     assert max(difference.relative for difference in export.differences) < 1e-5
 
 
 def test_attention_stays_in_linear_memory(tmp_path: Path) -> None:
-    """9409 pixels: the map of all pairs would hold 354 MB."""
+    """9409 pixels: the matrix of all pairs would take 354 MB."""
     export_model(attentive(), tmp_path / "one.onnx")
     code = (
         "import resource, numpy as np, onnxruntime; "
@@ -180,14 +180,14 @@ def test_attention_stays_in_linear_memory(tmp_path: Path) -> None:
 
 
 class Wrong(nn.Module):
-    """Gives what the head gives, but not where it is asked for by an exported graph."""
+    """Returns the output of the head, but another one while a graph is exported."""
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
         self.head = head
 
-    def forward(self, maps):
-        out = self.head(maps)
+    def forward(self, features):
+        out = self.head(features)
         return out._replace(logits=out.logits + float(torch.compiler.is_exporting()))
 
 
@@ -204,8 +204,8 @@ def test_a_graph_that_differs_leaves_no_file(suffix, postprocess, tmp_path: Path
 
 
 class Shifted(Wrong):
-    def forward(self, maps):
-        out = self.head(maps)
+    def forward(self, features):
+        out = self.head(features)
         return out._replace(
             logits=out.logits.roll(1, 1) if torch.compiler.is_exporting() else out.logits
         )
@@ -230,26 +230,26 @@ def test_an_older_file_survives_a_failure(tmp_path: Path, monkeypatch) -> None:
     assert list(tmp_path.iterdir()) == [file]
 
 
-def test_more_than_onnx_holds_is_told(tmp_path: Path, monkeypatch) -> None:
+def test_more_than_2_gb_is_refused_for_onnx(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(onnx_file, "_LARGEST", 100)
     with pytest.raises(UserError, match="larger than ONNX's 2 GB"):
         export_model(toy_model(), tmp_path / "toy.onnx")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_network_that_no_graph_holds_is_told(tmp_path: Path) -> None:
+def test_a_network_that_cannot_be_traced_is_refused(tmp_path: Path) -> None:
     class Choosy(PlaceHead):
-        def forward(self, maps):
-            if maps[-1].sum() > 0:
-                return super().forward(maps)
-            return super().forward([-maps[-1]])
+        def forward(self, features):
+            if features[-1].sum() > 0:
+                return super().forward(features)
+            return super().forward([-features[-1]])
 
     model = Segmenter(Pixels(1), Choosy(2), classes=CLASSES.numbered(2)).eval()
     with pytest.raises(UserError, match="cannot convert this network"):
         export_model(model, tmp_path / "choosy.onnx")
 
 
-def test_a_network_whose_graph_fits_one_size_only_is_told(tmp_path: Path) -> None:
+def test_a_network_that_is_traced_for_one_size_only_is_refused(tmp_path: Path) -> None:
     """The toy's ramp is a constant in its graph: right for the first size, wrong for the second."""
     with pytest.raises(UserError, match="ONNX Runtime failed on an input of"):
         export_model(toy_model(), tmp_path / "toy.onnx")

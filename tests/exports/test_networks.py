@@ -1,6 +1,6 @@
-"""Every kind of network comes out, and gives elsewhere what it gives here, at any size.
+"""Networks of every kind have the same logits in other runtimes, at any size.
 
-DANet itself is in test_files.py; all networks in ``python -m bench.exports``.
+DANet itself is in test_export.py; ``python -m bench.exports`` runs all networks.
 """
 
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Another runtime behind a Predictor: same images in, same labels out."""
+"""Another runtime in a Predictor: same images in, same labels out."""
 
 import sys
 from functools import partial
@@ -15,7 +15,7 @@ from scenewise.inference.protocols import PROTOCOLS
 from scenewise.models import Segmenter
 from tests.exports.conftest import CLASSES
 
-WAYS = [
+OPTIONS = [
     {},
     {"scales": (0.75, 1.5), "flip": True},
     {"window": (40, 48), "stride": 24, "merge": "logits"},
@@ -33,10 +33,10 @@ def image() -> torch.Tensor:
     return torch.rand(3, 61, 83)
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_scores_are_those_of_torch(way, converted, danet, image) -> None:
-    expected = Predictor(danet, **way).scores(image)
-    scores = Predictor(converted, **way).scores(image)
+@pytest.mark.parametrize("options", OPTIONS)
+def test_scores_are_those_of_torch(options, converted, danet, image) -> None:
+    expected = Predictor(danet, **options).scores(image)
+    scores = Predictor(converted, **options).scores(image)
     assert_close(scores, expected, rtol=0, atol=1e-5)
     assert len(torch.unique(expected.argmax(0))) > 1
 
@@ -56,7 +56,7 @@ def test_a_file_is_a_model(suffix, exports, danet, image) -> None:
     assert_close(Predictor(model).scores(image), Predictor(danet).scores(image))
 
 
-def test_the_model_is_left_as_it_was(danet) -> None:
+def test_the_model_is_not_changed(danet) -> None:
     model = danet.train()
     try:
         with_backend(model, "onnxruntime")
@@ -96,7 +96,7 @@ def test_files_that_are_refused(exports, tmp_path: Path) -> None:
         assert "cannot load" in refused(tmp_path / f"half{suffix}")
 
 
-def test_a_strangers_onnx_file_is_told_apart(tmp_path: Path) -> None:
+def test_an_onnx_file_of_a_third_party_is_refused(tmp_path: Path) -> None:
     import onnx
     from onnx import TensorProto, helper
 
@@ -107,7 +107,7 @@ def test_a_strangers_onnx_file_is_told_apart(tmp_path: Path) -> None:
     assert "has no valid metadata of classes" in refused(tmp_path / "a.onnx")
 
 
-def test_a_backend_for_a_file_is_one_too_many(exports) -> None:
+def test_a_backend_for_an_exported_file_is_refused(exports) -> None:
     model = load_exported(exports[".onnx"].files[0])
     with pytest.raises(UserError, match="already has its runtime"):
         Predictor(model, backend="openvino")

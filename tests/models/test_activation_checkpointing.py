@@ -1,4 +1,4 @@
-"""Blocks that are computed again: the same gradients, the same statistics, less memory."""
+"""Activation checkpointing: the same gradients, the same statistics, less memory."""
 
 from copy import deepcopy
 
@@ -25,10 +25,10 @@ def test_gradients_and_statistics_are_the_same(name: str) -> None:
     images = torch.randn(2, 3, 64, 96, dtype=torch.float64)
     for backbone in (plain, saving):
         for _ in range(2):
-            torch.manual_seed(0)  # some blocks are dropped by chance
+            torch.manual_seed(0)  # stochastic depth
             step(backbone, images)
-    for (key, ours), theirs in zip(saving.named_parameters(), plain.parameters(), strict=True):
-        assert_close(ours.grad, theirs.grad, msg=key)
+    for (key, a), b in zip(saving.named_parameters(), plain.parameters(), strict=True):
+        assert_close(a.grad, b.grad, msg=key)
     assert_close(dict(saving.named_buffers()), dict(plain.named_buffers()))
     assert_close(saving.eval()(images), plain.eval()(images))
 
@@ -39,7 +39,7 @@ def test_memory_is_less() -> None:
     recompute_backbone(saving)
     images = torch.randn(2, 3, 192, 192)
     for backbone in (plain, saving):
-        step(backbone, images)  # so that gradients are there
+        step(backbone, images)  # allocates the gradients
     peaks = [peak_bytes(lambda b=b: step(b, images)) for b in (plain, saving)]
     assert peaks[1] < 0.7 * peaks[0]
 
@@ -53,6 +53,6 @@ def test_a_copy_computes_with_its_own_weights() -> None:
     assert not torch.equal(other(images)[0], backbone(images)[0])
 
 
-def test_a_backbone_without_blocks_is_told() -> None:
+def test_a_backbone_without_blocks_is_reported() -> None:
     with pytest.raises(UserError, match="no blocks"):
         recompute_backbone(nn.Sequential(nn.Conv2d(3, 4, 1)))

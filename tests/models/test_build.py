@@ -11,7 +11,7 @@ def dilations(model: Segmenter, stage: str) -> list[int]:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_scores_have_the_size_of_the_pictures(name: str) -> None:
+def test_logits_have_the_size_of_the_images(name: str) -> None:
     model = create_model(name, num_classes=5, backbone="tiny", auxiliary=True)
     images = torch.randn(2, 3, 67, 101)
     trained = model.train()(images)
@@ -26,7 +26,7 @@ def test_scores_have_the_size_of_the_pictures(name: str) -> None:
 
 @pytest.mark.parametrize("name", list_models())
 def test_every_parameter_learns(name: str) -> None:
-    """All parameters get a gradient once the residual scales have left 0."""
+    """All parameters get a gradient once the residual scales are not 0."""
     model = create_model(name, num_classes=3, backbone="tiny", auxiliary=True).train()
     for parameter_name, parameter in model.named_parameters():
         if parameter_name.endswith("gamma"):
@@ -37,7 +37,7 @@ def test_every_parameter_learns(name: str) -> None:
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-def test_danet_losses_have_weight_1_and_side_head_04() -> None:
+def test_danet_losses_have_weight_1_and_auxiliary_head_04() -> None:
     model = create_model("danet", num_classes=2, backbone="tiny", auxiliary=True)
     assert model.loss_weights == {"position": 1.0, "channel": 1.0, "auxiliary": 0.4}
     assert create_model("danet", num_classes=2, backbone="tiny").auxiliary_head is None
@@ -72,8 +72,8 @@ def test_dilations(
     )
     assert dilations(model, "layer3") == third
     assert dilations(model, "layer4") == fourth
-    maps = model.eval().backbone(torch.randn(1, 3, 65, 97))
-    assert maps[-1].shape[2:] == (-(-65 // stride), -(-97 // stride))
+    features = model.eval().backbone(torch.randn(1, 3, 65, 97))
+    assert features[-1].shape[2:] == (-(-65 // stride), -(-97 // stride))
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_backbones_of_every_kind(backbone: str, stride: int) -> None:
         "danet", num_classes=3, backbone=backbone, pretrained=False, width=64
     ).eval()
     seen = {}
-    model.backbone.register_forward_hook(lambda _m, _i, maps: seen.update(maps=maps))
+    model.backbone.register_forward_hook(lambda _m, _i, features: seen.update(features=features))
     with torch.no_grad():
         assert model(torch.randn(1, 3, 64, 93)).logits.shape == (1, 3, 64, 93)
-    assert [m.shape[1] for m in seen["maps"]] == list(model.backbone.channels)
-    assert seen["maps"][-1].shape[2:] == (-(-64 // stride), -(-93 // stride))
+    assert [m.shape[1] for m in seen["features"]] == list(model.backbone.channels)
+    assert seen["features"][-1].shape[2:] == (-(-64 // stride), -(-93 // stride))
 
 
 def test_transformers_ignore_the_padding_position() -> None:
-    """An image that needs padding is scored as the padded image is, cut back."""
+    """The logits of an image that needs padding are those of the padded image, cropped."""
     model = create_model(
         "fcn", num_classes=2, backbone="vit_tiny_patch16_224", pretrained=False
     ).eval()
@@ -131,7 +131,7 @@ def test_classes_travel() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"name": "danett"}, "unknown network 'danett'; choose one of .*danet"),
         ({"num_classes": 0}, "needs classes"),
@@ -144,9 +144,9 @@ def test_classes_travel() -> None:
         ({"backbone_weights": "nowhere.pth"}, "no such file: 'nowhere.pth'"),
     ],
 )
-def test_bad_arguments_are_told(options: dict[str, object], told: str) -> None:
+def test_bad_arguments_are_reported(options: dict[str, object], message: str) -> None:
     arguments = {"name": "danet", "num_classes": 2, "backbone": "tiny", "pretrained": False}
-    with pytest.raises(UserError, match=told):
+    with pytest.raises(UserError, match=message):
         create_model(**{**arguments, **options})  # type: ignore[arg-type]
 
 
@@ -155,6 +155,6 @@ def test_both_counts_must_agree() -> None:
         create_model("fcn", num_classes=3, classes=Classes.numbered(2), backbone="tiny")
 
 
-def test_picture_of_wrong_shape_is_told() -> None:
+def test_an_image_of_wrong_shape_is_refused() -> None:
     with pytest.raises(UserError, match=r"shape \(B, 3, H, W\), not \(3, 4, 5\)"):
         create_model("fcn", num_classes=2, backbone="tiny")(torch.zeros(3, 4, 5))

@@ -1,4 +1,4 @@
-"""Any context behind or before any other."""
+"""Contexts in any order, by name and custom."""
 
 from pathlib import Path
 from typing import Any
@@ -48,7 +48,7 @@ def test_dual_attention_before_aspp() -> None:
 
 
 @pytest.mark.parametrize("contexts", [("block", "position"), ("position", "block")])
-def test_a_block_from_outside_stands_anywhere(contexts: tuple[str, ...]) -> None:
+def test_a_custom_block_works_at_any_position(contexts: tuple[str, ...]) -> None:
     block = Sharpen(96)
     model = chain(*(block if c == "block" else c for c in contexts), width=96).train()
     assert any(module is block for module in model.head.modules())
@@ -58,8 +58,8 @@ def test_a_block_from_outside_stands_anywhere(contexts: tuple[str, ...]) -> None
 
 
 @pytest.mark.parametrize("name", list_contexts())
-def test_every_context_stands_first_and_last(name: str) -> None:
-    """First it takes the backbone's 64 channels, behind another one the chain's 96."""
+def test_every_context_works_first_and_last(name: str) -> None:
+    """First it takes the backbone's 64 channels, after another one the chain's 96."""
     model = chain(name, name, width=96).train()
     out = model(torch.randn(2, 3, 64, 88))
     assert out.logits.shape == (2, 3, 64, 88)
@@ -67,15 +67,15 @@ def test_every_context_stands_first_and_last(name: str) -> None:
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
 
 
-def test_named_chain_travels(tmp_path: Path) -> None:
+def test_a_chain_of_names_is_saved(tmp_path: Path) -> None:
     model = chain("criss_cross", "aspp").eval()
     model.save_pretrained(tmp_path)
     images = torch.randn(1, 3, 40, 56)
     assert torch.equal(load_model(tmp_path)(images).logits, model(images).logits)
 
 
-def test_chain_with_a_block_from_outside_is_loaded_into_itself(tmp_path: Path) -> None:
-    """No file can make the program import code: such a network is built by its user."""
+def test_a_chain_with_a_custom_block_is_loaded_into_itself(tmp_path: Path) -> None:
+    """No file makes the program import code: the user builds such a network."""
     model = chain(Sharpen(64), "channel").eval()
     assert model.recipe is None
     model.save_pretrained(tmp_path)
@@ -87,7 +87,7 @@ def test_chain_with_a_block_from_outside_is_loaded_into_itself(tmp_path: Path) -
 
 
 @pytest.mark.parametrize(
-    ("contexts", "told"),
+    ("contexts", "message"),
     [
         (["aps"], "unknown context 'aps'; choose from asp_oc, aspp, .*channel"),
         (
@@ -99,12 +99,12 @@ def test_chain_with_a_block_from_outside_is_loaded_into_itself(tmp_path: Path) -
         ("aspp", "a list of at least one name"),
     ],
 )
-def test_wrong_contexts_are_told(contexts: object, told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_contexts_are_reported(contexts: object, message: str) -> None:
+    with pytest.raises(UserError, match=message):
         create_model("chain", num_classes=2, backbone="tiny", contexts=contexts)
 
 
-def test_block_of_another_width_is_told() -> None:
+def test_block_of_another_width_is_reported() -> None:
     model = chain("position", nn.Conv2d(64, 32, 1))
     with pytest.raises(UserError, match="Conv2d returns 32 channels in a chain of width 64"):
         model(torch.randn(2, 3, 40, 56))

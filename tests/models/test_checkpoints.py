@@ -23,7 +23,7 @@ def small(name: str = "danet", **options: object) -> Segmenter:
     return create_model(name, classes=classes, backbone="tiny", **options)  # type: ignore[arg-type]
 
 
-def test_a_folder_gives_the_model_back(tmp_path: Path) -> None:
+def test_a_saved_model_is_restored(tmp_path: Path) -> None:
     model = small(auxiliary=True, similarity="direct", align_corners=False)
     model.preprocessing = Preprocessing((1, 2, 3), (4, 5, 6), "BGR", 255.0)
     for parameter in model.parameters():
@@ -46,7 +46,7 @@ def test_saved_weights_say_that_they_are_pytorchs(tmp_path: Path) -> None:
         assert file.metadata() == {"format": "pt"}
 
 
-def test_own_parts_load_into_themselves(tmp_path: Path) -> None:
+def test_custom_parts_load_into_themselves(tmp_path: Path) -> None:
     source, target = small(), small()
     source.recipe = None
     source.save_pretrained(tmp_path)
@@ -58,7 +58,7 @@ def test_own_parts_load_into_themselves(tmp_path: Path) -> None:
     )
 
 
-def test_a_checkpoint_of_a_training_is_told_by_its_ending(tmp_path: Path) -> None:
+def test_a_training_checkpoint_is_detected_by_its_suffix(tmp_path: Path) -> None:
     source = small("fcn")
     state = {f"model.{name}": value for name, value in source.state_dict().items()}
     other = {"loss.weight": torch.ones(1)}
@@ -74,7 +74,7 @@ def test_a_checkpoint_of_a_training_is_told_by_its_ending(tmp_path: Path) -> Non
     assert not into.training
 
 
-def test_a_checkpoint_of_another_project_is_told(tmp_path: Path) -> None:
+def test_a_checkpoint_of_another_project_is_reported(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match="not a Scenewise checkpoint; give one that fit wrote"):
         load_model(tmp_path / "last.ckpt")
@@ -83,7 +83,7 @@ def test_a_checkpoint_of_another_project_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "content", [{"scenewise": [], "state_dict": {}}, {"scenewise": {}, "state_dict": []}]
 )
-def test_a_damaged_checkpoint_of_a_training_is_told(tmp_path: Path, content: object) -> None:
+def test_a_damaged_checkpoint_of_a_training_is_reported(tmp_path: Path, content: object) -> None:
     torch.save(content, tmp_path / "last.ckpt")
     with pytest.raises(UserError, match=r"last\.ckpt' is damaged; fetch it again"):
         load_model(tmp_path / "last.ckpt")
@@ -98,19 +98,19 @@ def test_another_network_is_refused_with_what_does_not_fit(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("count", "dots"), [(1, ""), (3, ""), (4, ", ...")])
-def test_at_most_three_names_are_told(tmp_path: Path, count: int, dots: str) -> None:
+def test_at_most_three_keys_are_listed(tmp_path: Path, count: int, dots: str) -> None:
     model = small("fcn")
     names = list(model.state_dict())[:count]
     state = {f"model.{k}": v for k, v in model.state_dict().items() if k not in names}
     torch.save({"scenewise": model.config(), "state_dict": state}, tmp_path / "a.ckpt")
     for into in (None, model):
-        with pytest.raises(UserError) as told:
+        with pytest.raises(UserError) as error:
             load_model(tmp_path / "a.ckpt", into=into)
-        assert f"{count} missing ({', '.join(names[:3])}{dots});" in str(told.value)
-        assert str(told.value).startswith(f"'{tmp_path / 'a.ckpt'}' holds another network's")
+        assert f"{count} missing ({', '.join(names[:3])}{dots});" in str(error.value)
+        assert str(error.value).startswith(f"'{tmp_path / 'a.ckpt'}' holds another network's")
 
 
-def test_where_a_model_came_from_travels_with_it(tmp_path: Path) -> None:
+def test_the_source_is_saved_with_the_model(tmp_path: Path) -> None:
     model = small("fcn")
     assert "source" not in model.config()
     model.save_pretrained(tmp_path / "a")
@@ -132,7 +132,7 @@ def test_nothing_is_downloaded_for_a_saved_model(
     model.save_pretrained(tmp_path)
     monkeypatch.setattr("scenewise.models.checkpoints.create_model", build)
     load_model(tmp_path)
-    assert asked == [False, False]  # once without memory, once with
+    assert asked == [False, False]  # once on the meta device, once with memory
 
 
 @pytest.mark.parametrize("into", [False, True])
@@ -164,7 +164,7 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [
         ("{", "not valid JSON"),
         ("[]", "not a model configuration"),
@@ -177,34 +177,34 @@ def test_wrong_shapes_are_refused(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_damaged_configurations_are_told(tmp_path: Path, content: str, told: str) -> None:
+def test_damaged_configurations_are_reported(tmp_path: Path, content: str, message: str) -> None:
     small().save_pretrained(tmp_path)
     classes = json.dumps(Classes.numbered(2).to_dict())
     preprocessing = f'"preprocessing": {json.dumps(Preprocessing().to_dict())}'
     (tmp_path / "config.json").write_text(
         content.replace("%s", classes).replace("%p", preprocessing)
     )
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         load_model(tmp_path)
     assert "UserError(" not in str(error.value)
     if content == '{"model": {"name": "danet"}}':
         assert "damaged: KeyError('classes');" in str(error.value)
 
 
-def test_no_model_is_told(tmp_path: Path) -> None:
+def test_no_model_is_reported(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no model in .*config.json and model.safetensors"):
         load_model(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("lost", ["config.json", "model.safetensors"])
-def test_half_a_model_is_told(tmp_path: Path, lost: str) -> None:
+def test_half_a_model_is_reported(tmp_path: Path, lost: str) -> None:
     small().save_pretrained(tmp_path)
     (tmp_path / lost).unlink()
     with pytest.raises(UserError, match=r"no model in .*config.json and model.safetensors"):
         load_model(tmp_path)
 
 
-def test_truncated_weights_are_told(tmp_path: Path) -> None:
+def test_truncated_weights_are_reported(tmp_path: Path) -> None:
     small().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:1000])
@@ -251,8 +251,8 @@ def test_partial_backbone_weights_name_what_is_missing(
 def test_backbone_weights_of_another_network_are_refused(tmp_path: Path) -> None:
     torch.save({"conv1.weight": torch.zeros(1, 2, 3)}, tmp_path / "shape.pth")
     torch.save({"other": torch.zeros(1)}, tmp_path / "names.pth")
-    for file, told in [("shape", "another shape"), ("names", "no name matches")]:
-        with pytest.raises(UserError, match=told):
+    for file, message in [("shape", "another shape"), ("names", "no name matches")]:
+        with pytest.raises(UserError, match=message):
             create_model(
                 "fcn",
                 num_classes=2,

@@ -1,4 +1,4 @@
-"""Counted costs against hand-made numbers and against what the CPU really held."""
+"""Estimated costs against values by hand and against the measured peak memory of the CPU."""
 
 from typing import Any
 
@@ -16,8 +16,8 @@ from scenewise.training.losses import segmentation_loss
 from tests.attention.contract import peak_bytes
 
 
-class Own(TorchDispatchMode):
-    """Which operations of this project were run."""
+class CustomOperators(TorchDispatchMode):
+    """Records which custom operators of this project ran."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,13 +55,13 @@ def test_memory_is_what_the_cpu_holds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_kernel_of_ours_tells_its_arithmetic(name: str) -> None:
-    with Own() as own:
+def test_every_custom_kernel_has_a_flop_formula(name: str) -> None:
+    with CustomOperators() as custom:
         step(create_model(name, num_classes=5, backbone="tiny"), torch.randn(2, 3, 64, 96))
-    assert own.seen <= set(flop_registry)
+    assert custom.seen <= set(flop_registry)
 
 
-def test_arithmetic_of_a_convolutional_network() -> None:
+def test_flops_of_a_convolutional_network() -> None:
     """Two for each weight, each output pixel and each image."""
     model = create_model("fcn", num_classes=5, backbone="tiny")
     shapes = {}
@@ -79,7 +79,7 @@ def test_arithmetic_of_a_convolutional_network() -> None:
 
 
 def counted(run: Any, *inputs: Tensor) -> tuple[int, int]:
-    """Arithmetic of a function forward, and of its backward."""
+    """FLOPs of the forward and of the backward pass of a function."""
     with FlopCounterMode(display=False) as counter:
         out = run(*inputs)
         forward = counter.get_total_flops()
@@ -87,15 +87,15 @@ def counted(run: Any, *inputs: Tensor) -> tuple[int, int]:
     return forward, counter.get_total_flops() - forward
 
 
-def test_arithmetic_of_position_attention_is_that_of_the_dense_form() -> None:
-    """Backward makes the energies once more."""
+def test_flops_of_position_attention_are_those_of_the_dense_form() -> None:
+    """The backward pass recomputes the energies."""
     q, k, v = (torch.randn(2, n, d, requires_grad=True) for n, d in ((35, 4), (33, 4), (33, 16)))
     forward, backward = counted(lambda q, k, v: (q @ k.transpose(1, 2)).softmax(-1) @ v, q, k, v)
     energies = 2 * 2 * 35 * 33 * 4
     assert counted(position_attention, q, k, v) == (forward, backward + energies)
 
 
-def test_arithmetic_of_criss_cross_attention_by_hand() -> None:
+def test_flops_of_criss_cross_attention_by_hand() -> None:
     """2 images of 5 x 7, 12 pairs of a pixel, 4 and 16 channels."""
     q, k, v = (torch.randn(2, d, 5, 7, requires_grad=True) for d in (4, 4, 16))
     pairs = 2 * 35 * 12
@@ -113,7 +113,7 @@ def test_state_is_weights_and_momentum() -> None:
     assert tested.bytes == tested.state_bytes + tested.activation_bytes
 
 
-def test_memory_grows_with_the_batch_and_falls_under_autocast() -> None:
+def test_memory_grows_with_the_batch_and_shrinks_under_autocast() -> None:
     model = create_model("danet", num_classes=5, backbone="tiny")
     two, four = (estimate(model, (96, 128), batch, True).activation_bytes for batch in (2, 4))
     assert 1.9 < four / two < 2.1
@@ -132,7 +132,7 @@ def test_the_model_is_left_as_it_was() -> None:
     assert all(p.grad is None and p.requires_grad for p in model.parameters())
 
 
-def test_blocks_computed_again_need_less_memory_and_more_arithmetic() -> None:
+def test_activation_checkpointing_needs_less_memory_and_more_flops() -> None:
     model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
     usual = estimate(model, (192, 256), 2, training=True)
     recompute_backbone(model.backbone)

@@ -26,7 +26,7 @@ def bins(x: Tensor, size: int) -> Tensor:
 
 
 def place(index: int, small: int, large: int, align_corners: bool) -> tuple[int, int, float]:
-    """Between which two small pixels the large pixel lies, and how far."""
+    """The two source pixels around an output pixel, and its distance from the first."""
     if align_corners:
         where = index * (small - 1) / (large - 1)
     else:
@@ -48,7 +48,7 @@ def upsample(x: Tensor, size: tuple[int, int], align_corners: bool) -> Tensor:
 
 
 def convolve(x: Tensor, layers: nn.Module, dilation: int = 1, slope: float = 0.0) -> Tensor:
-    """Convolution tap by tap over a zero border, norm with its running numbers, rectifier."""
+    """Convolution tap by tap over a zero border, norm with its running statistics, (leaky) ReLU."""
     conv, norm = [m for m in layers.modules() if isinstance(m, (nn.Conv2d, nn.BatchNorm2d))]
     reach = conv.kernel_size[0] // 2
     height, width = x.shape[2:]
@@ -107,8 +107,8 @@ def test_aspp_equals_loops_over_taps(pool_first: bool, kernel: int, slope: float
     assert_close(context(x), convolve(joined, context.project, slope=slope), **EXACT)
 
 
-def test_far_taps_fall_on_the_border_of_zeros() -> None:
-    """At rates beyond the map only the centre tap is left: a 3x3 branch is a 1x1 branch."""
+def test_far_taps_read_the_zero_padding() -> None:
+    """At rates beyond the feature map only the centre tap counts: a 3x3 branch is a 1x1 branch."""
     context = randomise(ASPP(6, 4, rates=(7,)).double()).eval()
     x = torch.randn(2, 6, 5, 7, dtype=torch.float64)
     conv, norm, rectify = context.branches[1]

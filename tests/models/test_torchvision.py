@@ -1,4 +1,4 @@
-"""torchvision's own networks give the same scores from the same weights."""
+"""torchvision's own networks have the same logits with the same weights."""
 
 import pytest
 import torch
@@ -12,19 +12,19 @@ from scenewise import create_model
 @pytest.mark.parametrize(
     ("name", "original"), [("deeplabv3", deeplabv3_resnet50), ("fcn", fcn_resnet50)]
 )
-def test_same_weights_same_scores(name: str, original: type) -> None:
-    theirs = original(weights=None, weights_backbone=None, num_classes=3, aux_loss=True)
-    for norm in (m for m in theirs.modules() if isinstance(m, nn.BatchNorm2d)):
-        for numbers in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
-            numbers.uniform_(0.5, 1.0)
-    ours = create_model(
+def test_same_weights_same_logits(name: str, original: type) -> None:
+    published = original(weights=None, weights_backbone=None, num_classes=3, aux_loss=True)
+    for norm in (m for m in published.modules() if isinstance(m, nn.BatchNorm2d)):
+        for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+            tensor.uniform_(0.5, 1.0)
+    model = create_model(
         name, num_classes=3, variant="torchvision", backbone="resnet50", pretrained=False
     )
-    tensors = theirs.state_dict().values()
-    ours.load_state_dict(dict(zip(ours.state_dict(), tensors, strict=True)))
+    tensors = published.state_dict().values()
+    model.load_state_dict(dict(zip(model.state_dict(), tensors, strict=True)))
     images = torch.randn(1, 3, 33, 49)
     with torch.no_grad():
-        expected = theirs.eval()(images)
-        assert_close(ours.eval()(images).logits, expected["out"], rtol=1e-4, atol=1e-5)
-        side = ours.auxiliary_head(ours.backbone(images)).logits
-        assert_close(ours.upsample(side, (33, 49)), expected["aux"], rtol=1e-4, atol=1e-5)
+        expected = published.eval()(images)
+        assert_close(model.eval()(images).logits, expected["out"], rtol=1e-4, atol=1e-5)
+        auxiliary = model.auxiliary_head(model.backbone(images)).logits
+        assert_close(model.upsample(auxiliary, (33, 49)), expected["aux"], rtol=1e-4, atol=1e-5)

@@ -1,4 +1,4 @@
-"""The networks as published: parameters, side heads, losses, dilations, first weights."""
+"""The networks as published: parameters, auxiliary heads, losses, dilations, initialisation."""
 
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from scenewise.models.zoo import NETWORKS
 
 
 def build(name: str, **options: Any) -> Segmenter:
-    """A network without memory for its weights: 19 classes, ResNet-50 with a 32/32/64 stem."""
+    """A network on the meta device: 19 classes, ResNet-50 with a 32/32/64 stem."""
     options = {"backbone": "resnet50c", "num_classes": 19, **options}
     with torch.device("meta"):
         return create_model(name, pretrained=False, **options)
@@ -46,7 +46,7 @@ def count(module: nn.Module) -> int:
     ],
 )
 def test_parameters_of_mmsegmentation(name: str, parameters: int) -> None:
-    """With the side heads that its configurations train."""
+    """With the auxiliary heads that its configurations train."""
     assert count(build(name, variant="mmseg")) == parameters
 
 
@@ -67,7 +67,7 @@ def test_parameters_of_torchvision(name: str, parameters: int) -> None:
     ],
 )
 def test_parameters_of_the_deep_stem(name: str, variant: str, parameters: int) -> None:
-    """ResNet-101 with a 64/64/128 stem, and the side head that the code trains."""
+    """ResNet-101 with a 64/64/128 stem, and the auxiliary head that the code trains."""
     assert count(build(name, variant=variant, backbone="resnet101s")) == parameters
 
 
@@ -122,8 +122,8 @@ def test_dilations_of_basic_blocks() -> None:
 def test_pooling_that_rounds_up_gives_one_more_row(name: str, rows: int) -> None:
     """Of 64 pixels, rounded down 32, 16, 8; rounded up 32, 17, 9."""
     model = build(name, backbone="resnet18")
-    maps = model.backbone(torch.empty(2, 3, 64, 65, device="meta"))
-    assert maps[-1].shape[2:] == (rows, 9)
+    features = model.backbone(torch.empty(2, 3, 64, 65, device="meta"))
+    assert features[-1].shape[2:] == (rows, 9)
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2_100"])
@@ -178,49 +178,54 @@ def test_losses(name: str, variant: str | None, expected: dict[str, float]) -> N
         ("pspnet", "mmseg", False),
     ],
 )
-def test_enlargement(name: str, variant: str | None, expected: bool) -> None:
+def test_upsampling(name: str, variant: str | None, expected: bool) -> None:
     model = tiny(name, variant=variant)
     assert model.align_corners is expected
     inside = [m.align_corners for m in model.head.modules() if hasattr(m, "align_corners")]
     assert set(inside) <= {expected}
 
 
-def side(name: str, variant: str | None = None) -> tuple[int, bool, list[str], float]:
-    """Width, bias, the layers, and the dropout of a side head on 1024 channels."""
+def auxiliary_head(name: str, variant: str | None = None) -> tuple[int, bool, list[str], float]:
+    """Width, bias, the layers, and the dropout of an auxiliary head on 1024 channels."""
     head = build(name, variant=variant, auxiliary=True).auxiliary_head
     conv, drop = head.reduce[0], head.classify[0]
     kinds = [type(m).__name__ for m in [*head.reduce, drop]]
     return conv.out_channels, conv.bias is not None, kinds, drop.p
 
 
-def test_side_heads() -> None:
+def test_auxiliary_heads() -> None:
     relu, leaky = ["Conv2d", "BatchNorm2d", "ReLU"], ["Conv2d", "BatchNorm2d", "LeakyReLU"]
-    assert side("danet") == (256, False, [*relu, "Dropout"], 0.1)
-    assert side("danet", "mmseg") == (256, False, [*relu, "Dropout2d"], 0.1)
-    assert side("pspnet") == (256, False, [*relu, "Dropout2d"], 0.1)
-    assert side("ccnet") == (512, True, [*leaky, "Dropout2d"], 0.1)
-    assert side("ocnet_base") == (512, True, [*leaky, "Dropout2d"], 0.05)
-    assert side("ocnet_asp") == (512, True, [*leaky, "Dropout2d"], 0.1)
-    assert side("ocnet_pyramid") == (512, True, ["Conv2d", "BatchNorm2d", "Dropout2d"], 0.05)
-    assert side("ocnet_base", "openseg")[3] == 0.0
-    assert side("isa") == (512, True, [*leaky, "Dropout2d"], 0.05)
-    assert side("ann") == (512, True, [*relu, "Dropout2d"], 0.05)
-    assert side("dnl") == (512, False, [*relu, "Dropout2d"], 0.1)
-    assert side("dranet") == (256, False, [*relu, "Dropout2d"], 0.1)
-    assert side("encnet") == (256, False, [*relu, "Dropout"], 0.1)
+    assert auxiliary_head("danet") == (256, False, [*relu, "Dropout"], 0.1)
+    assert auxiliary_head("danet", "mmseg") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert auxiliary_head("pspnet") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert auxiliary_head("ccnet") == (512, True, [*leaky, "Dropout2d"], 0.1)
+    assert auxiliary_head("ocnet_base") == (512, True, [*leaky, "Dropout2d"], 0.05)
+    assert auxiliary_head("ocnet_asp") == (512, True, [*leaky, "Dropout2d"], 0.1)
+    assert auxiliary_head("ocnet_pyramid") == (
+        512,
+        True,
+        ["Conv2d", "BatchNorm2d", "Dropout2d"],
+        0.05,
+    )
+    assert auxiliary_head("ocnet_base", "openseg")[3] == 0.0
+    assert auxiliary_head("isa") == (512, True, [*leaky, "Dropout2d"], 0.05)
+    assert auxiliary_head("ann") == (512, True, [*relu, "Dropout2d"], 0.05)
+    assert auxiliary_head("dnl") == (512, False, [*relu, "Dropout2d"], 0.1)
+    assert auxiliary_head("dranet") == (256, False, [*relu, "Dropout2d"], 0.1)
+    assert auxiliary_head("encnet") == (256, False, [*relu, "Dropout"], 0.1)
 
 
-def rectifiers(module: nn.Module) -> set[float]:
-    slopes = {m.negative_slope for m in module.modules() if isinstance(m, nn.LeakyReLU)}
-    return slopes | {0.0 for m in module.modules() if isinstance(m, nn.ReLU)}
+def slopes(module: nn.Module) -> set[float]:
+    leaky = {m.negative_slope for m in module.modules() if isinstance(m, nn.LeakyReLU)}
+    return leaky | {0.0 for m in module.modules() if isinstance(m, nn.ReLU)}
 
 
-def test_rectifiers_of_the_heads() -> None:
-    assert rectifiers(tiny("ccnet").head) == {0.01}
-    assert rectifiers(tiny("ccnet", variant="mmseg").head) == {0.0}
-    assert rectifiers(tiny("ocnet_asp").head) == {0.01}
-    assert rectifiers(tiny("danet").head) == {0.0}
-    assert len(tiny("ocnet_pyramid").head.context.reduce) == 2  # no rectifier
+def test_activations_of_the_heads() -> None:
+    assert slopes(tiny("ccnet").head) == {0.01}
+    assert slopes(tiny("ccnet", variant="mmseg").head) == {0.0}
+    assert slopes(tiny("ocnet_asp").head) == {0.01}
+    assert slopes(tiny("danet").head) == {0.0}
+    assert len(tiny("ocnet_pyramid").head.context.reduce) == 2  # no ReLU
 
 
 def test_dropout_of_the_heads() -> None:
@@ -237,8 +242,8 @@ def test_dropout_of_the_heads() -> None:
     assert drops("ann", "mmseg") == [("Dropout2d", 0.1)]
     assert drops("isa") == [("Dropout2d", 0.05)]
     assert drops("isa", "mmseg") == [("Dropout2d", 0.1)]
-    assert drops("ocr") == [("Dropout2d", 0.05)] * 2  # coarse scores, block
-    assert drops("ocr", "mmseg") == [("Dropout2d", 0.1)] * 2  # coarse scores, scores
+    assert drops("ocr") == [("Dropout2d", 0.05)] * 2  # coarse logits, block
+    assert drops("ocr", "mmseg") == [("Dropout2d", 0.1)] * 2  # coarse logits, logits
     assert drops("ocnet_asp") == [("Dropout2d", 0.1)]
     assert drops("ocnet_base") == [("Dropout2d", 0.05)]
     assert drops("deeplabv3") == [("Dropout", 0.5)]
@@ -246,8 +251,8 @@ def test_dropout_of_the_heads() -> None:
     assert drops("deeplabv3", "mmseg") == [("Dropout2d", 0.1)]
 
 
-def test_first_weights_of_mmsegmentation() -> None:
-    """Normal numbers: deviation 0.01 to the classes, sqrt(2 / fan out) in front of a norm."""
+def test_initialisation_of_mmsegmentation() -> None:
+    """Normal: deviation 0.01 in the classifier, sqrt(2 / fan out) before a norm."""
     model = create_model("fcn", num_classes=19, backbone="tiny", width=96, variant="mmseg")
     last = model.head.classify[1]
     assert last.weight.std().item() == pytest.approx(0.01, rel=0.1)
@@ -257,7 +262,7 @@ def test_first_weights_of_mmsegmentation() -> None:
         (model.auxiliary_head.reduce[0], 64 * 9),
     ):
         assert conv.weight.std().item() == pytest.approx((2 / fan) ** 0.5, rel=0.05)
-        assert conv.weight.abs().max() > 3 * conv.weight.std()  # no uniform numbers
+        assert conv.weight.abs().max() > 3 * conv.weight.std()  # not uniform
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -276,21 +281,21 @@ def test_every_variant_trains_and_tests(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
-def test_every_network_tells_its_paper(name: str) -> None:
+def test_every_network_names_its_paper(name: str) -> None:
     network = NETWORKS[name]
     assert network.paper
     assert network.attention
     assert network.year is None or 2014 < network.year < 2026
 
 
-def test_concat_head_of_ccnet_joins_the_map_first() -> None:
+def test_concat_head_of_ccnet_puts_the_input_first() -> None:
     model = tiny("ccnet", recurrence=1).eval()
     seen: dict[str, torch.Tensor] = {}
-    joined = model.head.context.join
-    joined.register_forward_hook(lambda _m, args, out: seen.update(x=args[0], out=out))
+    join = model.head.context.join
+    join.register_forward_hook(lambda _m, args, out: seen.update(x=args[0], out=out))
     model(torch.randn(1, 3, 40, 56))
     assert torch.equal(seen["out"][:, :64], seen["x"])
-    assert torch.equal(seen["out"][:, 64:], joined.branch(seen["x"]))
+    assert torch.equal(seen["out"][:, 64:], join.branch(seen["x"]))
 
 
 def test_interaction_fuses_a_pyramid() -> None:
@@ -302,29 +307,29 @@ def test_interaction_fuses_a_pyramid() -> None:
         tiny("interaction", layers=4)
 
 
-def test_ocr_gathers_from_its_coarse_scores_in_evaluation_too() -> None:
-    """Resized where the two maps differ, as here: strides 4 and 8."""
+def test_ocr_attends_to_its_coarse_logits_in_evaluation_too() -> None:
+    """Resized where the two stages differ in size, as here: strides 4 and 8."""
     model = tiny("ocr", align_corners=False).eval()
     seen: list[torch.Tensor] = []
     model.head.block.register_forward_hook(lambda _m, args, _out: seen.extend(args))
-    maps = model.backbone(torch.randn(1, 3, 40, 56))
-    model.head(maps)
-    features, regions = seen
-    assert features.shape[2:] == (5, 7)
+    features = model.backbone(torch.randn(1, 3, 40, 56))
+    model.head(features)
+    x, regions = seen
+    assert x.shape[2:] == (5, 7)
     coarse = nn.functional.interpolate(
-        model.head.regions(maps).logits, (5, 7), mode="bilinear", align_corners=False
+        model.head.regions(features).logits, (5, 7), mode="bilinear", align_corners=False
     )
     assert torch.equal(regions, coarse)
 
 
-def test_encnet_tells_the_classes_of_a_picture_in_training() -> None:
+def test_encnet_predicts_the_classes_of_an_image_in_training() -> None:
     assert tiny("encnet").train()(torch.randn(2, 3, 40, 56)).auxiliary["presence"].shape == (2, 3)
 
 
-def test_dranet_scores_at_the_size_of_the_first_map() -> None:
+def test_dranet_has_logits_at_the_size_of_the_first_stage() -> None:
     model = tiny("dranet").eval()
-    maps = model.backbone(torch.randn(1, 3, 40, 56))
-    assert model.head(maps).logits.shape == (1, 3, 20, 28)
+    features = model.backbone(torch.randn(1, 3, 40, 56))
+    assert model.head(features).logits.shape == (1, 3, 20, 28)
     assert len([m for m in model.head.modules() if hasattr(m, "gamma")]) == 3
 
 
@@ -334,17 +339,17 @@ def test_emanet_freezes_the_convolution_without_gradient() -> None:
     assert frozen == ["head.context.block.first.weight", "head.context.block.first.bias"]
 
 
-def test_unknown_variant_is_told() -> None:
+def test_unknown_variant_is_reported() -> None:
     with pytest.raises(UserError, match="'ccnet' has no variant 'gluon'; it has official, mmseg"):
         tiny("ccnet", variant="gluon")
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_every_network_travels(name: str, tmp_path: Path) -> None:
-    """A folder brings back the last variant of each, with what it settled."""
+    """A folder restores the last variant of each, with its settings."""
     model = tiny(name, variant=list(NETWORKS[name].variants)[-1])
     images = torch.randn(2, 3, 40, 56)
-    model.train()(images)  # norms and bases leave their first numbers
+    model.train()(images)  # norms and bases change their initial values
     model.eval().save_pretrained(tmp_path)
     other = load_model(tmp_path)
     assert torch.equal(other(images).logits, model(images).logits)
@@ -353,7 +358,7 @@ def test_every_network_travels(name: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_half_precision_is_close_and_learns(name: str) -> None:
-    """Under autocast, as ``--trainer.precision bf16-mixed`` runs it, on maps in any order."""
+    """Under autocast, as in ``--trainer.precision bf16-mixed``, in any memory format."""
     model = tiny(name).eval()
     images = torch.randn(2, 3, 40, 56)
     with torch.no_grad():

@@ -53,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Print the table row by row, or the JSON."""
-    if min(args.size) < 32:
+    if min(args.size) < 32:  # one pixel at stride 32
         raise UserError(f"--size {args.size[0]} {args.size[1]} is too small; give at least 32 32")
     if args.batch < 2:
         raise UserError(f"--batch {args.batch} is too small for batch norm; give 2 or more")

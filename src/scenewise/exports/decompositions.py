@@ -29,7 +29,7 @@ def _fused_position(
     True
     """
     heads = (query[:, None], key[:, None], value[:, None])  # each (B, 1, N, D)
-    return F.scaled_dot_product_attention(*heads, scale=scale)[:, 0], _unused(query)
+    return F.scaled_dot_product_attention(*heads, scale=scale)[:, 0], _unused(query)  # (B, Nq, C)
 
 
 def _padded_position(
@@ -50,7 +50,7 @@ def _padded_position(
 
 
 def _unused(query: Tensor) -> Tensor:
-    return upcast(query.new_zeros(query.shape[:2]))
+    return upcast(query.new_zeros(query.shape[:2]))  # log-sum-exp, (B, Nq)
 
 
 def _adaptive_average(x: Tensor, size: list[int]) -> Tensor:
@@ -61,8 +61,9 @@ def _adaptive_average(x: Tensor, size: list[int]) -> Tensor:
     True
     """
     if list(size) == [1, 1]:
-        return x.mean((2, 3), keepdim=True)
-    return _bins(x.shape[2], size[0], x) @ x @ _bins(x.shape[3], size[1], x).transpose(0, 1)
+        return x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
+    rows, columns = _bins(x.shape[2], size[0], x), _bins(x.shape[3], size[1], x)
+    return rows @ x @ columns.transpose(0, 1)  # (s, H) (B, C, H, W) (W, t) -> (B, C, s, t)
 
 
 def _bins(length: int, count: int, like: Tensor) -> Tensor:

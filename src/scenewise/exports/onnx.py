@@ -13,9 +13,9 @@ from scenewise.exports.decompositions import CRISS_CROSS, FUSED, POOLING
 from scenewise.exports.metadata import Metadata
 from scenewise.exports.trace import failed, quiet
 
-OPSET = 18
+OPSET = 18  # the exporter's native one
 _FUSED_OPSET = 23  # the first with an Attention operator
-_OPSETS = range(18, 26)
+_OPSETS = range(18, 26)  # that PyTorch's exporter writes
 _LARGEST = 2**31 - 2**20  # bytes of weights; one file holds 2 GB
 
 

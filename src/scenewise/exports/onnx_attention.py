@@ -19,10 +19,10 @@ def query_blocks(query: Any, key: Any, value: Any, scale: float) -> tuple[Any, A
     zero, one = op.Constant(value_ints=[0]), op.Constant(value_ints=[1])
     batch, rows = op.Shape(query, start=0, end=1), op.Shape(query, start=1, end=2)
     pairs = op.Mul(op.Mul(batch, rows), op.Shape(key, start=1, end=2))  # B Nq Nk
-    count = _ceil_divide(pairs, op.Constant(value_ints=[_BLOCK_ENTRIES]))
-    size = _ceil_divide(rows, count)
+    count = _ceil_divide(pairs, op.Constant(value_ints=[_BLOCK_ENTRIES]))  # n blocks
+    size = _ceil_divide(rows, count)  # queries in a block
     all_rows = op.Mul(size, count)
-    below = op.Concat(zero, zero, zero, zero, op.Sub(all_rows, rows), zero, axis=0)
+    below = op.Concat(zero, zero, zero, zero, op.Sub(all_rows, rows), zero, axis=0)  # of axis 1
     padded = op.Pad(op.Mul(query, op.Constant(value_float=scale)), below)
     depth = op.Shape(query, start=2, end=3)
     blocks = op.Reshape(padded, op.Concat(batch, count, size, depth, axis=0))  # (B, n, Nq / n, D)
@@ -48,7 +48,7 @@ def _attend(name: str, across: Any, value: Any) -> ir.Graph:
     energy = ir.node("MatMul", [block, across])
     weights = ir.node("Softmax", energy.outputs, {"axis": -1})
     gathered = ir.node("MatMul", [weights.outputs[0], value])
-    nodes = [energy, weights, gathered]
+    nodes = [energy, weights, gathered]  # (B, rows, Nk), (B, rows, Nk), (B, rows, C)
     for i, node in enumerate(nodes):
         node.outputs[0].name = f"{name}_block_{i}"
     gathered.outputs[0].type, gathered.outputs[0].shape = float32, unknown

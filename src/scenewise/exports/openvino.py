@@ -59,7 +59,7 @@ class OpenVINOEngine:
     def __init__(self, source: Any) -> None:
         openvino = import_extra("openvino", "export")
         settings = {
-            "INFERENCE_PRECISION_HINT": "f32",
+            "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 is the default where available
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:

@@ -34,7 +34,7 @@ class EngineSegmenter(Segmenter):
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised images (B, 3, H, W) -> logits (B, K, H, W)."""
-        logits = self.engine(images.detach().float().cpu())
+        logits = self.engine(images.detach().float().cpu())  # engines take float32 on the CPU
         return SegmenterOutput(logits.to(images.device), {}, {})
 
     def low_res(self, images: Tensor) -> tuple[SegmenterOutput, tuple[int, int]]:

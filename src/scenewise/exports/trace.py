@@ -49,7 +49,7 @@ def finish(logits: Tensor, postprocess: Postprocess | None) -> Tensor:
     tensor([[[1]]], dtype=torch.uint8)
     """
     if postprocess == "labels":
-        return logits.argmax(1).to(torch.uint8)
+        return logits.argmax(1).to(torch.uint8)  # (B, H, W)
     return logits.softmax(1) if postprocess == "probabilities" else logits
 
 
@@ -72,7 +72,7 @@ def export_program(graph: Graph) -> ExportedProgram:
     Raises:
         UserError: the network does something that cannot be traced.
     """
-    sides = (2, 3) if graph.postprocess is None else (1, 2)
+    sides = (2, 3) if graph.postprocess is None else (1, 2)  # axes of height and width
     dynamic = dict.fromkeys((0, *sides), Dim.DYNAMIC)
     try:
         with torch.no_grad(), quiet():

@@ -8,7 +8,7 @@ from torch import Tensor
 from scenewise.errors import UserError
 from scenewise.exports.trace import Graph, example, finish
 
-SIZES = ((2, 65, 97), (1, 120, 72))  # batch, height, width
+SIZES = ((2, 65, 97), (1, 120, 72))  # batch, height, width: as traced, and another
 TOLERANCE = 1e-4  # of the largest value; float32 runtimes stay below 1e-5
 
 

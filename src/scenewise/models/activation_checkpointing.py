@@ -72,7 +72,7 @@ def _flatten(module: nn.Module) -> Iterator[nn.Module]:
 
 def _checkpointed(block: nn.Module, forward: Callable[..., Any], *inputs: Tensor) -> Any:
     if not (block.training and torch.is_grad_enabled()):
-        return forward(*inputs)
+        return forward(*inputs)  # no backward pass follows
     return checkpoint(
         forward,
         *inputs,
@@ -89,7 +89,7 @@ def _frozen_statistics(block: nn.Module) -> Iterator[None]:
     for norm in norms:
         norm.momentum = 0.0  # running = 1 * running + 0 * batch
         if norm.num_batches_tracked is not None:
-            norm.num_batches_tracked = norm.num_batches_tracked.clone()
+            norm.num_batches_tracked = norm.num_batches_tracked.clone()  # the copy counts
     try:
         yield
     finally:

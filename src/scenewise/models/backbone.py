@@ -67,14 +67,14 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.net = _timm_network(name, output_stride, pretrained)
-        self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]
+        self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]  # no stem
         self.stride: int = self.net.feature_info.reduction()[-1]
         _drop_early_features(self.net)
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
         convolutional = any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules())
-        self.multiple = 1 if convolutional else max(self.net.feature_info.reduction())
+        self.multiple = 1 if convolutional else max(self.net.feature_info.reduction())  # patches
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
         if not contract_dilation:
             _fill_dilation(self.net, name)
@@ -112,9 +112,9 @@ class TinyBackbone(nn.Module):
         super().__init__()
         self.stages = nn.ModuleList(
             [
-                nn.Sequential(_conv(3, 32, stride=2), _conv(32, 32)),
-                nn.Sequential(_conv(32, 64, stride=2), _conv(64, 64)),
-                _conv(64, 64, stride=2),
+                nn.Sequential(_conv(3, 32, stride=2), _conv(32, 32)),  # stride 2
+                nn.Sequential(_conv(32, 64, stride=2), _conv(64, 64)),  # stride 4
+                _conv(64, 64, stride=2),  # stride 8
             ]
         )
 
@@ -203,7 +203,7 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
         try:
             net = timm.create_model(name, features_only=True, **options)
         except (TypeError, AssertionError, NotImplementedError):
-            continue
+            continue  # not an option of this architecture
         except (RuntimeError, ValueError) as error:
             raise UserError(
                 f"backbone '{name}' has no feature maps ({error}); choose another timm model"
@@ -214,10 +214,10 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
 
 def _drop_early_features(net: nn.Module) -> None:
     """Return only the last four feature maps: a ResNet's stem has the largest of all."""
-    kept: object = getattr(net, "return_layers", None)
+    kept: object = getattr(net, "return_layers", None)  # of timm's FeatureListNet
     if isinstance(kept, dict):
         for name in list(kept)[:-4]:
-            del kept[name]
+            del kept[name]  # else it stays in memory until the end of the forward pass
 
 
 def _pretrained(name: str, options: dict[str, Any]) -> Any:

@@ -56,7 +56,7 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     config, tensors = _read(Path(path))
     if into is None:
         with torch.device("meta"):  # no memory is taken: the config is untrusted
-            _check_fit(_build(config, path), tensors, path)
+            _check_fit(_build(config, path), tensors, path)  # before any weight is allocated
     model = into if into is not None else _build(config, path)
     _load_strictly(model, tensors, path)
     return model.eval()

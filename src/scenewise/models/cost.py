@@ -133,14 +133,14 @@ class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _allocate(self, storage: torch.UntypedStorage) -> None:
         if id(storage) in self._alive:
-            return
+            return  # a view, or in place
         self._alive.add(id(storage))
         self.held += storage.nbytes()
         if self.held > 1.02 * self._collected:  # fake tensors may wait in cycles
             gc.collect()
-            self._collected = max(self._collected, self.held)
+            self._collected = max(self._collected, self.held)  # next time at a new peak
         self.peak = max(self.peak, self.held)
-        weakref.finalize(storage, self._free, id(storage), storage.nbytes())
+        weakref.finalize(storage, self._free, id(storage), storage.nbytes())  # when it is freed
 
     def _free(self, key: int, size: int) -> None:
         self._alive.discard(key)
@@ -160,7 +160,7 @@ class _Step(nn.Module):
             self.model(images)
             return
         out, size = self.model.low_res(images)
-        target = torch.zeros(images.shape[0], *size, dtype=torch.int64)
+        target = torch.zeros(images.shape[0], *size, dtype=torch.int64)  # (B, H, W)
 
         def loss(logits: Tensor) -> Tensor:
             return F.cross_entropy(self.model.upsample(logits, size), target)
@@ -180,7 +180,7 @@ class _Step(nn.Module):
 def _quick_collection() -> Iterator[None]:
     """``gc.collect`` looks only at objects that are created inside."""
     gc.collect()
-    gc.freeze()
+    gc.freeze()  # what exists is not searched again
     try:
         yield
     finally:
@@ -193,26 +193,26 @@ def _quick_collection() -> Iterator[None]:
 
 @register_flop_formula(torch.ops.scenewise.position_attention)
 def _position(query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any) -> int:
-    return _pairs(query, key) * (query[2] + value[2])
+    return _pairs(query, key) * (query[2] + value[2])  # energies, weighted sum
 
 
 @register_flop_formula(torch.ops.scenewise.position_attention_backward)
 def _position_backward(
     grad: _Shape, query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any
 ) -> int:
-    return _pairs(query, key) * (3 * query[2] + 2 * value[2])
+    return _pairs(query, key) * (3 * query[2] + 2 * value[2])  # recomputed, dQ, dK; dV, dA
 
 
 @register_flop_formula(torch.ops.scenewise.criss_cross)
 def _criss_cross(query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any) -> int:
-    return _crosses(query) * (query[1] + value[1])
+    return _crosses(query) * (query[1] + value[1])  # energies, weighted sum
 
 
 @register_flop_formula(torch.ops.scenewise.criss_cross_backward)
 def _criss_cross_backward(
     grad: _Shape, query: _Shape, key: _Shape, value: _Shape, *_: Any, **__: Any
 ) -> int:
-    return _crosses(query) * (3 * query[1] + 2 * value[1])
+    return _crosses(query) * (3 * query[1] + 2 * value[1])  # as above
 
 
 def _pairs(query: _Shape, key: _Shape) -> int:

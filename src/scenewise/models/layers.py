@@ -12,7 +12,7 @@ def head_width(inputs: int) -> int:
     >>> head_width(2048), head_width(64)
     (512, 64)
     """
-    return max(64, inputs // 4)
+    return max(64, inputs // 4)  # attention reduces it by 8 again
 
 
 def classifier(

@@ -55,7 +55,7 @@ class PyramidPooling(nn.Module):
         size, corners = x.shape[2:], self.align_corners
         pooled = (branch(x) for branch in self.branches)  # each (B, width, s, s)
         upsampled = (F.interpolate(p, size, mode="bilinear", align_corners=corners) for p in pooled)
-        return torch.cat([x, *upsampled], dim=1)
+        return torch.cat([x, *upsampled], dim=1)  # (B, C + n * width, H, W)
 
 
 class ASPP(nn.Module):
@@ -106,7 +106,7 @@ class ASPP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, out_channels, H, W)."""
-        parts = [branch(x) for branch in self.branches]
+        parts = [branch(x) for branch in self.branches]  # each (B, width, H, W)
         mean = self.pool(x).expand(-1, -1, *x.shape[2:])  # (B, width, 1, 1) -> (B, width, H, W)
         parts = [mean, *parts] if self.pool_first else [*parts, mean]
         y: Tensor = self.project(torch.cat(parts, dim=1))

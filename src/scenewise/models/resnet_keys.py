@@ -8,7 +8,7 @@ _DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of the third stage
 _STEMS = {32: "c", 64: "s"}  # channels of a deep stem's first convolution
 
 # Names of the stem's layers in published codes -> timm's names.
-_SEQUENCE = {
+DEEP_STEM = {  # as one sequence
     "0": "conv1.0",
     "1": "conv1.1",
     "3": "conv1.3",
@@ -24,7 +24,7 @@ _NUMBERED = {
     "conv3": "conv1.6",
     "bn3": "bn1",
 }
-_STAGES = {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)}
+_STAGES = {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)}  # the same everywhere
 
 
 def resnet_mapping(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str, str]:
@@ -53,13 +53,13 @@ def resnet_mapping(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str,
     return {prefix + external: name for external, name in (stem | _STAGES).items()}
 
 
-def resnet_name(tensors: Mapping[str, Tensor], places: Mapping[str, str]) -> str | None:
+def resnet_name(tensors: Mapping[str, Tensor], mapping: Mapping[str, str]) -> str | None:
     """timm's name of the ResNet whose layers :func:`resnet_mapping` found; None if unknown.
 
     The number of blocks of the third stage gives the depth, the first convolution the stem: 7x7
     (``resnet50``), 32, 32, 64 channels (``resnet50c``) or 64, 64, 128 (``resnet50s``).
     """
-    external = {name: prefix for prefix, name in places.items()}
+    external = {name: prefix for prefix, name in mapping.items()}
     stage = f"{external['layer3']}."
     blocks = {key[len(stage) :].split(".")[0] for key in tensors if key.startswith(stage)}
     depth = _DEPTHS.get(len(blocks))
@@ -84,27 +84,27 @@ def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ['bn1.bias', 'conv1.0.weight', 'layer1.0.conv1.weight']
     """
     for prefix in ("", "backbone.", "pretrained.", "encoder."):
-        places = resnet_mapping(tensors, prefix)
-        if places:
-            renamed = {key: rename(key, places) for key in tensors}
+        mapping = resnet_mapping(tensors, prefix)
+        if mapping:
+            renamed = {key: rename(key, mapping) for key in tensors}
             if not prefix:  # a bare backbone: keep what is not in a stage, such as fc
                 renamed = {key: name or key for key, name in renamed.items()}
             return {name: tensors[key] for key, name in renamed.items() if name is not None}
     return dict(tensors)
 
 
-def rename(key: str, places: Mapping[str, str]) -> str | None:
+def rename(key: str, mapping: Mapping[str, str]) -> str | None:
     """``key`` with its longest known prefix replaced; None if it has no known prefix.
 
     >>> rename("head.conv.0.weight", {"head": "a", "head.conv.0": "b.1"}), rename("x", {"y": "z"})
     ('b.1.weight', None)
     """
     prefix = key
-    while prefix not in places:
+    while prefix not in mapping:
         if "." not in prefix:
             return None
         prefix = prefix.rpartition(".")[0]
-    return places[prefix] + key[len(prefix) :]
+    return mapping[prefix] + key[len(prefix) :]
 
 
 def _stem(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
@@ -113,7 +113,7 @@ def _stem(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, str]:
 
     for part in ("stem", "layer0"):
         if has(f"{part}.0"):
-            return {f"{part}.{index}": name for index, name in _SEQUENCE.items()}
+            return {f"{part}.{index}": name for index, name in DEEP_STEM.items()}
     if has("conv1.0"):
         return {"conv1": "conv1", "conv1.0": "conv1.0", "bn1": "bn1"}
     for part in ("", "resinit."):

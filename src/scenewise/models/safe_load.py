@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scenewise.errors import UserError
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")
+_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys around the tensors
 
 
 def read_tensors(path: str | Path) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ def _check_archive(file: Path) -> None:
             if start.read(4) != b"PK\3\4":  # not a zip archive
                 return
         with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())
+            unpacked = sum(entry.file_size for entry in archive.infolist())  # as it claims
     except Exception as error:
         raise UserError(f"'{file}' is damaged or not a weights file; fetch it again") from error
     if unpacked > file.stat().st_size:

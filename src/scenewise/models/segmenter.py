@@ -153,7 +153,7 @@ class Segmenter(nn.Module):
         target = Path(folder)
         tensors = {name: t.detach().cpu().contiguous() for name, t in self.state_dict().items()}
         with atomic_write(target / WEIGHTS) as temporary:
-            save_file(tensors, temporary, metadata={"format": "pt"})
+            save_file(tensors, temporary, metadata={"format": "pt"})  # as transformers expects
         write_json(target / CONFIG, self.config())
 
 
@@ -181,5 +181,5 @@ def _pad(images: Tensor, multiple: int) -> Tensor:
     """Pad with zeros (the mean colour) right and below, to multiples of ``multiple``."""
     if multiple == 1:
         return images
-    height, width = ((side + multiple - 1) // multiple * multiple for side in images.shape[2:])
+    height, width = ((n + multiple - 1) // multiple * multiple for n in images.shape[2:])  # up
     return F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))

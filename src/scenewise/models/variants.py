@@ -40,7 +40,7 @@ def _initialise_mmseg(head: nn.Module) -> None:
                 if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
                     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     last = [m for m in head.get_submodule("classify").modules() if isinstance(m, nn.Conv2d)][-1]
-    nn.init.normal_(last.weight, std=0.01)
+    nn.init.normal_(last.weight, std=0.01)  # mmsegmentation's default for conv_seg
     if last.bias is not None:
         nn.init.zeros_(last.bias)
 
@@ -57,8 +57,8 @@ def wide_fcn(
     return FCNHead(
         channels,
         classes,
-        stage=-2,
-        width=max(64, channels[-2] // 2),
+        stage=-2,  # the third of four
+        width=max(64, channels[-2] // 2),  # 512 for the 1024 channels of a ResNet
         dropout=dropout,
         dropout2d=True,
         bias=bias,
@@ -70,9 +70,9 @@ _FCN_DROPOUT = partial(FCNHead, stage=-2)
 _FCN_DROPOUT2D = partial(FCNHead, stage=-2, dropout2d=True)
 
 ENCODING = Variant(True, _FCN_DROPOUT, auxiliary=False)  # DANet's code, on PyTorch-Encoding
-MMSEG = Variant(False, _FCN_DROPOUT2D, initialise=_initialise_mmseg)
+MMSEG = Variant(False, _FCN_DROPOUT2D, initialise=_initialise_mmseg)  # except at 769 x 769
 TORCHVISION = Variant(False, _FCN_DROPOUT, auxiliary_weight=0.5)
-SEMSEG = Variant(True, _FCN_DROPOUT2D, contract_dilation=False)
+SEMSEG = Variant(True, _FCN_DROPOUT2D, contract_dilation=False)  # PSPNet and PSANet
 CCNET = Variant(True, partial(wide_fcn, dropout=0.1), contract_dilation=False, ceil_pool=True)
 OCNET = Variant(True, partial(wide_fcn, dropout=0.05), contract_dilation=False, ceil_pool=True)
 OPENSEG = Variant(True, partial(wide_fcn, dropout=0.0), ceil_pool=True)

@@ -1,4 +1,4 @@
-"""Run a foreign network, save its file, convert it, run ours."""
+"""Run a network of another project, save its file, convert it, and compare the logits."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -28,12 +28,12 @@ def differs(
     wrap: Callable[[dict[str, Tensor]], Any] = lambda tensors: {"state_dict": tensors},
     size: tuple[int, int] = SIZE,
 ) -> tuple[Segmenter, float]:
-    """The converted model, and the largest difference of its scores relative to the largest."""
+    """The converted model, and the largest difference of its logits relative to the largest."""
     images = random_image(size)
-    theirs = network(w, images)
-    assert theirs.std() > 0.01  # a network that says nothing would agree with anything
+    expected = network(w, images)
+    assert expected.std() > 0.01  # constant logits would prove nothing
     torch.save(wrap(w.tensors), file)
     model = convert(file, options)
-    ours = model(images).logits
-    assert ours.shape == theirs.shape
-    return model, ((ours - theirs).abs().max() / theirs.abs().max()).item()
+    logits = model(images).logits
+    assert logits.shape == expected.shape
+    return model, ((logits - expected).abs().max() / expected.abs().max()).item()

@@ -1,4 +1,4 @@
-"""Files of 200 MB do not outlive their test."""
+"""Files of 200 MB are deleted after each test."""
 
 import shutil
 from collections.abc import Iterator

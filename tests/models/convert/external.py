@@ -1,8 +1,8 @@
 """Other projects' layers, rewritten from descriptions of their files.
 
 A network here is a function of a :class:`Weights` and an image. A layer asks the Weights for its
-tensors by the name they have in that project's files; at the first call they are made up, so
-running a network once both gives its scores and fills its state dict.
+tensors by the name they have in that project's files; at the first call they are random, so running
+a network once both returns its logits and fills its state dict.
 """
 
 from collections.abc import Sequence
@@ -27,8 +27,8 @@ class Weights:
 
     def get(self, name: str, shape: Sequence[int], low: float, high: float) -> Tensor:
         if name not in self.tensors:
-            made = torch.empty(tuple(shape)).uniform_(low, high, generator=self.generator)
-            self.tensors[name] = made
+            values = torch.empty(tuple(shape)).uniform_(low, high, generator=self.generator)
+            self.tensors[name] = values
         return self.tensors[name]
 
     def conv(
@@ -182,7 +182,7 @@ def criss_cross(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
 
 
 def interlaced(x: Tensor, far: object, near: object, tile: int = 8) -> Tensor:
-    """Attention over pixels with the same place in their tile, then over those of one tile.
+    """Attention over pixels with the same position in their tile, then over those of one tile.
 
     ``far`` and ``near`` map the pixels of a group, (groups, C, h, w), to the same shape.
     """

@@ -47,8 +47,8 @@ def dranet(w: Weights, x: Tensor, classes: int) -> Tensor:
     def block(name: str, y: Tensor, width: int, kernel: int = 3) -> Tensor:
         return w.norm(f"{name}.1", w.conv(f"{name}.0", y, width, kernel)).relu()
 
-    maps = resnet(w, "pretrained.", x, stem="encoding", last=(4, 8, 16))
-    p = block("head.conv_cpam_b", maps[-1], 512)
+    features = resnet(w, "pretrained.", x, stem="encoding", last=(4, 8, 16))
+    p = block("head.conv_cpam_b", features[-1], 512)
     centres = torch.cat(
         [
             rows(block(f"head.cpam_enc.conv{i}", F.adaptive_avg_pool2d(p, size), 512, 1))
@@ -60,21 +60,21 @@ def dranet(w: Weights, x: Tensor, classes: int) -> Tensor:
     key = w.linear("head.cpam_dec.conv_key", centres, 128)
     value = w.linear("head.cpam_dec.conv_value", centres, 512)
     p = w.gamma("head.cpam_dec.scale") * as_map(attend(query, key, value), p) + p
-    c = block("head.conv_ccam_b", maps[-1], 512)
+    c = block("head.conv_ccam_b", features[-1], 512)
     few = block("head.ccam_enc", c, 32, 1)
     energy = c.flatten(2) @ few.flatten(2).transpose(1, 2)
     weights = (energy.max(-1, keepdim=True).values - energy).softmax(-1)
     c = w.gamma("head.ccam_dec.scale") * (weights @ few.flatten(2)).reshape(c.shape) + c
     p, c = block("head.conv_cpam_e", p, 512), block("head.conv_ccam_e", c, 512)
     high = block("head.conv_cat", torch.cat([p, c], 1), 256)
-    low = block("head.clgd.conv_low", maps[0], 32)
+    low = block("head.clgd.conv_low", features[0], 32)
     high = upsample(high, low, True)
     gate = w.conv("head.clgd.conv_att.0", torch.cat([low, high], 1), 1, bias=True).sigmoid()
     low = w.gamma("head.clgd.gamma") * gate * low
     y = block("head.clgd.conv_cat", torch.cat([low, high], 1), 256)
     y = block("head.clgd.conv_out", y, 256)
-    side = w.norm("cls_aux.1", w.conv("cls_aux.0", maps[2], 256, 3)).relu()
-    w.conv("cls_aux.4", side, classes, bias=True)
+    auxiliary = w.norm("cls_aux.1", w.conv("cls_aux.0", features[2], 256, 3)).relu()
+    w.conv("cls_aux.4", auxiliary, classes, bias=True)
     return upsample(w.conv("cls_seg.1", y, classes, bias=True), x, True)
 
 

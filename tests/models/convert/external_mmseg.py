@@ -44,36 +44,36 @@ def network(
     classes: int,
     *,
     corners: bool = False,
-    side: bool = True,
+    auxiliary: bool = True,
     stem: str = "mmseg",
     depth: int = 50,
     last: Sequence[int] = (2, 4, 4),
     stride16: bool = False,
 ) -> Tensor:
-    maps = resnet(w, "backbone.", x, stem=stem, depth=depth, last=last, stride16=stride16)
-    if side:
-        y = module(w, "auxiliary_head.convs.0", maps[2], 256, 3)
+    features = resnet(w, "backbone.", x, stem=stem, depth=depth, last=last, stride16=stride16)
+    if auxiliary:
+        y = module(w, "auxiliary_head.convs.0", features[2], 256, 3)
         w.conv("auxiliary_head.conv_seg", y, classes, bias=True)
-    return upsample(head(w, maps, classes), x, corners)
+    return upsample(head(w, features, classes), x, corners)
 
 
 def joined(
-    w: Weights, maps: list[Tensor], classes: int, block: Callable[[Weights, Tensor], Tensor]
+    w: Weights, features: list[Tensor], classes: int, block: Callable[[Weights, Tensor], Tensor]
 ) -> Tensor:
-    y = block(w, module(w, f"{D}convs.0", maps[-1], 512, 3))
+    y = block(w, module(w, f"{D}convs.0", features[-1], 512, 3))
     y = module(w, f"{D}convs.1", y, 512, 3)
-    y = module(w, f"{D}conv_cat", torch.cat([maps[-1], y], 1), 512, 3)
+    y = module(w, f"{D}conv_cat", torch.cat([features[-1], y], 1), 512, 3)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
-def danet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    p = module(w, f"{D}pam_in_conv", maps[-1], 512, 3)
+def danet(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    p = module(w, f"{D}pam_in_conv", features[-1], 512, 3)
     query = rows(w.conv(f"{D}pam.query_project", p, 64, bias=True))
     key = rows(w.conv(f"{D}pam.key_project", p, 64, bias=True))
     value = rows(w.conv(f"{D}pam.value_project", p, 512, bias=True))
     p = w.gamma(f"{D}pam.gamma.scale", ()) * as_map(attend(query, key, value), p) + p
     p = module(w, f"{D}pam_out_conv", p, 512, 3)
-    c = module(w, f"{D}cam_in_conv", maps[-1], 512, 3)
+    c = module(w, f"{D}cam_in_conv", features[-1], 512, 3)
     c = w.gamma(f"{D}cam.gamma.scale", ()) * channel_attention(c) + c
     c = module(w, f"{D}cam_out_conv", c, 512, 3)
     w.conv(f"{D}pam_conv_seg", p, classes, bias=True)
@@ -81,11 +81,11 @@ def danet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
     return w.conv(f"{D}conv_seg", p + c, classes, bias=True)
 
 
-def fcn(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    return joined(w, maps, classes, lambda _, x: x)
+def fcn(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    return joined(w, features, classes, lambda _, x: x)
 
 
-def ccnet(w: Weights, maps: list[Tensor], classes: int, recurrence: int = 2) -> Tensor:
+def ccnet(w: Weights, features: list[Tensor], classes: int, recurrence: int = 2) -> Tensor:
     def block(w: Weights, x: Tensor) -> Tensor:
         for _ in range(recurrence):
             query = w.conv(f"{D}cca.query_conv", x, 64, bias=True)
@@ -94,10 +94,10 @@ def ccnet(w: Weights, maps: list[Tensor], classes: int, recurrence: int = 2) -> 
             x = w.gamma(f"{D}cca.gamma.scale", ()) * criss_cross(query, key, value) + x
         return x
 
-    return joined(w, maps, classes, block)
+    return joined(w, features, classes, block)
 
 
-def nonlocal_(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
+def nonlocal_(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     def block(w: Weights, x: Tensor) -> Tensor:
         name = f"{D}nl_block"
         theta, phi, g = (
@@ -106,10 +106,10 @@ def nonlocal_(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
         y = as_map(attend(theta, phi, g, 256**-0.5), x)
         return x + module(w, f"{name}.conv_out", y, 512, rectify=False)
 
-    return joined(w, maps, classes, block)
+    return joined(w, features, classes, block)
 
 
-def dnl(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
+def dnl(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     def block(w: Weights, x: Tensor) -> Tensor:
         name = f"{D}dnl_block"
         theta, phi, g = (
@@ -121,10 +121,10 @@ def dnl(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
         alone = (mask @ g).transpose(1, 2)[..., None]
         return x + module(w, f"{name}.conv_out", pairs + alone, 512, rectify=False)
 
-    return joined(w, maps, classes, block)
+    return joined(w, features, classes, block)
 
 
-def gcnet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
+def gcnet(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     def block(w: Weights, x: Tensor) -> Tensor:
         name = f"{D}gc_block"
         mask = w.conv(f"{name}.conv_mask", x, 1, bias=True).flatten(2).softmax(-1)
@@ -135,22 +135,24 @@ def gcnet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
         y = F.layer_norm(y, (128, 1, 1), scale, shift).relu()
         return x + w.conv(f"{name}.channel_add_conv.3", y, 512, bias=True)
 
-    return joined(w, maps, classes, block)
+    return joined(w, features, classes, block)
 
 
-def pspnet(w: Weights, maps: list[Tensor], classes: int, corners: bool = False) -> Tensor:
-    parts = [maps[-1]]
+def pspnet(w: Weights, features: list[Tensor], classes: int, corners: bool = False) -> Tensor:
+    parts = [features[-1]]
     for i, size in enumerate((1, 2, 3, 6)):
-        pooled = F.adaptive_avg_pool2d(maps[-1], size)
-        parts.append(upsample(module(w, f"{D}psp_modules.{i}.1", pooled, 512), maps[-1], corners))
+        pooled = F.adaptive_avg_pool2d(features[-1], size)
+        parts.append(
+            upsample(module(w, f"{D}psp_modules.{i}.1", pooled, 512), features[-1], corners)
+        )
     y = module(w, f"{D}bottleneck", torch.cat(parts, 1), 512, 3)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
 def deeplabv3(
-    w: Weights, maps: list[Tensor], classes: int, rates: Sequence[int] = (12, 24, 36)
+    w: Weights, features: list[Tensor], classes: int, rates: Sequence[int] = (12, 24, 36)
 ) -> Tensor:
-    x = maps[-1]
+    x = features[-1]
     mean = module(w, f"{D}image_pool.1", x.mean((2, 3), keepdim=True), 512)
     parts = [mean.expand(-1, -1, *x.shape[2:]), module(w, f"{D}aspp_modules.0", x, 512)]
     for i, rate in enumerate(rates, start=1):
@@ -163,7 +165,7 @@ def twice(w: Weights, name: str, x: Tensor, width: int) -> Tensor:
     return module(w, f"{name}.1", module(w, f"{name}.0", x, width), width)
 
 
-def isa(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
+def isa(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     def relation(name: str, x: Tensor) -> Tensor:
         query = rows(twice(w, f"{D}{name}.query_project", x, 256))
         key = rows(twice(w, f"{D}{name}.key_project", x, 256))
@@ -171,13 +173,13 @@ def isa(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
         y = as_map(attend(query, key, value, 256**-0.5), x)
         return module(w, f"{D}{name}.output_project", y, 512)
 
-    x = module(w, f"{D}in_conv", maps[-1], 512, 3)
+    x = module(w, f"{D}in_conv", features[-1], 512, 3)
     y = interlaced(x, partial(relation, "global_relation"), partial(relation, "local_relation"))
     y = module(w, f"{D}out_conv", torch.cat([y, x], 1), 512)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
-def ann(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
+def ann(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     def averages(x: Tensor) -> Tensor:
         return torch.cat([rows(F.adaptive_avg_pool2d(x, s)) for s in (1, 3, 6, 8)], 1)
 
@@ -188,7 +190,7 @@ def ann(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
         y = attend(rows(query), averages(key), averages(value), 256**-0.5)
         return w.conv(f"{name}.out_project", as_map(y, x), width, bias=True)
 
-    low, x = maps[-2:]
+    low, x = features[-2:]
     y = torch.cat([block(f"{D}fusion.stages.0", x, low, 2048), x], 1)
     x = module(
         w, f"{D}bottleneck", module(w, f"{D}fusion.bottleneck", y, 2048, rectify=False), 512, 3
@@ -201,8 +203,8 @@ def ann(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
     return w.conv(f"{D}conv_seg", module(w, f"{D}context.bottleneck", y, 512), classes, bias=True)
 
 
-def emanet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    x = module(w, f"{D}ema_in_conv", maps[-1], 512, 3)
+def emanet(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    x = module(w, f"{D}ema_in_conv", features[-1], 512, 3)
     inner = w.conv(f"{D}ema_mid_conv.conv", x, 512, bias=True).flatten(2)
     bases = F.normalize(w.get(f"{D}ema_module.bases", (1, 512, 64), -1, 1), dim=1)
     w.tensors[f"{D}ema_module.bases"] = bases
@@ -213,12 +215,12 @@ def emanet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
     y = torch.einsum("bck,bnk->bcn", bases, shares).reshape(x.shape).relu()
     y = (x + module(w, f"{D}ema_out_conv", y, 512, rectify=False)).relu()
     y = module(w, f"{D}bottleneck", y, 256, 3)
-    y = module(w, f"{D}conv_cat", torch.cat([maps[-1], y], 1), 256, 3)
+    y = module(w, f"{D}conv_cat", torch.cat([features[-1], y], 1), 256, 3)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
-def encnet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    x = module(w, f"{D}bottleneck", maps[-1], 512, 3)
+def encnet(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    x = module(w, f"{D}bottleneck", features[-1], 512, 3)
     name = f"{D}enc_module"
     y = rows(module(w, f"{name}.encoding_project", x, 512))[:, :, None]  # (B, N, 1, C)
     words = w.get(f"{name}.encoding.0.codewords", (32, 512), -0.5, 0.5)
@@ -233,10 +235,10 @@ def encnet(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
     return w.conv(f"{D}conv_seg", x, classes, bias=True)
 
 
-def ocr(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    coarse = module(w, f"{D}0.convs.0", maps[2], 256, 3)
+def ocr(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    coarse = module(w, f"{D}0.convs.0", features[2], 256, 3)
     coarse = w.conv(f"{D}0.conv_seg", coarse, classes, bias=True)
-    x = module(w, f"{D}1.bottleneck", maps[3], 512, 3)
+    x = module(w, f"{D}1.bottleneck", features[3], 512, 3)
     regions = (coarse.flatten(2).softmax(-1) @ rows(x)).transpose(1, 2)[..., None]
     name = f"{D}1.object_context_block"
     query = rows(twice(w, f"{name}.query_project", x, 256))

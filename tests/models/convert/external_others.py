@@ -41,11 +41,11 @@ def torchvision(
     classes: int,
     *,
     deeplab: bool = False,
-    side: bool = True,
+    auxiliary: bool = True,
     depth: int = 50,
 ) -> Tensor:
-    maps = resnet(w, "backbone.", x, stem="plain", depth=depth)
-    y = maps[-1]
+    features = resnet(w, "backbone.", x, stem="plain", depth=depth)
+    y = features[-1]
     if deeplab:
         name = "classifier.0.convs"
         parts = [pair(w, f"{name}.0.0", f"{name}.0.1", y, 256)]
@@ -58,39 +58,39 @@ def torchvision(
         y = pair(w, "classifier.1", "classifier.2", y, 256, 3)
     else:
         y = pair(w, "classifier.0", "classifier.1", y, 512, 3)
-    if side:
-        z = pair(w, "aux_classifier.0", "aux_classifier.1", maps[2], 256, 3)
+    if auxiliary:
+        z = pair(w, "aux_classifier.0", "aux_classifier.1", features[2], 256, 3)
         w.conv("aux_classifier.4", z, classes, bias=True)
     return upsample(w.conv("classifier.4", y, classes, bias=True), x, False)
 
 
 def ccnet(w: Weights, x: Tensor, classes: int, *, recurrence: int = 2) -> Tensor:
-    maps = resnet(w, "", x, stem="mit", last=(4,), third_first=2, ceil=True)
+    features = resnet(w, "", x, stem="mit", last=(4,), third_first=2, ceil=True)
     block = partial(pair, w, slope=0.01)
-    y = block("head.conva.0", "head.conva.1", maps[-1], 512, 3)
+    y = block("head.conva.0", "head.conva.1", features[-1], 512, 3)
     for _ in range(recurrence):
         query = w.conv("head.cca.query_conv", y, 64, bias=True)
         key = w.conv("head.cca.key_conv", y, 64, bias=True)
         value = w.conv("head.cca.value_conv", y, 512, bias=True)
         y = w.gamma("head.cca.gamma") * criss_cross(query, key, value) + y
     y = block("head.convb.0", "head.convb.1", y, 512, 3)
-    both = torch.cat([maps[-1], y], 1)
+    both = torch.cat([features[-1], y], 1)
     y = block("head.bottleneck.0", "head.bottleneck.1", both, 512, 3)
-    z = block("dsn.0", "dsn.1", maps[2], 512, 3, bias=True)
+    z = block("dsn.0", "dsn.1", features[2], 512, 3, bias=True)
     w.conv("dsn.3", z, classes, bias=True)
     return upsample(w.conv("head.bottleneck.3", y, classes, bias=True), x, True)
 
 
-def semseg(w: Weights, x: Tensor, classes: int, *, side: bool = True) -> Tensor:
-    maps = resnet(w, "", x, stem="semseg", last=(4,), third_first=2)
-    parts = [maps[-1]]
+def semseg(w: Weights, x: Tensor, classes: int, *, auxiliary: bool = True) -> Tensor:
+    features = resnet(w, "", x, stem="semseg", last=(4,), third_first=2)
+    parts = [features[-1]]
     for i, size in enumerate((1, 2, 3, 6)):
         name = f"ppm.features.{i}"
-        pooled = F.adaptive_avg_pool2d(maps[-1], size)
-        parts.append(upsample(pair(w, f"{name}.1", f"{name}.2", pooled, 512), maps[-1], True))
+        pooled = F.adaptive_avg_pool2d(features[-1], size)
+        parts.append(upsample(pair(w, f"{name}.1", f"{name}.2", pooled, 512), features[-1], True))
     y = pair(w, "cls.0", "cls.1", torch.cat(parts, 1), 512, 3)
-    if side:
-        z = pair(w, "aux.0", "aux.1", maps[2], 256, 3)
+    if auxiliary:
+        z = pair(w, "aux.0", "aux.1", features[2], 256, 3)
         w.conv("aux.4", z, classes, bias=True)
     return upsample(w.conv("cls.4", y, classes, bias=True), x, True)
 
@@ -99,8 +99,8 @@ Openseg = Callable[[Weights, list[Tensor], int], Tensor]
 
 
 def openseg(w: Weights, x: Tensor, classes: int, *, head: Openseg) -> Tensor:
-    maps = resnet(w, "backbone.", x, stem="openseg", ceil=True)
-    return upsample(head(w, maps, classes), x, True)
+    features = resnet(w, "backbone.", x, stem="openseg", ceil=True)
+    return upsample(head(w, features, classes), x, True)
 
 
 def abn(w: Weights, name: str, x: Tensor, width: int, kernel: int = 1, **options: object) -> Tensor:
@@ -124,16 +124,16 @@ def object_attention(w: Weights, name: str, x: Tensor, inner: int, pool: int = 1
     return upsample(y, x, True) if pool > 1 else y
 
 
-def base_oc(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    x = abn(w, "oc_module_pre", maps[-1], 512, 3, bias=True)
+def base_oc(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    x = abn(w, "oc_module_pre", features[-1], 512, 3, bias=True)
     context = object_attention(w, "oc_module.stages.0", x, 256)
     y = abn(w, "oc_module.conv_bn_dropout", torch.cat([context, x], 1), 512, bias=True)
-    w.conv("dsn.2", abn(w, "dsn", maps[2], 512, 3, bias=True), classes, bias=True)
+    w.conv("dsn.2", abn(w, "dsn", features[2], 512, 3, bias=True), classes, bias=True)
     return w.conv("cls", y, classes, bias=True)
 
 
-def asp_oc(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    x = abn(w, "context", maps[-1], 512, 3, bias=True)
+def asp_oc(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    x = abn(w, "context", features[-1], 512, 3, bias=True)
     c = abn(w, "context.2.context", x, 256, 3, bias=True)
     c = object_attention(w, "context.2.context.2.stages.0", c, 128, pool=2)
     c = F.leaky_relu(w.norm("context.2.context.2.conv_bn_dropout.0", c), 0.01)
@@ -141,11 +141,11 @@ def asp_oc(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
     for i, rate in enumerate((12, 24, 36), start=3):
         parts.append(abn(w, f"context.2.conv{i}", x, 256, 3, dilation=rate))
     y = abn(w, "context.2.conv_bn_dropout", torch.cat(parts, 1), 512)
-    w.conv("dsn.2", abn(w, "dsn", maps[2], 512, 3, bias=True), classes, bias=True)
+    w.conv("dsn.2", abn(w, "dsn", features[2], 512, 3, bias=True), classes, bias=True)
     return w.conv("cls", y, classes, bias=True)
 
 
-def isa(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
+def isa(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     def relation(name: str, x: Tensor) -> Tensor:
         name = f"isa_head.2.stages.0.{name}_range_sa"
         query = rows(twice(w, f"{name}.f_query", x, 256, False))
@@ -154,17 +154,17 @@ def isa(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
         y = as_map(attend(query, key, value, 256**-0.5), x)
         return abn(w, f"{name}.W", y, 512)
 
-    x = abn(w, "isa_head", maps[-1], 512, 3, bias=True)
+    x = abn(w, "isa_head", features[-1], 512, 3, bias=True)
     y = interlaced(x, partial(relation, "long"), partial(relation, "short"))
     y = abn(w, "isa_head.2.conv_bn", torch.cat([x, y], 1), 512)
-    w.conv("dsn_head.3", abn(w, "dsn_head", maps[2], 512, 3, bias=True), classes, bias=True)
+    w.conv("dsn_head.3", abn(w, "dsn_head", features[2], 512, 3, bias=True), classes, bias=True)
     return w.conv("cls_head", y, classes, bias=True)
 
 
-def ocr(w: Weights, maps: list[Tensor], classes: int) -> Tensor:
-    coarse = abn(w, "dsn_head", maps[2], 512, 3, bias=True)
+def ocr(w: Weights, features: list[Tensor], classes: int) -> Tensor:
+    coarse = abn(w, "dsn_head", features[2], 512, 3, bias=True)
     coarse = w.conv("dsn_head.3", coarse, classes, bias=True)
-    x = abn(w, "conv_3x3", maps[3], 512, 3, bias=True)
+    x = abn(w, "conv_3x3", features[3], 512, 3, bias=True)
     regions = (coarse.flatten(2).softmax(-1) @ rows(x)).transpose(1, 2)[..., None]
     name = "spatial_ocr_head.object_context_block"
     query = rows(twice(w, f"{name}.f_pixel", x, 256, True))

@@ -18,7 +18,10 @@ SIZE = (41, 57)
 @pytest.mark.parametrize("name", external.HEADS)
 def test_every_head(tmp_path: Path, name: str) -> None:
     network = partial(
-        external.network, head=external.HEADS[name], classes=5, side=name not in ("ocr", "danet")
+        external.network,
+        head=external.HEADS[name],
+        classes=5,
+        auxiliary=name not in ("ocr", "danet"),
     )
     weights = Weights()
     size = (65, 97) if name == "deeplabv3" else SIZE
@@ -31,8 +34,8 @@ def test_every_head(tmp_path: Path, name: str) -> None:
     assert model.preprocessing == RGB_255
 
 
-def test_the_file_name_tells_the_crop(tmp_path: Path) -> None:
-    """769: scores, and pyramid pooling, are upsampled with align_corners."""
+def test_the_crop_is_read_from_the_file_name(tmp_path: Path) -> None:
+    """769: logits, and pyramid pooling, are upsampled with align_corners."""
     file = tmp_path / "pspnet_r50-d8_769x769_40k_cityscapes_20200606_112725-86638686.pth"
     head = partial(external.pspnet, corners=True)
     network = partial(external.network, head=head, classes=19, corners=True)
@@ -42,7 +45,7 @@ def test_the_file_name_tells_the_crop(tmp_path: Path) -> None:
     assert model.classes == CITYSCAPES
 
 
-def test_the_file_name_tells_stride_and_grid(tmp_path: Path) -> None:
+def test_stride_and_grid_are_read_from_the_file_name(tmp_path: Path) -> None:
     file = tmp_path / "deeplabv3_r101-d16-mg124_512x1024_40k_cityscapes.pth"
     network = partial(
         external.network,
@@ -58,7 +61,7 @@ def test_the_file_name_tells_stride_and_grid(tmp_path: Path) -> None:
     assert model.recipe["backbone"] == "resnet101c"
 
 
-def test_options_stand_above_the_file_name(tmp_path: Path) -> None:
+def test_options_override_the_file_name(tmp_path: Path) -> None:
     file = tmp_path / "ccnet_r50-d8_769x769.pth"
     head = partial(external.ccnet, recurrence=1)
     network = partial(external.network, head=head, classes=5, stem="plain")
@@ -69,8 +72,8 @@ def test_options_stand_above_the_file_name(tmp_path: Path) -> None:
     assert model.recipe["backbone"] == "resnet50"
 
 
-def test_a_converted_network_trains_on(tmp_path: Path) -> None:
-    """Side scores are there, and gradients reach all that create_model leaves free."""
+def test_a_converted_network_can_be_trained(tmp_path: Path) -> None:
+    """Auxiliary logits are returned, and gradients reach every parameter that is not frozen."""
     network = partial(external.network, head=external.emanet, classes=3)
     model, _ = differs(tmp_path / "e.pth", network, Weights(), size=SIZE)
     output = model.train()(torch.randn(2, 3, *SIZE))
@@ -88,7 +91,7 @@ def test_a_converted_network_trains_on(tmp_path: Path) -> None:
         {"dataset_meta": {"classes": ["road", "sky"], "palette": [[1, 2, 3], [4, 5, 6]]}},
     ],
 )
-def test_the_file_tells_its_classes(tmp_path: Path, meta: dict[str, object]) -> None:
+def test_classes_are_read_from_the_file(tmp_path: Path, meta: dict[str, object]) -> None:
     model, _ = differs(
         tmp_path / "fcn.pth",
         partial(external.network, head=external.fcn, classes=2),

@@ -18,13 +18,13 @@ EVEN = (66, 100)  # whose pooling in the stem rounds
 
 
 @pytest.mark.parametrize("deeplab", [False, True])
-@pytest.mark.parametrize("side", [False, True])
-def test_torchvision(tmp_path: Path, deeplab: bool, side: bool) -> None:
-    network = partial(external.torchvision, classes=21, deeplab=deeplab, side=side)
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_torchvision(tmp_path: Path, deeplab: bool, auxiliary: bool) -> None:
+    network = partial(external.torchvision, classes=21, deeplab=deeplab, auxiliary=auxiliary)
     model, difference = differs(tmp_path / "t.pth", network, Weights(), wrap=dict)
     assert difference < 1e-4
     assert model.recipe["name"] == ("deeplabv3" if deeplab else "fcn")
-    assert model.recipe["auxiliary"] is side
+    assert model.recipe["auxiliary"] is auxiliary
     assert model.align_corners is False
     assert model.classes == VOC
     assert model.preprocessing == Preprocessing()
@@ -38,8 +38,8 @@ def test_torchvision_itself(tmp_path: Path, name: str) -> None:
     torch.save(published.state_dict(), tmp_path / f"{name}.pth")
     model = convert(tmp_path / f"{name}.pth")
     with torch.no_grad():
-        theirs, ours = published(random_image())["out"], model(random_image()).logits
-    assert (ours - theirs).abs().max() < 1e-4 * theirs.abs().max()
+        expected, logits = published(random_image())["out"], model(random_image()).logits
+    assert (logits - expected).abs().max() < 1e-4 * expected.abs().max()
 
 
 @pytest.mark.parametrize("recurrence", [1, 2])
@@ -63,15 +63,15 @@ def test_ccnet(tmp_path: Path, recurrence: int) -> None:
     assert black.flatten().tolist() == pytest.approx([-104.00698793, -116.66876762, -122.67891434])
 
 
-@pytest.mark.parametrize("side", [False, True])
-def test_semseg(tmp_path: Path, side: bool) -> None:
+@pytest.mark.parametrize("auxiliary", [False, True])
+def test_semseg(tmp_path: Path, auxiliary: bool) -> None:
     def wrap(tensors: dict[str, torch.Tensor]) -> object:
         return {"epoch": 200, "state_dict": {f"module.{k}": v for k, v in tensors.items()}}
 
-    network = partial(external.semseg, classes=19, side=side)
+    network = partial(external.semseg, classes=19, auxiliary=auxiliary)
     model, difference = differs(tmp_path / "s.pth", network, Weights(), wrap=wrap, size=SIZE)
     assert difference < 1e-4
-    assert model.recipe["auxiliary"] is side
+    assert model.recipe["auxiliary"] is auxiliary
     assert model.recipe["contract_dilation"] is False
     assert model.align_corners
 

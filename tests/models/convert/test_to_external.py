@@ -31,7 +31,7 @@ def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
 @pytest.mark.parametrize("name", ["danet", "ann", "emanet", "ocr", "encnet"])
 def test_mmsegmentation_round_trip(tmp_path: Path, name: str) -> None:
     network = partial(
-        external_mmseg.network, head=external_mmseg.HEADS[name], classes=3, side=name != "ocr"
+        external_mmseg.network, head=external_mmseg.HEADS[name], classes=3, auxiliary=name != "ocr"
     )
     tensors = tensors_of(network)
     torch.save({"state_dict": tensors}, tmp_path / "a.pth")
@@ -56,7 +56,7 @@ def test_danet_round_trip(tmp_path: Path, name: str) -> None:
     assert same(_external_state_dict(convert(tmp_path / "a.pth"), "danet"), tensors)
 
 
-def test_every_head_of_mmsegmentation_has_a_way_back(tmp_path: Path) -> None:
+def test_every_head_of_mmsegmentation_is_written_back(tmp_path: Path) -> None:
     """Names and shapes only, on the meta device."""
     for name in external_mmseg.HEADS:
         with torch.device("meta"):
@@ -65,9 +65,9 @@ def test_every_head_of_mmsegmentation_has_a_way_back(tmp_path: Path) -> None:
                 num_classes=3, backbone="resnet50c", pretrained=False,
             )  # fmt: skip
         model = model.to_empty(device="cpu")
-        found = _external_state_dict(model, "mmseg")
-        assert len(set(found)) >= len(model.state_dict())
-        assert all(key.startswith(("backbone.", "decode_head.", "auxiliary_")) for key in found)
+        tensors = _external_state_dict(model, "mmseg")
+        assert len(set(tensors)) >= len(model.state_dict())
+        assert all(k.startswith(("backbone.", "decode_head.", "auxiliary_")) for k in tensors)
 
 
 def test_from_one_project_to_another(tmp_path: Path) -> None:
@@ -89,7 +89,9 @@ def test_from_one_project_to_another(tmp_path: Path) -> None:
         ("danet", {"backbone": "tiny"}, "danet"),
     ],
 )
-def test_no_way_back_is_told(name: str, options: dict[str, object], layout: str) -> None:
+def test_unsupported_layouts_are_refused(
+    name: str, options: dict[str, object], layout: str
+) -> None:
     with torch.device("meta"):
         model = create_model(
             name,

@@ -1,4 +1,4 @@
-"""Files from strangers: refused in one sentence, nothing executed."""
+"""Untrusted files: refused in one sentence, nothing executed."""
 
 import pickle
 import zipfile
@@ -35,9 +35,9 @@ def tensors() -> Tensors:
     return weights.tensors
 
 
-def refused(file: Path, content: object, told: str, options: Options | None = None) -> None:
+def refused(file: Path, content: object, message: str, options: Options | None = None) -> None:
     torch.save(content, file)
-    with pytest.raises(UserError, match=told) as error:
+    with pytest.raises(UserError, match=message) as error:
         make_plan(file, options)
     assert "\n" not in str(error.value)
 
@@ -91,13 +91,13 @@ def test_no_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensors: 
     assert not (tmp_path / "executed").exists()
 
 
-def test_numbers_of_numpy_are_told(tmp_path: Path) -> None:
+def test_numpy_numbers_are_refused(tmp_path: Path) -> None:
     refused(
         tmp_path / "a.pth", {"state_dict": {}, "best": np.float64(3)}, "NumPy numbers are refused"
     )
 
 
-def test_a_zip_bomb_stays_shut(tmp_path: Path) -> None:
+def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:
     file = tmp_path / "bomb.pth"
     with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", b"\0" * 10**7)
@@ -119,7 +119,7 @@ def test_truncated_files(tmp_path: Path, keep: float, old: bool) -> None:
 
 
 def test_damaged_bytes(tmp_path: Path) -> None:
-    """Any byte may be wrong; a file is loaded or refused, nothing else happens."""
+    """Any byte may be wrong: the file is refused."""
     file = tmp_path / "x.pth"
     torch.save({"a": torch.ones(3)}, file)
     whole = bytearray(file.read_bytes())
@@ -164,18 +164,18 @@ def test_halves_become_floats(tmp_path: Path, tensors: Tensors) -> None:
 def test_backbones_alone(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, stem: str, prefix: str, name: str
 ) -> None:
-    """Any layout starts timm's network, and nothing is left at random."""
+    """Any layout loads into timm's network, and no tensor is missing."""
     weights = Weights()
     images = random_image((33, 41))
     with torch.no_grad():
-        theirs = resnet(weights, prefix, images, stem=stem)
-    places = resnet_mapping(weights.tensors, prefix)
-    assert resnet_name(weights.tensors, places) == name
+        expected = resnet(weights, prefix, images, stem=stem)
+    mapping = resnet_mapping(weights.tensors, prefix)
+    assert resnet_name(weights.tensors, mapping) == name
     fc = {f"{prefix}fc.weight": torch.ones(1000, 2048)}
     torch.save({"state_dict": weights.tensors | fc}, tmp_path / "w.pth")
     build = partial(create_model, "fcn", num_classes=2, backbone=name)
     model = build(backbone_weights=tmp_path / "w.pth").eval()
     with torch.no_grad():
-        ours = model.backbone(images)
-    assert (ours[-1] - theirs[-1]).abs().max() < 1e-4 * theirs[-1].abs().max()
+        features = model.backbone(images)
+    assert (features[-1] - expected[-1]).abs().max() < 1e-4 * expected[-1].abs().max()
     assert caplog.text == ""

@@ -1,4 +1,4 @@
-"""The network for inference says what the network says."""
+"""The network for inference has the same logits as the network."""
 
 import weakref
 
@@ -14,7 +14,7 @@ from scenewise.models.segmenter import Segmenter
 
 
 def trained(network: str, backbone: str, **options: object) -> Segmenter:
-    """Random weights, and batch norms and gammas as a training would leave them."""
+    """Random weights, and batch norms and gammas as after a training."""
     torch.manual_seed(0)
     model = create_model(network, num_classes=5, backbone=backbone, pretrained=False, **options)
     with torch.no_grad():
@@ -35,9 +35,9 @@ def test_every_network_in_float64(network: str) -> None:
     model = trained(network, "tiny").double()
     image = torch.randn(2, 3, 41, 59, dtype=torch.float64)
     with torch.no_grad():
-        found, expected = for_inference(model)(image), model(image)
-    torch.testing.assert_close(found.logits, expected.logits, rtol=1e-9, atol=1e-10)
-    assert found.auxiliary == {}
+        actual, expected = for_inference(model)(image), model(image)
+    torch.testing.assert_close(actual.logits, expected.logits, rtol=1e-9, atol=1e-10)
+    assert actual.auxiliary == {}
 
 
 @pytest.mark.parametrize(
@@ -48,10 +48,10 @@ def test_backbones(backbone: str) -> None:
     image = torch.randn(1, 3, 65, 97)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with torch.no_grad():
-        found, expected = for_inference(model)(image).logits, model(image).logits
-    torch.testing.assert_close(found, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
+        actual, expected = for_inference(model)(image).logits, model(image).logits
+    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-4 * float(expected.abs().max()))
     for name, value in model.state_dict().items():
-        assert torch.equal(value, before[name]), "the model itself is left alone"
+        assert torch.equal(value, before[name]), "the model itself is unchanged"
 
 
 def test_what_is_done_to_a_wide_danet() -> None:
@@ -62,13 +62,13 @@ def test_what_is_done_to_a_wide_danet() -> None:
     assert [m.dilation for m in fast.backbone.modules() if isinstance(m, Winograd)]
     image = torch.randn(1, 3, 97, 129)
     with torch.no_grad():
-        found, expected = fast(image).logits, model(image).logits
-    assert (found - expected).abs().max() < 1e-4 * expected.abs().max()
-    assert torch.equal(found.argmax(1), expected.argmax(1))
+        actual, expected = fast(image).logits, model(image).logits
+    assert (actual - expected).abs().max() < 1e-4 * expected.abs().max()
+    assert torch.equal(actual.argmax(1), expected.argmax(1))
 
 
 class Twice(nn.Module):
-    """A convolution whose output goes to its norm and past it, which cannot be folded."""
+    """A convolution whose output is used twice, so that its norm cannot be folded."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -80,7 +80,7 @@ class Twice(nn.Module):
         return [self.norm(y) + y]
 
 
-def test_an_unusual_wiring_is_noticed() -> None:
+def test_an_unusual_network_keeps_its_norms() -> None:
     usual = trained("fcn", "tiny")
     backbone = Twice()
     nn.init.uniform_(backbone.norm.running_mean, 1, 2)
@@ -89,8 +89,8 @@ def test_an_unusual_wiring_is_noticed() -> None:
     model = Segmenter(backbone, head, classes=usual.classes).eval()
     image = torch.randn(1, 3, 33, 35)
     with torch.no_grad():
-        found, expected = for_inference(model)(image).logits, model(image).logits
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+        actual, expected = for_inference(model)(image).logits, model(image).logits
+    torch.testing.assert_close(actual, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_norms_that_are_shared_stay() -> None:
@@ -133,13 +133,13 @@ def test_winograd_in_float32_is_close() -> None:
     "options",
     [{"stride": 2}, {"groups": 2}, {"padding": 0}, {"padding_mode": "reflect"}, {"dilation": 2}],
 )
-def test_winograd_knows_what_it_cannot(options: dict[str, object]) -> None:
+def test_winograd_refuses_what_it_cannot_compute(options: dict[str, object]) -> None:
     assert Winograd.fits(nn.Conv2d(4, 4, 3, padding=1))
     assert not Winograd.fits(nn.Conv2d(4, 4, 3, **{"padding": 1, **options}))
 
 
-def test_a_resnet_drops_its_largest_map_once_it_is_used() -> None:
-    """The stem's output is half of what a ResNet-18 holds for an image; nothing needs it later."""
+def test_a_resnet_frees_its_largest_feature_map() -> None:
+    """The stem's output is half of a ResNet-18's memory for an image; nothing needs it later."""
     model = create_model("fcn", num_classes=2, backbone="resnet18", pretrained=False).eval()
     alive: list[int] = []
     stem: list[weakref.ref[torch.Tensor]] = []

@@ -34,11 +34,11 @@ def recognise(source: Source, family: str | None = None) -> str:
     for name, candidate in FAMILIES.items():
         if candidate.matches(source.tensors):
             return name
-    if source.has("backbone.net."):
+    if source.has("backbone.net."):  # timm's network inside Backbone
         raise UserError(
             f"'{source.name}' belongs to a Scenewise model with a config.json; give the folder"
         )
-    first = ", ".join(list(source.tensors)[:3])
+    first = ", ".join(list(source.tensors)[:3])  # usually enough to see whose file it is
     raise UserError(
         f"'{source.name}' is of an unknown family (its first tensors are {first}); "
         f"known are {', '.join(FAMILIES)}, and bare backbones as backbone_weights"

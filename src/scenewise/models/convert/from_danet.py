@@ -13,7 +13,6 @@ from scenewise.models.convert.spec import (
     Family,
     Options,
     Source,
-    Tensors,
     find_backbone,
     settle,
 )
@@ -34,10 +33,7 @@ DANET = {
 }
 DRANET = {
     "head.conv_cpam_b": "head.position.reduce",
-    "head.cpam_enc.conv1": "head.position.block.encode.0",
-    "head.cpam_enc.conv2": "head.position.block.encode.1",
-    "head.cpam_enc.conv3": "head.position.block.encode.2",
-    "head.cpam_enc.conv4": "head.position.block.encode.3",
+    **{f"head.cpam_enc.conv{i + 1}": f"head.position.block.encode.{i}" for i in range(4)},
     "head.cpam_dec.scale": "head.position.block.gamma",
     "head.cpam_dec.conv_query": "head.position.block.query",
     "head.cpam_dec.conv_key": "head.position.block.key",
@@ -54,16 +50,13 @@ DRANET = {
     "head.clgd.conv_out": "head.gate.out",
     "head.clgd.gamma": "head.gate.gamma",
     "cls_seg.1": "head.classify.1",
-    "cls_aux.0": "auxiliary_head.reduce.0",
-    "cls_aux.1": "auxiliary_head.reduce.1",
+    "cls_aux": "auxiliary_head.reduce",
     "cls_aux.4": "auxiliary_head.classify.1",
 }
 FCN = {
-    "head.conv5.0": "head.reduce.0",
-    "head.conv5.1": "head.reduce.1",
+    "head.conv5": "head.reduce",
     "head.conv5.4": "head.classify.1",
-    "auxlayer.conv5.0": "auxiliary_head.reduce.0",
-    "auxlayer.conv5.1": "auxiliary_head.reduce.1",
+    "auxlayer.conv5": "auxiliary_head.reduce",
     "auxlayer.conv5.4": "auxiliary_head.classify.1",
 }
 _MULTI_GRID = (4, 8, 16)
@@ -77,13 +70,13 @@ def _design(
     source: Source,
     options: Options,
 ) -> Design:
-    backbone, places = find_backbone(source, "pretrained.")
+    backbone, mapping = find_backbone(source, "pretrained.")
     settled = settle(options, multi_grid=multi_grid, align_corners=True, output_stride=8)
     return Design(
         network,
         "official",
         backbone,
-        places | head,
+        mapping | head,
         likely_classes(source.rows(classifier)),
         RGB_1,
         {**settled, "auxiliary": source.has("cls_aux.") or source.has("auxlayer.")},
@@ -91,24 +84,21 @@ def _design(
     )
 
 
-def _is_danet(tensors: Tensors) -> bool:
-    return "head.sa.gamma" in tensors
-
-
-def _is_dranet(tensors: Tensors) -> bool:
-    return "head.cpam_dec.scale" in tensors
-
-
-def _is_fcn(tensors: Tensors) -> bool:
-    return "head.conv5.4.weight" in tensors and "pretrained.layer1.0.conv1.weight" in tensors
-
-
-_design_danet = partial(_design, "danet", DANET, "head.conv8.1.weight", _MULTI_GRID)
-_design_dranet = partial(_design, "dranet", DRANET, "cls_seg.1.weight", _MULTI_GRID)
-_design_fcn = partial(_design, "fcn", FCN, "head.conv5.4.weight", ())  # has no multi-grid
-
+_FCN_KEYS = {"head.conv5.4.weight", "pretrained.layer1.0.conv1.weight"}
 FAMILIES = {
-    "danet": Family("the authors' DANet", _is_danet, _design_danet),
-    "dranet": Family("the authors' DRANet", _is_dranet, _design_dranet),
-    "encoding-fcn": Family("the FCN of the DANet repository", _is_fcn, _design_fcn),
+    "danet": Family(
+        "the authors' DANet",
+        lambda keys: "head.sa.gamma" in keys,
+        partial(_design, "danet", DANET, "head.conv8.1.weight", _MULTI_GRID),
+    ),
+    "dranet": Family(
+        "the authors' DRANet",
+        lambda keys: "head.cpam_dec.scale" in keys,
+        partial(_design, "dranet", DRANET, "cls_seg.1.weight", _MULTI_GRID),
+    ),
+    "encoding-fcn": Family(
+        "the FCN of the DANet repository",
+        lambda keys: keys.keys() >= _FCN_KEYS,
+        partial(_design, "fcn", FCN, "head.conv5.4.weight", ()),  # no multi-grid
+    ),
 }

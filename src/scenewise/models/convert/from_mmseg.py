@@ -53,7 +53,7 @@ def _concat_head(block: KeyMapping) -> KeyMapping:
 
 def _projections(source: str, target: str, names: Mapping[str, str], stages: int) -> KeyMapping:
     """mmsegmentation's attention block: queries and keys through one or two convolutions."""
-    if stages == 1:
+    if stages == 1:  # then without an index in the names
         return _modules(**{f"{source}.{a}": f"{target}.{b}" for a, b in names.items()})
     pairs = [(a, b, i) for a, b in names.items() for i in range(stages)]
     return _modules(**{f"{source}.{a}.{i}": f"{target}.{b}.{i}" for a, b, i in pairs})
@@ -209,17 +209,17 @@ HEADS: dict[str, tuple[str, KeyMapping]] = {
 
 def head_mapping(network: str) -> KeyMapping:
     """Key mapping of the head and the auxiliary head of ``network``."""
-    places = dict(HEADS.values())[network]
-    whole = {f"decode_head.{source}": f"head.{target}" for source, target in places.items()}
+    mapping = dict(HEADS.values())[network]
+    whole = {f"decode_head.{source}": f"head.{target}" for source, target in mapping.items()}
     return whole | _AUXILIARY
 
 
 def _design(source: Source, options: Options) -> Design:
     network = _network(source)
-    backbone, places = find_backbone(source, "backbone.")
+    backbone, mapping = find_backbone(source, "backbone.")
     settled = settle(
         options,
-        output_stride=16 if "-d16" in source.name else 8,
+        output_stride=16 if "-d16" in source.name else 8,  # the backbone's suffix
         multi_grid=(1, 2, 4) if "-mg124" in source.name else (),
         align_corners="769x769" in source.name,  # so in all of its configurations of that crop
         recurrence=2,
@@ -232,7 +232,7 @@ def _design(source: Source, options: Options) -> Design:
         network,
         "mmseg",
         backbone,
-        places | head_mapping(network),
+        mapping | head_mapping(network),
         _classes(source.content, count),
         RGB_255,
         settled,
@@ -291,4 +291,4 @@ def _matches(tensors: Tensors) -> bool:
     return any(key.startswith("decode_head.") for key in tensors)
 
 
-FAMILIES = {"mmseg": Family("a checkpoint of mmsegmentation", _matches, _design)}
+FAMILIES = {"mmseg": Family("an mmsegmentation checkpoint", _matches, _design)}

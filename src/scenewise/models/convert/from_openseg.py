@@ -35,7 +35,7 @@ def _attention(source: str, target: str) -> KeyMapping:
 
 def _nested(source: str, target: str, names: KeyMapping) -> KeyMapping:
     """Two convolutions with norm in one sequence; here they are two pairs."""
-    layers = {"0": "0.0", "1": "0.1", "2": "1.0", "3": "1.1"}
+    layers = {"0": "0.0", "1": "0.1", "2": "1.0", "3": "1.1"}  # conv, norm, conv, norm
     return {
         f"{source}.{a}.{i}": f"{target}.{b}.{j}"
         for a, b in names.items()
@@ -47,32 +47,26 @@ _F = {"f_query": "query", "f_key": "key"}
 _BLOCK = "head.context.block"
 
 _BASE_OC = {
-    "oc_module_pre.0": "head.context.reduce.0",
-    "oc_module_pre.1": "head.context.reduce.1",
+    "oc_module_pre": "head.context.reduce",
     **_attention("oc_module.stages.0", f"{_BLOCK}.attention"),
     "oc_module.conv_bn_dropout": f"{_BLOCK}.mix",
     "cls": "head.classify",
-    "dsn.0": "auxiliary_head.reduce.0",
-    "dsn.1": "auxiliary_head.reduce.1",
+    "dsn": "auxiliary_head.reduce",
     "dsn.2": "auxiliary_head.classify.1",
 }
 _ASP_OC = {
-    "context.0": "head.context.reduce.0",
-    "context.1": "head.context.reduce.1",
-    "context.2.context.0": f"{_BLOCK}.reduce.0",
-    "context.2.context.1": f"{_BLOCK}.reduce.1",
+    "context": "head.context.reduce",
+    "context.2.context": f"{_BLOCK}.reduce",
     **_attention("context.2.context.2.stages.0", f"{_BLOCK}.attention"),
     "context.2.context.2.conv_bn_dropout.0": f"{_BLOCK}.refine.0",
     **{f"context.2.conv{i + 2}": f"{_BLOCK}.branches.{i}" for i in range(4)},
     "context.2.conv_bn_dropout": f"{_BLOCK}.mix",
     "cls": "head.classify",
-    "dsn.0": "auxiliary_head.reduce.0",
-    "dsn.1": "auxiliary_head.reduce.1",
+    "dsn": "auxiliary_head.reduce",
     "dsn.2": "auxiliary_head.classify.1",
 }
 _ISA = {
-    "isa_head.0": "head.context.reduce.0",
-    "isa_head.1": "head.context.reduce.1",
+    "isa_head": "head.context.reduce",
     **_nested("isa_head.2.stages.0.long_range_sa", f"{_BLOCK}.far", _F),
     "isa_head.2.stages.0.long_range_sa.f_value": f"{_BLOCK}.far.value",
     "isa_head.2.stages.0.long_range_sa.W": f"{_BLOCK}.far.out",
@@ -81,8 +75,7 @@ _ISA = {
     "isa_head.2.stages.0.short_range_sa.W": f"{_BLOCK}.near.out",
     "isa_head.2.conv_bn": f"{_BLOCK}.mix",
     "cls_head": "head.classify",
-    "dsn_head.0": "auxiliary_head.reduce.0",
-    "dsn_head.1": "auxiliary_head.reduce.1",
+    "dsn_head": "auxiliary_head.reduce",
     "dsn_head.3": "auxiliary_head.classify.1",
 }
 _OCR_BLOCK = "spatial_ocr_head.object_context_block"
@@ -93,8 +86,7 @@ _OCR = {
     f"{_OCR_BLOCK}.f_up": "head.block.out",
     "spatial_ocr_head.conv_bn_dropout": "head.block.mix",
     "head": "head.classify.1",
-    "dsn_head.0": "head.regions.reduce.0",
-    "dsn_head.1": "head.regions.reduce.1",
+    "dsn_head": "head.regions.reduce",
     "dsn_head.3": "head.regions.classify.1",
 }
 
@@ -113,14 +105,14 @@ def _design(source: Source, options: Options) -> Design:
     if not matching:
         raise UserError(f"'{source.name}' does not hold a supported network of openseg")
     network, variant, head, classifier = matching[0]
-    backbone, places = find_backbone(source, "backbone.")
+    backbone, mapping = find_backbone(source, "backbone.")
     settled = settle(options, multi_grid=(), align_corners=True, output_stride=8)
     auxiliary = {} if network == "ocr" else {"auxiliary": source.has("dsn")}  # OCR's is in its head
     return Design(
         network,
         variant,
         backbone,
-        places | head,
+        mapping | head,
         likely_classes(source.rows(f"{classifier}.weight")),
         _BGR,
         settled | auxiliary,
@@ -132,4 +124,4 @@ def _matches(tensors: Tensors) -> bool:
     return "backbone.resinit.conv1.weight" in tensors and any(key in tensors for key in _NETWORKS)
 
 
-FAMILIES = {"openseg": Family("a checkpoint of openseg", _matches, _design)}
+FAMILIES = {"openseg": Family("an openseg checkpoint", _matches, _design)}

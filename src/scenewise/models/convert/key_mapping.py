@@ -75,12 +75,12 @@ def make_plan(file: str | Path, options: Options | None = None) -> Plan:
     if options.recurrence is not None:
         _check_recurrence(options.recurrence, design)
     model = _empty_model(design)
-    places = {
+    mapping = {
         key: None if _is_dropped(key, design) else rename(key, design.key_mapping)
         for key in source.tensors
     }
-    _check(path, FAMILIES[family].title, source.tensors, places, design, model)
-    return Plan(path, family, _sha256(path), options, design, model, places, source.tensors)
+    _check(path, FAMILIES[family].title, source.tensors, mapping, design, model)
+    return Plan(path, family, _sha256(path), options, design, model, mapping, source.tensors)
 
 
 def fill(plan: Plan) -> Segmenter:
@@ -95,8 +95,8 @@ def fill(plan: Plan) -> Segmenter:
             tensors[target] = tensors[target].abs() + _ABN_EPS
     for target, like in state.items():
         value = tensors[target] if target in tensors else torch.zeros(like.shape)  # a counter
-        tensors[target] = value.to(like.dtype).contiguous().clone()
-    model.load_state_dict(tensors, assign=True)
+        tensors[target] = value.to(like.dtype).contiguous().clone()  # half precision too
+    model.load_state_dict(tensors, assign=True)  # replaces the meta tensors
     model.source = plan.source()
     return model.eval()
 
@@ -109,7 +109,7 @@ def _check_recurrence(recurrence: int, design: Design) -> None:
 
 
 def _empty_model(design: Design) -> Segmenter:
-    with torch.device("meta"):
+    with torch.device("meta"):  # shapes without memory
         model = create_model(
             design.network,
             classes=design.classes,
@@ -130,7 +130,7 @@ def _check(
     path: Path,
     title: str,
     tensors: Mapping[str, Tensor],
-    places: Mapping[str, str | None],
+    mapping: Mapping[str, str | None],
     design: Design,
     model: Segmenter,
 ) -> None:
@@ -139,7 +139,7 @@ def _check(
     sources: dict[str, str] = {}  # key here -> key in the file
     faults: dict[str, list[str]] = {"unknown": [], "of another shape": [], "not numbers": []}
     for key, tensor in tensors.items():
-        target = places[key]
+        target = mapping[key]
         if target is None or target not in state:
             if not _is_dropped(key, design):
                 faults["unknown"].append(key)
@@ -151,7 +151,7 @@ def _check(
             faults["unknown"].append(key)  # a layer stored twice, with different values
         else:
             sources[target] = key
-    targets = set(places.values())
+    targets = set(mapping.values())
     missing = [key for key in state if key not in targets and not key.endswith(_COUNTER)]
     faults["missing"] = [f"for {key}" for key in missing]
     reasons = [f"{len(keys)} {what} ({first_keys(keys)})" for what, keys in faults.items() if keys]

@@ -123,14 +123,14 @@ def find_backbone(source: Source, prefix: str) -> tuple[str, dict[str, str]]:
     Raises:
         UserError: a ResNet is not found, or not supported.
     """
-    places = resnet_mapping(source.tensors, prefix)
-    name = resnet_name(source.tensors, places) if places else None
+    mapping = resnet_mapping(source.tensors, prefix)
+    name = resnet_name(source.tensors, mapping) if mapping else None
     if name is None:
         raise UserError(
             f"'{source.name}' has no ResNet-50, 101 or 152 with a known stem under '{prefix}'; "
             "other backbones are not supported"
         )
-    return name, {key: f"backbone.net.{target}" for key, target in places.items()}
+    return name, {key: f"backbone.net.{target}" for key, target in mapping.items()}
 
 
 def refuse_torch_norms(source: Source) -> None:
@@ -155,5 +155,5 @@ def settle(options: Options, **released: Any) -> dict[str, Any]:
     given = {key: value for key, value in vars(options).items() if value is not None}
     settled = {key: given.get(key, value) for key, value in released.items()}
     if "multi_grid" in settled:
-        settled["multi_grid"] = list(settled["multi_grid"] or ()) or None
+        settled["multi_grid"] = list(settled["multi_grid"] or ()) or None  # () means none
     return settled

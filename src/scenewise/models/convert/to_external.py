@@ -9,20 +9,14 @@ from torch import Tensor
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 from scenewise.models.convert import from_danet, from_mmseg
+from scenewise.models.resnet_keys import DEEP_STEM
 from scenewise.models.segmenter import Segmenter
 
 _Layout = Literal["mmseg", "danet"]
 
 # timm's names of a ResNet's stem -> each layout's; stages have the same names everywhere.
-_DEEP = {
-    "mmseg": {
-        "conv1.0": "stem.0",
-        "conv1.1": "stem.1",
-        "conv1.3": "stem.3",
-        "conv1.4": "stem.4",
-        "conv1.6": "stem.6",
-        "bn1": "stem.7",
-    },
+_STEMS: dict[str, dict[str, str]] = {
+    "mmseg": {name: f"stem.{index}" for index, name in DEEP_STEM.items()},
     "danet": {},  # timm's names are PyTorch-Encoding's
 }
 _BACKBONE = {"mmseg": "backbone.", "danet": "pretrained."}
@@ -36,7 +30,7 @@ def _external_state_dict(model: Segmenter, layout: _Layout) -> dict[str, Tensor]
     """
     recipe = model.recipe or {}
     heads = _heads(layout, recipe)
-    stem = _DEEP[layout] if "backbone.net.conv1.0.weight" in model.state_dict() else {}
+    stem = _STEMS[layout] if "backbone.net.conv1.0.weight" in model.state_dict() else {}
     tensors: dict[str, Tensor] = {}
     for key, tensor in model.state_dict().items():
         for name in _names(key, heads, stem, _BACKBONE[layout]):
@@ -59,7 +53,7 @@ def _heads(layout: _Layout, recipe: dict[str, Any]) -> dict[str, str]:
     name, variant = recipe.get("name"), recipe.get("variant")
     if layout == "danet":
         networks = {"danet": from_danet.DANET, "dranet": from_danet.DRANET, "fcn": from_danet.FCN}
-        fits = name == "danet" or variant == "official"
+        fits = name == "danet" or variant == "official"  # all DANets have the same head
     else:
         networks = {n: from_mmseg.head_mapping(n) for n, _ in from_mmseg.HEADS.values()}
         fits = name == "danet" or variant == "mmseg"
@@ -83,5 +77,5 @@ def _names(key: str, heads: dict[str, str], stem: dict[str, str], backbone: str)
         longest = max((name for name in stem if inner.startswith(f"{name}.")), key=len, default="")
         return [backbone + stem.get(longest, "") + inner[len(longest) :]]
     fitting = [p for p in heads.values() if key == p or key.startswith(f"{p}.")]
-    longest = max(fitting, key=len)
+    longest = max(fitting, key=len)  # the most specific prefix
     return [name + key[len(longest) :] for name, prefix in heads.items() if prefix == longest]

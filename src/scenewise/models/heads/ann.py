@@ -47,5 +47,5 @@ class ANNHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the last one."""
-        fused = self.dropout(self.fuse(features[-1], features[-2]))
+        fused = self.dropout(self.fuse(features[-1], features[-2]))  # (B, C, h, w)
         return HeadOutput(self.classify(self.block(self.reduce(fused))), {}, {})

@@ -29,4 +29,5 @@ class Head(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the last one."""
-        return HeadOutput(self.classify(self.context(features[-1])), {}, {})
+        x = self.context(features[-1])  # (B, D, h, w)
+        return HeadOutput(self.classify(x), {}, {})

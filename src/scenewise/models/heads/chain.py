@@ -114,7 +114,7 @@ class ChainHead(nn.Module):
         if isinstance(contexts, str) or not contexts:
             raise UserError("contexts is a list of at least one name or module; write ['aspp']")
         self.width = width or head_width(channels[-1])
-        inputs = [channels[-1], *[self.width] * (len(contexts) - 1)]
+        inputs = [channels[-1], *[self.width] * (len(contexts) - 1)]  # channels before each
         self.contexts = nn.ModuleList(
             _link(context, count, self.width)
             for context, count in zip(contexts, inputs, strict=True)
@@ -125,7 +125,7 @@ class ChainHead(nn.Module):
         """Feature maps -> logits at the size of the last one."""
         x = features[-1]
         for context in self.contexts:
-            x = context(x)
+            x = context(x)  # (B, width, h, w)
             if x.shape[1] != self.width:
                 raise UserError(
                     f"context {type(context).__name__} returns {x.shape[1]} channels in a chain of "

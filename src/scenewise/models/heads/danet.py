@@ -89,9 +89,10 @@ class DANetHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the last one."""
-        position, channel = self.position(features[-1]), self.channel(features[-1])
+        x = features[-1]  # (B, C, h, w)
+        position, channel = self.position(x), self.channel(x)  # (B, width, h, w) each
         auxiliary = {}
         if self.training:
-            auxiliary["position"] = self.classify_position(position)
+            auxiliary["position"] = self.classify_position(position)  # (B, K, h, w)
             auxiliary["channel"] = self.classify_channel(channel)
         return HeadOutput(self.classify(position + channel), auxiliary, {})

@@ -40,7 +40,7 @@ def deeplabv3(
         width = width or head_width(inputs)
         context: nn.Module = ASPP(inputs, width, rates, kernel=3, pool_first=True)
         return Head(context, classifier(width, classes, 0.1))
-    width = width or head_width(inputs // 2)
+    width = width or head_width(inputs // 2)  # 256 for 2048 channels
     if variant == "ccnet":
         context = ASPP(inputs, width, rates, out_channels=2 * width, pool_first=True, slope=0.01)
         return Head(context, classifier(2 * width, classes, 0.1))

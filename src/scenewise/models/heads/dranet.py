@@ -45,4 +45,5 @@ class DRANetHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the first one."""
         both = torch.cat([self.position(features[-1]), self.channel(features[-1])], dim=1)
-        return HeadOutput(self.classify(self.gate(self.fuse(both), features[0])), {}, {})
+        y = self.gate(self.fuse(both), features[0])  # (B, width / 2, H / 4, W / 4) in a ResNet
+        return HeadOutput(self.classify(y), {}, {})

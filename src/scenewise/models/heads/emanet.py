@@ -28,5 +28,5 @@ def emanet(
     width, inputs = width or head_width(channels[-1]), channels[-1]
     build = concat_branch if variant == "mmseg" else branch
     block = ExpectationMaximisation(width, bases, stages)
-    context = build(inputs, block, width, outputs=width // 2)
+    context = build(inputs, block, width, outputs=width // 2)  # 512, then 256, in a ResNet
     return Head(context, classifier(width // 2, classes, dropout))

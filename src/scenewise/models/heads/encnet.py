@@ -49,5 +49,5 @@ class EncNetHead(nn.Module):
         x = self.reduce(features[-1])
         if not self.training:
             return HeadOutput(self.classify(self.block(x)), {}, {})
-        y, presence = self.block.with_presence(x)
+        y, presence = self.block.with_presence(x)  # (B, width, h, w), (B, K)
         return HeadOutput(self.classify(y), {"presence": presence}, {})

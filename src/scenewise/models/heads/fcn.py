@@ -73,7 +73,7 @@ def fcn(
             dropout=dropout,
             dropout2d=True,
             bias=True,
-            slope=0.01,
+            slope=0.01,  # InPlaceABN's leaky ReLU
         )
     if variant != "mmseg":
         return FCNHead(channels, classes, width=width, dropout=dropout)

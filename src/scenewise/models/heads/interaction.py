@@ -32,7 +32,7 @@ class InteractionHead(nn.Module):
         align_corners: of the upsampling.
     """
 
-    loss_weights: ClassVar[dict[str, float]] = {"pca": 0.1, "diversity": 0.1}
+    loss_weights: ClassVar[dict[str, float]] = {"pca": 0.1, "diversity": 0.1}  # chosen here
 
     def __init__(
         self,
@@ -61,7 +61,7 @@ class InteractionHead(nn.Module):
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the last one."""
         x = self.reduce(features[-1])
-        last = F.adaptive_avg_pool2d(x, self.attention.size)
+        last = F.adaptive_avg_pool2d(x, self.attention.size)  # (B, width, *size)
         pyramid = [*features[len(features) - self.layers : -1], last]
         penalties: dict[str, Tensor] = {}
         if self.training:
@@ -71,5 +71,5 @@ class InteractionHead(nn.Module):
         context = F.interpolate(
             assembled, x.shape[2:], mode="bilinear", align_corners=self.align_corners
         )
-        y = self.bottleneck(torch.cat([x, context], dim=1))
+        y = self.bottleneck(torch.cat([x, context], dim=1))  # (B, width, h, w)
         return HeadOutput(self.classify(y), {}, penalties)

@@ -63,8 +63,8 @@ class OCRHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the last one."""
-        regions = self.regions(features).logits
-        x = self.reduce(features[-1])
+        regions = self.regions(features).logits  # (B, K, h, w)
+        x = self.reduce(features[-1])  # (B, width, h, w)
         if regions.shape[2:] != x.shape[2:]:
             size, corners = x.shape[2:], self.align_corners
             regions = F.interpolate(regions, size, mode="bilinear", align_corners=corners)

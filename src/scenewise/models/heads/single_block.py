@@ -27,7 +27,7 @@ def branch(
 ) -> nn.Sequential:
     """``block`` between two 3x3 convolutions: (B, inputs, H, W) -> (B, outputs or width, H, W)."""
     return named_sequential(
-        reduce=conv_norm(inputs, width, 3, slope=slope),
+        reduce=conv_norm(inputs, width, 3, slope=slope),  # (B, width, H, W)
         block=block,
         refine=conv_norm(width, outputs or width, 3, slope=slope),
     )

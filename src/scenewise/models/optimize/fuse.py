@@ -100,14 +100,16 @@ class _MergedDANetHead(nn.Module):
 
     def __init__(self, head: DANetHead) -> None:
         super().__init__()
-        first = cast(nn.Conv2d, head.position.get_submodule("0.0"))
+        first = cast(nn.Conv2d, head.position.get_submodule("0.0"))  # without norm since folding
         second = cast(nn.Conv2d, head.channel.get_submodule("0.0"))
         self.convolution = nn.Conv2d(first.in_channels, 2 * first.out_channels, 3, padding=1)
         for name in ("weight", "bias"):
-            both = torch.cat([getattr(first, name), getattr(second, name)]).detach()
+            both = torch.cat(
+                [getattr(first, name), getattr(second, name)]
+            ).detach()  # (2 * width, ...)
             setattr(self.convolution, name, nn.Parameter(both))
         self.convolution.to(memory_format=torch.channels_last)
-        self.position, self.channel = head.position[1:], head.channel[1:]
+        self.position, self.channel = head.position[1:], head.channel[1:]  # attention, 3 x 3
         self.classify = head.classify
 
     def forward(self, features: list[Tensor]) -> HeadOutput:

@@ -86,10 +86,10 @@ def _convolve(x: Tensor, kernels: Tensor, bias: Tensor | None, dilation: int) ->
     batch, height, width, channels = x.shape
     down, across = -(-height // (4 * dilation)), -(-width // (4 * dilation))  # tiles, rounded up
     tiles = _tiles(x, down, across, dilation)
-    y = x.new_empty(batch, down, 4, dilation, across, 4, dilation, kernels.shape[2])
+    y = x.new_empty(batch, down, 4, dilation, across, 4, dilation, kernels.shape[2])  # NHWC
     outputs = y.permute(0, 1, 3, 2, 5, 4, 6, 7)  # (B, down, d, 4, 4, across, d, O)
     at_once = _TILES if channels * kernels.shape[2] < _LARGE else 2 * _TILES
-    phases = min(dilation, max(1, at_once // (across * dilation)))
+    phases = min(dilation, max(1, at_once // (across * dilation)))  # rows of one phase
     rows = min(down, max(1, at_once // (phases * across * dilation)))
     scratch = [kernels.new_empty(0)] * 4
     starts = product(range(batch), range(0, down, rows), range(0, dilation, phases))
@@ -123,7 +123,7 @@ def _allocate(scratch: list[Tensor], tiles: Tensor, kernels: Tensor) -> list[Ten
     if scratch[0].numel() == tiles.numel():
         return scratch
     inputs, outputs = tiles[0, 0].numel(), tiles[0, 0, ..., 0].numel() * kernels.shape[2]
-    shapes = (36, inputs), (36, inputs), (36, outputs), (16, outputs)
+    shapes = (36, inputs), (36, inputs), (36, outputs), (16, outputs)  # 6 x 6 or 4 x 4 rows
     pieces = [kernels.new_empty(36 * max(inputs, outputs)) for _ in range(2)]
     return [pieces[i % 2][: rows * n].view(rows, n) for i, (rows, n) in enumerate(shapes)]
 
