@@ -24,7 +24,7 @@ def test_onnx_with_labels(model_folder, tmp_path: Path, capsys) -> None:
     assert "images: uint8 (batch, height, width, 3), RGB" in output
     assert "labels: uint8 (batch, height, width)" in output
     assert "opset     20" in output
-    assert output.count("same") == len(verify.SIZES)
+    assert output.count("same") == len(verify._SIZES)
     assert "2 of 65 x 97 pixels: largest difference" in output
     assert f"written   {file}" in output
     rgb = np.random.default_rng(0).integers(0, 256, (1, 40, 31, 3), np.uint8)
@@ -112,7 +112,7 @@ def test_a_missing_extra_is_reported(
 def test_a_difference_is_one_sentence_and_no_file(
     model_folder, tmp_path, capsys, monkeypatch
 ) -> None:
-    monkeypatch.setattr(verify, "TOLERANCE", -1.0)
+    monkeypatch.setattr(verify, "_TOLERANCE", -1.0)
     assert export(model_folder, tmp_path / "danet.xml") == 2
     assert "differs from the model (2 of 65 x 97 pixels:" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -214,7 +214,7 @@ class Shifted(Wrong):
 def test_labels_may_differ_where_two_classes_are_level() -> None:
     scores = torch.tensor([[2.0, 2.0 - 1e-6, 1.0]]).view(1, 3, 1, 1)
     level = verify._differ((1, 1, 1), scores, scores.argmax(1), torch.tensor([[[1]]]))
-    assert level.relative < verify.TOLERANCE
+    assert level.relative < verify._TOLERANCE
     assert level.agreement == 0
     wrong = verify._differ((1, 1, 1), scores, scores.argmax(1), torch.tensor([[[2]]]))
     assert wrong.relative == pytest.approx(0.5)
@@ -223,7 +223,7 @@ def test_labels_may_differ_where_two_classes_are_level() -> None:
 def test_an_older_file_survives_a_failure(tmp_path: Path, monkeypatch) -> None:
     file = tmp_path / "toy.onnx"
     file.write_bytes(b"older")
-    monkeypatch.setattr(verify, "TOLERANCE", -1.0)
+    monkeypatch.setattr(verify, "_TOLERANCE", -1.0)
     with pytest.raises(UserError, match="nothing is written"):
         export_model(toy_model(), file)
     assert file.read_bytes() == b"older"

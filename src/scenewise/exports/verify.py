@@ -8,8 +8,8 @@ from torch import Tensor
 from scenewise.errors import UserError
 from scenewise.exports.trace import Graph, example, finish
 
-SIZES = ((2, 65, 97), (1, 120, 72))  # batch, height, width: as traced, and another
-TOLERANCE = 1e-4  # of the largest value; float32 runtimes stay below 1e-5
+_SIZES = ((2, 65, 97), (1, 120, 72))  # batch, height, width: as traced, and another
+_TOLERANCE = 1e-4  # of the largest value; float32 runtimes stay below 1e-5
 
 
 class Engine(Protocol):
@@ -43,18 +43,18 @@ class Difference(NamedTuple):
 
 
 def compare(graph: Graph, engine: Engine) -> list[Difference]:
-    """Run both on the inputs of :data:`SIZES`.
+    """Run both on the inputs of :data:`_SIZES`.
 
     Raises:
-        UserError: they differ by more than :data:`TOLERANCE`.
+        UserError: they differ by more than :data:`_TOLERANCE`.
     """
     differences = []
-    for shape in SIZES:
+    for shape in _SIZES:
         images = example(graph.postprocess, shape)
         with torch.no_grad():
             logits = graph.logits(images)
         difference = _differ(shape, logits, finish(logits, graph.postprocess), engine(images))
-        if not difference.relative <= TOLERANCE:  # also true for NaN
+        if not difference.relative <= _TOLERANCE:  # also true for NaN
             raise UserError(
                 f"the exported graph differs from the model ({difference}), so nothing is written; "
                 "try another format, and report the network"

@@ -15,6 +15,7 @@ from scenewise.models.convert.spec import (
     RGB_255,
     Design,
     Family,
+    KeyMapping,
     Options,
     Source,
     Tensors,
@@ -22,8 +23,6 @@ from scenewise.models.convert.spec import (
     settle,
     unsqueeze_scale,
 )
-
-KeyMapping = dict[str, str]
 
 
 def _modules(**modules: str) -> KeyMapping:
@@ -236,11 +235,11 @@ def _design(source: Source, options: Options) -> Design:
         _classes(source.content, count),
         RGB_255,
         settled,
-        import_tensor=import_tensor,
+        import_tensor=_import_tensor,
     )
 
 
-def import_tensor(key: str, tensor: Tensor) -> Tensor:
+def _import_tensor(key: str, tensor: Tensor) -> Tensor:
     """EMANet's bases are stored (1, C, K); they are (K, C) here."""
     if key.endswith("ema_module.bases") and tensor.ndim == 3:
         return tensor[0].t()  # (K, C)
@@ -248,7 +247,7 @@ def import_tensor(key: str, tensor: Tensor) -> Tensor:
 
 
 def export_tensor(key: str, tensor: Tensor) -> Tensor:
-    """The inverse of :func:`import_tensor`."""
+    """The inverse of :func:`_import_tensor`."""
     if key.endswith("ema_module.bases"):
         return tensor.t()[None]  # (1, C, K)
     return tensor.reshape(()) if key.endswith("gamma.scale") else tensor

@@ -9,6 +9,7 @@ from scenewise.errors import UserError
 from scenewise.models.convert.spec import (
     Design,
     Family,
+    KeyMapping,
     Options,
     Source,
     Tensors,
@@ -19,7 +20,6 @@ from scenewise.models.convert.spec import (
 from scenewise.models.preprocessing import Preprocessing
 
 _BGR = Preprocessing((102.9801, 115.9465, 122.7717), (1.0, 1.0, 1.0), "BGR", 255.0)
-KeyMapping = dict[str, str]
 
 
 def _attention(source: str, target: str) -> KeyMapping:

@@ -12,6 +12,7 @@ from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preproce
 from scenewise.models.resnet_keys import resnet_mapping, resnet_name
 
 Tensors = Mapping[str, Tensor]
+KeyMapping = dict[str, str]  # prefixes of the file's keys -> prefixes here
 
 RGB_255 = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB", 255.0)
 RGB_1 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
@@ -93,7 +94,7 @@ class Design:
     network: str
     variant: str
     backbone: str
-    key_mapping: dict[str, str]
+    key_mapping: KeyMapping
     classes: Classes
     preprocessing: Preprocessing
     arguments: dict[str, Any] = field(default_factory=dict)
@@ -117,7 +118,7 @@ class Family:
     design: Callable[[Source, Options], Design]
 
 
-def find_backbone(source: Source, prefix: str) -> tuple[str, dict[str, str]]:
+def find_backbone(source: Source, prefix: str) -> tuple[str, KeyMapping]:
     """timm's name of the ResNet under ``prefix``, and the key mapping of its tensors.
 
     Raises:
