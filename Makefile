@@ -6,13 +6,19 @@ BASE := $(VENV)/.base
 DEV := $(VENV)/.dev
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: help demo test check format bench docs dist fuzz coverage mutants
+CHECK_PYTHON = $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Scenewise needs Python 3.11 or newer: make PYTHON=python3.11')"
+LOWEST := .venv-lowest
+
+# what an old version uses, a newer version of another library may deprecate; other warnings stay errors
+OLD := $(addprefix -W ignore::,DeprecationWarning PendingDeprecationWarning FutureWarning)
+
+.PHONY: help demo test check format bench docs dist fuzz coverage mutants audit lowest
 
 help:  ## show the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
 
 $(BIN)/python:
-	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'Scenewise needs Python 3.11 or newer: make PYTHON=python3.11')"
+	$(CHECK_PYTHON)
 	$(PYTHON) -m venv $(VENV)
 
 $(BASE): pyproject.toml constraints.txt | $(BIN)/python
@@ -56,3 +62,13 @@ docs: $(DEV)  ## build the documentation into site/
 
 dist: $(DEV)  ## build wheel and sdist into dist/
 	$(BIN)/python -m build
+
+audit: $(DEV)  ## look up known vulnerabilities of pinned and lowest versions; error 2: not reachable
+	$(BIN)/python -m bench.audit
+
+lowest:  ## run every test with the lowest versions that pyproject.toml allows, in .venv-lowest
+	$(CHECK_PYTHON)
+	$(PYTHON) -m venv $(LOWEST)
+	$(PYTHON) -m bench.lowest > $(LOWEST)/floors.txt
+	$(LOWEST)/bin/python -m pip install --quiet --disable-pip-version-check -c $(LOWEST)/floors.txt -e '.[dev]'
+	$(LOWEST)/bin/python -m pytest -n auto --dist worksteal $(OLD)

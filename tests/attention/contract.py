@@ -59,7 +59,9 @@ def randomise(block: nn.Module, seed: int = 1) -> nn.Module:
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """Peak CPU memory of ``run`` beyond what was allocated before it."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiled:
         run()
     events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
     memory = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())

@@ -88,7 +88,9 @@ def peak_bytes(run: Run) -> int:
     >>> peak_bytes(lambda: torch.zeros(1000).sum()) >= 4000
     True
     """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+    with profile(
+        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
+    ) as profiled:
         run()
     assert profiled.profiler is not None
     assert profiled.profiler.kineto_results is not None
