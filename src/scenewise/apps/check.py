@@ -21,7 +21,7 @@ from scenewise.errors import UserError
 FORMAT_HELP = f"the layout of the data: {', '.join(sorted(FORMATS))}"
 EXAMPLES = """\
 examples:
-  scenewise check my_pictures --format folder
+  scenewise check my_images --format folder
   scenewise check cityscapes --format cityscapes --split val --out sheet.png
   scenewise check ade --format ade20k --json > report.json
 

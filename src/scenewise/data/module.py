@@ -68,7 +68,7 @@ class SegmentationData(LightningDataModule):
         UserError: an argument is out of range, or no split under ``root`` can be opened.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of --data
         self,
         format: Format = "folder",
         root: str | None = None,

@@ -53,7 +53,7 @@ CLASSES = Classes(
         (150, 60, 10),
     ),
 )
-ROAD, SIDEWALK, BUILDING, SKY, TREE, POLE, SIGN, PERSON, CAR = range(9)  # class ids
+_ROAD, _SIDEWALK, _BUILDING, _SKY, _TREE, _POLE, _SIGN, _PERSON, _CAR = range(9)  # class ids
 _SIGNALS = ((9, 10), (11, 12))
 _VANS = (13, 14)
 _SHOPS = (15, 16)
@@ -177,10 +177,10 @@ def _backdrop(canvas: _Canvas, rng: Generator) -> float:
     height, width, unit = canvas.height, canvas.width, canvas.unit
     horizon = height * rng.uniform(0.48, 0.56)
     curb = horizon + height * rng.uniform(0.12, 0.2)
-    canvas.box(0, 0, width, horizon, _color(rng, (130, 175, 225), 25), SKY)
+    canvas.box(0, 0, width, horizon, _color(rng, (130, 175, 225), 25), _SKY)
     for _ in range(3):
         x, y = rng.uniform(0, width), rng.uniform(0, horizon)
-        canvas.oval(x, y, 14 * unit, 3 * unit, _color(rng, (225, 230, 235), 15), SKY)
+        canvas.oval(x, y, 14 * unit, 3 * unit, _color(rng, (225, 230, 235), 15), _SKY)
     x = -rng.uniform(0, 20) * unit
     while x < width:
         wide, tall = rng.uniform(18, 40) * unit, rng.uniform(0.35, 0.95) * horizon
@@ -189,11 +189,11 @@ def _backdrop(canvas: _Canvas, rng: Generator) -> float:
         x += wide
     for x in rng.uniform(0, width, size=rng.integers(2, 5)):
         _tree(canvas, rng, x, horizon + 2 * unit)
-    canvas.box(0, horizon, width, curb, _color(rng, (165, 150, 150), 15), SIDEWALK)
-    canvas.box(0, curb, width, height, _color(rng, (85, 85, 92), 15), ROAD)
+    canvas.box(0, horizon, width, curb, _color(rng, (165, 150, 150), 15), _SIDEWALK)
+    canvas.box(0, curb, width, height, _color(rng, (85, 85, 92), 15), _ROAD)
     middle = (curb + height) / 2
     for x in np.arange(rng.uniform(-20, 0) * unit, width, 20 * unit):
-        canvas.box(x, middle, x + 9 * unit, middle + 1.5 * unit, (205, 205, 195), ROAD)
+        canvas.box(x, middle, x + 9 * unit, middle + 1.5 * unit, (205, 205, 195), _ROAD)
     return horizon
 
 
@@ -201,19 +201,19 @@ def _building(canvas: _Canvas, rng: Generator, x0: float, y0: float, x1: float, 
     wall = _color(rng, (150, 118, 98), 30)
     pane = _color(rng, (70, 80, 95), 20)
     unit = canvas.unit
-    canvas.box(x0, y0, x1, y1, wall, BUILDING)
+    canvas.box(x0, y0, x1, y1, wall, _BUILDING)
     for x in np.arange(x0 + 2 * unit, x1 - 4 * unit, 6 * unit):
         for y in np.arange(y0 + 2 * unit, y1 - 5 * unit, 7 * unit):
-            canvas.box(x, y, x + 3 * unit, y + 4 * unit, pane, BUILDING)
+            canvas.box(x, y, x + 3 * unit, y + 4 * unit, pane, _BUILDING)
 
 
 def _tree(canvas: _Canvas, rng: Generator, x: float, foot: float) -> None:
     unit, tall = canvas.unit, rng.uniform(14, 26) * canvas.unit
-    canvas.box(x - unit, foot - tall, x + unit, foot, (95, 70, 45), TREE)
+    canvas.box(x - unit, foot - tall, x + unit, foot, (95, 70, 45), _TREE)
     for _ in range(4):
         dx, dy = rng.uniform(-4, 4, size=2) * unit
         radius = rng.uniform(4, 7) * unit
-        canvas.oval(x + dx, foot - tall + dy, radius, radius, _color(rng, (50, 115, 45), 20), TREE)
+        canvas.oval(x + dx, foot - tall + dy, radius, radius, _color(rng, (50, 115, 45), 20), _TREE)
 
 
 def _signals(canvas: _Canvas, rng: Generator, cues: tuple[int, int]) -> tuple[float, float]:
@@ -282,15 +282,17 @@ def _clutter(canvas: _Canvas, rng: Generator, horizon: float) -> None:
         foot = canvas.height * rng.uniform(0.8, 0.93)
         paint = _color(rng, (45, 95, 120), 35)
         wide = rng.uniform(15, 22) * unit
-        canvas.box(x, foot - 7 * unit, x + wide, foot - unit, paint, CAR)
-        canvas.box(x + 4 * unit, foot - 10 * unit, x + wide - 4 * unit, foot - 7 * unit, paint, CAR)
+        canvas.box(x, foot - 7 * unit, x + wide, foot - unit, paint, _CAR)
+        canvas.box(
+            x + 4 * unit, foot - 10 * unit, x + wide - 4 * unit, foot - 7 * unit, paint, _CAR
+        )
         for wheel in (x + 4 * unit, x + wide - 4 * unit):
-            canvas.oval(wheel, foot - unit, 2 * unit, 2 * unit, (25, 25, 28), CAR)
+            canvas.oval(wheel, foot - unit, 2 * unit, 2 * unit, (25, 25, 28), _CAR)
     for x in rng.uniform(0, canvas.width, size=rng.integers(1, 4)):
         top = horizon - rng.uniform(8, 22) * unit
-        canvas.box(x, top, x + 1.5 * unit, horizon + 8 * unit, (60, 60, 62), POLE)
+        canvas.box(x, top, x + 1.5 * unit, horizon + 8 * unit, (60, 60, 62), _POLE)
         side, plate = rng.uniform(3, 4.5) * unit, _color(rng, (240, 215, 40), 12)
-        canvas.box(x - side, top - side, x + side, top + side, plate, SIGN)
+        canvas.box(x - side, top - side, x + side, top + side, plate, _SIGN)
 
 
 def _foreground(canvas: _Canvas, rng: Generator) -> None:
@@ -299,10 +301,10 @@ def _foreground(canvas: _Canvas, rng: Generator) -> None:
     for x in rng.uniform(0, canvas.width, size=rng.integers(1, 5)):
         foot = canvas.height * rng.uniform(0.72, 0.98)
         coat = _color(rng, (130, 45, 120), 30)
-        canvas.box(x - 2.5 * unit, foot - 12 * unit, x + 2.5 * unit, foot - 5 * unit, coat, PERSON)
+        canvas.box(x - 2.5 * unit, foot - 12 * unit, x + 2.5 * unit, foot - 5 * unit, coat, _PERSON)
         for leg in (x - 2.5 * unit, x + 0.5 * unit):
-            canvas.box(leg, foot - 5 * unit, leg + 2 * unit, foot, (40, 40, 70), PERSON)
-        canvas.oval(x, foot - 14 * unit, 2.5 * unit, 2.5 * unit, (225, 175, 145), PERSON)
+            canvas.box(leg, foot - 5 * unit, leg + 2 * unit, foot, (40, 40, 70), _PERSON)
+        canvas.oval(x, foot - 14 * unit, 2.5 * unit, 2.5 * unit, (225, 175, 145), _PERSON)
 
 
 def _light(image: NDArray[np.uint8], rng: Generator) -> NDArray[np.uint8]:

@@ -89,7 +89,7 @@ def test_an_existing_aug_folder_is_used(tmp_path, entry):
 def test_what_is_missing_is_named(tmp_path):
     base = devkit(tmp_path)
     with pytest.raises(
-        UserError, match=r"SBD .* not found in .*cls.*train.txt.*val.txt.* not found"
+        UserError, match=r"SBD .* is not in .*cls.*train.txt.*val.txt.* not found"
     ):
         VOCAug(tmp_path)
     (base / "JPEGImages/a2.jpg").unlink()

@@ -74,7 +74,7 @@ class Report:
                     "readable": split.readable,
                     "ignored_share": split.ignored_share,
                     "pixels": dict(zip(names, split.pixels, strict=True)),
-                    "pictures_with": dict(zip(names, split.occurs_in, strict=True)),
+                    "images_with": dict(zip(names, split.occurs_in, strict=True)),
                     "sizes": {f"{h}x{w}": n for (h, w), n in split.sizes.most_common()},
                 }
                 for name, split in self.splits.items()

@@ -85,7 +85,7 @@ def find_base(
     also = f" (looked for the same in {others})" if others else ""
     also += f", nor {instead}" if instead else ""
     raise UserError(
-        f"{what} not found in '{root}': {absent} not found{also}; {_contents(Path(root))}; give "
+        f"{what} is not in '{root}': {absent} not found{also}; {_contents(Path(root))}; give "
         "the folder into which the publisher's archives were extracted"
     )
 
