@@ -280,7 +280,7 @@ def test_a_half_extracted_archive_is_read_as_far_as_it_goes(tmp_path):
     (finding,) = [f for f in run(tmp_path, ["train"], Cityscapes).findings if f.serious]
     assert finding.message == "1 of 4 masks not found"
     assert finding.hint == "the archive was not extracted whole; extract it again"
-    with pytest.raises(UserError, match="extracted whole"):
+    with pytest.raises(UserError, match="extract the whole archive again"):
         Cityscapes(tmp_path, "train")
 
 

@@ -66,8 +66,11 @@ def test_coarse_labels_train_and_fine_ones_validate(tmp_path):
     tree(tmp_path, "val")
     assert CityscapesCoarse(tmp_path).read(0)[1].unique().tolist() == [0, 13]
     assert "gtFine" in str(CityscapesCoarse(tmp_path, "val").masks[0])
+    assert CityscapesCoarse(tmp_path).published_count == 2975
     tree(tmp_path, "train_extra", annotation="gtCoarse", values=[8], frames=1)
     assert len(CityscapesCoarse(tmp_path)) == 1
+    assert CityscapesCoarse(tmp_path).published_count == 19998
+    assert CityscapesCoarse(tmp_path, "val").published_count == 500
 
 
 @pytest.mark.parametrize(("kind", "value"), [("labelTrainIds", 19), ("labelIds", 34)])

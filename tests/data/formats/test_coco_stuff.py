@@ -19,7 +19,9 @@ def test_pixel_maps_of_164k(tmp_path, labels, images):
         write_image(tmp_path / f"{images}{part}/000000000009.jpg", SIZE)
         write_label(tmp_path / labels / part / "000000000009.png", ids(values, SIZE))
     for split in ("train", "val"):
-        mask = CocoStuff(tmp_path, split).read(0)[1]
+        data = CocoStuff(tmp_path, split)
+        assert data.published_count == {"train": 118287, "val": 5000}[split]
+        mask = data.read(0)[1]
         assert mask.tolist() == ids([*range(171), 255], SIZE).tolist()
 
 
@@ -38,6 +40,7 @@ def test_matlab_files_of_10k(tmp_path):
     for split, part in (("train", "train"), ("val", "test"), ("test", "test")):
         data = CocoStuff(tmp_path, split)
         assert data.names == [f"COCO_{part}2014_000000000077"]
+        assert data.published_count == {"train": 9000, "val": 1000, "test": None}[split]
         assert data.read(0)[1].tolist() == ids([255, *range(171)], SIZE).tolist()
 
 

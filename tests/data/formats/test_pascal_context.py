@@ -141,6 +141,7 @@ def test_the_json_file_is_read_without_its_library(tmp_path):
     _, expected = detail(tmp_path)
     check(tmp_path, expected)
     assert PascalContext(tmp_path, "val").names == ["2008_000003"]
+    assert PascalContext(tmp_path, "val").published_count == 5104  # one less than in the PNGs
     assert PascalContext(tmp_path, "trainval").names == ["2008_000002", "2008_000003"]
 
 

@@ -88,9 +88,7 @@ def test_an_existing_aug_folder_is_used(tmp_path, entry):
 
 def test_what_is_missing_is_named(tmp_path):
     base = devkit(tmp_path)
-    with pytest.raises(
-        UserError, match=r"SBD .* is not in .*cls.*train.txt.*val.txt.* not found"
-    ):
+    with pytest.raises(UserError, match=r"SBD .* is not in .*cls.*train.txt.*val.txt.* not found"):
         VOCAug(tmp_path)
     (base / "JPEGImages/a2.jpg").unlink()
     with pytest.raises(UserError, match=r"1 of 2 images of VOC train are missing.*'a2.jpg'"):

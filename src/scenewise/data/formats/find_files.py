@@ -93,13 +93,13 @@ def find_base(
 def _check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> None:
     """Raise a UserError if there are no images, or if images or labels are missing."""
     if not images:
-        raise UserError(f"no image found for {what}; was the archive of images extracted?")
+        raise UserError(f"no images found for {what}; extract the archive of images")
     for kind, files in (("images", images), ("labels", masks)):
         if absent := missing(files):
             some = ", ".join(f"'{path.name}'" for path in absent[:3])
             raise_missing(
                 f"{len(absent)} of {len(files)} {kind} of {what} are missing, the first are {some} "
-                f"in '{absent[0].parent}'; was the archive extracted whole? extract it again"
+                f"in '{absent[0].parent}'; extract the whole archive again"
             )
 
 
