@@ -1,6 +1,6 @@
-"""What a segmentation network is trained on: cross-entropy over pixels, and what blocks ask for.
+"""Losses: cross-entropy over pixels, hard pixel mining, auxiliary losses and penalties of blocks.
 
-Legend: B pictures, K classes, H x W pixels.
+Legend: B images, K classes, H x W pixels.
 """
 
 from collections.abc import Callable, Mapping
@@ -43,7 +43,7 @@ def cross_entropy(
 
     With class weights w it is sum_i w[t_i] loss_i / sum_i w[t_i], as in PyTorch. Unlike PyTorch's
     mean it is defined when every pixel is ignored: 0, with a gradient of 0. Half precision logits
-    are raised to float32 first.
+    are converted to float32 first.
 
     Args:
         logits: (B, K, H, W).
@@ -68,7 +68,7 @@ def cross_entropy(
     if weights is None:
         divisor = counted.sum().to(logits.dtype)
     else:
-        divisor = (weights[target.where(counted, 0)] * counted).sum()
+        divisor = (weights[target.where(counted, 0)] * counted).sum()  # 0: any valid index
     return total / divisor.where(divisor > 0, 1.0)
 
 
@@ -81,18 +81,18 @@ def ohem_cross_entropy(
     class_weights: Tensor | None = None,
     ignore_index: int = 255,
 ) -> Tensor:
-    """Cross-entropy over the hard pixels alone (online hard example mining).
+    """Cross-entropy over the hard pixels only (online hard example mining).
 
     A pixel is hard when the network gives its true class a probability of at most ``threshold``.
     When fewer than ``min_kept`` pixels of the batch are hard, the ``min_kept`` hardest count. CCNet
-    (https://arxiv.org/abs/1811.11721) finds the threshold on a map of an eighth of the size; here
-    it is found on the whole map, so it is exact.
+    (https://arxiv.org/abs/1811.11721) finds the threshold on scores of an eighth of the size; here
+    it is found at full size, so it is exact.
 
     Args:
         logits: (B, K, H, W).
         target: (B, H, W) int64 class ids, or ``ignore_index``.
         threshold: a probability, 0..1.
-        min_kept: how many pixels of the batch count at least.
+        min_kept: minimum number of pixels of the batch that count.
         class_weights: (K,), one factor for each class.
         ignore_index: pixels of this id do not count.
 
@@ -106,7 +106,7 @@ def ohem_cross_entropy(
     """
     with torch.no_grad():
         loss = F.cross_entropy(upcast(logits), target, ignore_index=ignore_index, reduction="none")
-        probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)
+        probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)  # (B, H, W)
         limit = probability.new_tensor(threshold)
         if min_kept > 0:
             rank = min(min_kept, probability.numel())
@@ -116,7 +116,7 @@ def ohem_cross_entropy(
 
 
 def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Tensor:
-    """Binary cross-entropy over which classes a picture shows: EncNet's semantic encoding loss.
+    """Binary cross-entropy over which classes an image shows: EncNet's semantic encoding loss.
 
     Args:
         logits: (B, K).
@@ -124,14 +124,14 @@ def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) ->
         ignore_index: pixels of this id show no class.
 
     Returns:
-        A scalar, the mean over pictures and classes.
+        A scalar, the mean over images and classes.
 
     >>> logits = torch.tensor([[9.0, -9.0, 0.0]])  # sure of class 0, sure against 1, unsure of 2
     >>> round(presence_loss(logits, torch.tensor([[[0, 255]]])).item(), 4)  # log 2 / 3
     0.2311
     """
     logits = upcast(logits)
-    ids = target.where(target != ignore_index, logits.shape[1]).flatten(1)
+    ids = target.where(target != ignore_index, logits.shape[1]).flatten(1)  # (B, H W); K: ignored
     shown = logits.new_zeros(logits.shape[0], logits.shape[1] + 1).scatter_(1, ids, 1.0)
     return F.binary_cross_entropy_with_logits(logits, shown[:, :-1])
 
@@ -146,25 +146,25 @@ def segmentation_loss(
     ignore_index: int = 255,
     upsample: Callable[[Tensor], Tensor] | None = None,
 ) -> Loss:
-    """Main loss + sum of weight x cross-entropy of the side logits + sum of weight x penalties.
+    """Main loss + weighted cross-entropies of the auxiliary logits + weighted penalties.
 
-    DANet sums its three logits with weights 1, 1, 1; an auxiliary FCN head counts 0.4. Side logits
-    of shape (B, K) go to :func:`presence_loss`. Hard pixel mining is for the main logits alone, as
-    in CCNet.
+    DANet sums its three logits with weights 1, 1, 1; an auxiliary FCN head counts 0.4. Auxiliary
+    logits of shape (B, K) get :func:`presence_loss`. Hard pixel mining is for the main logits only,
+    as in CCNet.
 
     Args:
         output: what a Segmenter returns; logits of (B, K, H, W).
         target: (B, H, W) int64 class ids, or ``ignore_index``.
-        weights: the weight of each side logit and of each penalty by its name; the main logits
-            count 1.
+        weights: the weight of each of the auxiliary logits and of each penalty by its name; the
+            main logits count 1.
         class_weights: (K,), one factor for each class, in every cross-entropy.
         ohem: count only hard pixels in the main loss.
         ignore_index: pixels of this id do not count.
-        upsample: brings scores of pixels to the size of ``target`` where they are smaller. One
-            upsampled score is alive at a time: it is made again in the backward pass.
+        upsample: brings low-resolution logits to the size of ``target``. Only one upsampled tensor
+            is held at a time: it is recomputed in the backward pass.
 
     Raises:
-        ValueError: a side logit or a penalty has no weight.
+        ValueError: auxiliary logits or a penalty have no weight.
 
     >>> from types import SimpleNamespace
     >>> logits = torch.zeros(1, 2, 1, 1)
@@ -189,27 +189,30 @@ def segmentation_loss(
         )
     )
     main = _of_upsampled(hard, upsample, output.logits)
-    side = {
+    auxiliary = {
         name: presence_loss(logits, target, ignore_index=ignore_index)
         if logits.ndim == 2
         else _of_upsampled(plain, upsample, logits)
         for name, logits in output.auxiliary.items()
     } | dict(output.penalties)
-    if missing := sorted(side.keys() - weights.keys()):
+    if missing := sorted(auxiliary.keys() - weights.keys()):
         raise ValueError(f"no loss weight for {missing}; weights are given for {sorted(weights)}")
     total = main
-    for name, value in side.items():
+    for name, value in auxiliary.items():
         total = total + weights[name] * value
-    return Loss(total, {"main": main, **side})
+    return Loss(total, {"main": main, **auxiliary})
 
 
 def _of_upsampled(
-    loss: Callable[[Tensor], Tensor], upsample: Callable[[Tensor], Tensor] | None, scores: Tensor
+    loss: Callable[[Tensor], Tensor], upsample: Callable[[Tensor], Tensor] | None, logits: Tensor
 ) -> Tensor:
-    """``loss(upsample(scores))``, of which only ``scores`` is kept for the backward pass."""
+    """``loss(upsample(logits))``, of which only ``logits`` is kept for the backward pass."""
     if upsample is None:
-        return loss(scores)
+        return loss(logits)
     out: Tensor = checkpoint(
-        lambda small: loss(upsample(small)), scores, use_reentrant=False, preserve_rng_state=False
+        lambda low_res: loss(upsample(low_res)),
+        logits,
+        use_reentrant=False,
+        preserve_rng_state=False,
     )
     return out

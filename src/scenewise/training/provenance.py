@@ -1,6 +1,6 @@
-"""Where a score comes from: model, data, protocol and version, so that two scores can be compared.
+"""Provenance of a score: fingerprints of model and data, protocol and version.
 
-Two runs scored the same thing if their fingerprints agree, whatever the files are called.
+Two runs scored the same thing if their fingerprints agree, whatever the names of the files.
 """
 
 import hashlib
@@ -12,12 +12,12 @@ from torch import nn
 from scenewise._version import __version__
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
 
-# What validation and test do unless told otherwise; see docs/evaluation.md.
-WHOLE_PICTURE = "whole picture, one scale, no flip, at the size of the label"
+# What validation and test do by default; see docs/evaluation.md.
+_WHOLE_IMAGE = "whole image, one scale, no flip, at the size of the label"
 
 
 def model_fingerprint(model: nn.Module) -> str:
-    """sha256 of names, types, shapes and numbers of all parameters and buffers, in order of name.
+    """SHA-256 of names, types, shapes and values of all parameters and buffers, sorted by name.
 
     >>> with torch.no_grad():
     ...     layer = nn.Linear(2, 1)
@@ -29,15 +29,15 @@ def model_fingerprint(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        flat = tensor.detach().cpu().contiguous().reshape(-1)  # view() below needs one axis
         digest.update(flat.view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:
-    """How many pictures a split has, and the sha256 of the sorted list of their names.
+    """The number of images of a split, and the SHA-256 of the sorted list of their names.
 
-    For pictures in files, the size of each picture and mask in bytes is in the list too.
+    For images in files, the size of each image and mask in bytes is in the list too.
 
     Returns:
         ``{"pictures": count, "sha256": digest}``
@@ -52,9 +52,9 @@ def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:
 
 
 def provenance(model: nn.Module, protocol: str | None = None) -> dict[str, Any]:
-    """What ``metrics.json`` says of a score beside its numbers and its data."""
+    """The entries of ``metrics.json`` about a model and its protocol."""
     return {
-        "protocol": protocol or WHOLE_PICTURE,
+        "protocol": protocol or _WHOLE_IMAGE,
         "model_sha256": model_fingerprint(model),
         "scenewise": __version__,
     }

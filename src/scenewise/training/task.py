@@ -32,7 +32,7 @@ from scenewise.training.metrics import SegmentationMetrics
 from scenewise.training.optim import OptimizerName, build_optimizer, poly_schedule
 
 
-class Validated(TypedDict):
+class _Validated(TypedDict):
     """When a validation ran, and its confusion matrix."""
 
     epoch: int
@@ -45,21 +45,22 @@ class SegmentationTask(LightningModule):
 
     The defaults follow DANet (Fu et al., CVPR 2019): SGD with momentum 0.9 and weight decay 1e-4,
     ten times the rate for the head, poly schedule with power 0.9 in each step, the sum of the
-    network's losses. Scores are of one confusion matrix over the whole set.
+    network's losses. Scores come from one confusion matrix over the whole split.
 
     Args:
-        classes: what the ids in the masks mean; the data set knows.
+        classes: what the ids in the masks mean; the dataset has them.
         network: name of the network; `scenewise models` lists them.
         backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else resnet18.
-        pretrained: start the backbone from timm's ImageNet weights. Default: if they can be had;
-            if not, a warning says so and it starts from random weights.
+        pretrained: start the backbone from timm's ImageNet weights. Default: if available, else
+            from random weights with a warning.
         weights: folder or .ckpt of a trained model to start from or to test. It brings its own
-            network: the arguments from network to head are then not used.
+            network: the arguments from network to head are then ignored.
         backbone_weights: file of tensors, whole or partial, to start the backbone from.
-        output_stride: pixels of the picture for one pixel of the feature map, 8, 16 or 32.
+        output_stride: size of the image over that of the feature map: 8, 16 or 32.
         multi_grid: dilations of the last ResNet stage, for example [4, 8, 16].
-        auxiliary: train a side FCN head on the third stage. Default: as published.
-        variant: whose code of the network, where several are published. Default: the authors'.
+        auxiliary: train an auxiliary FCN head on the third stage. Default: as published.
+        variant: whose code of the network to follow, where several are published. Default: the
+            authors'.
         head: further options of the network, for example {"similarity": "direct"}.
         optimizer: "sgd" or "adamw". Default: adamw for backbones with layer norm (transformers,
             ConvNeXt), else sgd.
@@ -70,16 +71,16 @@ class SegmentationTask(LightningModule):
         head_multiplier: factor of the learning rate for all but the backbone.
         power: of the poly schedule.
         floor: factor of the learning rate at the end, 0 to 1.
-        warmup: number of steps over which the learning rate rises at first.
+        warmup: number of warm-up steps of the learning rate.
         class_weights: one factor for each class in the loss.
-        ohem: let only hard pixels count in the main loss (online hard example mining).
+        ohem: count only hard pixels in the main loss (online hard example mining).
         ohem_threshold: pixels whose true class has at most this probability are hard.
-        ohem_min_kept: number of pixels of a batch that count at least.
-        checkpoint_activations: compute the backbone's blocks again in the backward pass: much less
+        ohem_min_kept: minimum number of pixels of a batch that count.
+        checkpoint_activations: recompute the backbone's blocks in the backward pass: much less
             memory for about a fifth more arithmetic.
-        compile: train with torch.compile, which takes minutes at first and a C++ compiler.
-        protocol: validate and test as a publication did, see docs/evaluation.md; by default
-            pictures are scored whole, at one scale, without mirror image.
+        compile: train with torch.compile, which takes minutes at first and needs a C++ compiler.
+        protocol: validate and test as a publication did, see docs/evaluation.md; by default whole
+            images at one scale, without flip.
 
     Raises:
         UserError: an unknown network, protocol, backbone or option, a number outside its range, or
@@ -157,7 +158,7 @@ class SegmentationTask(LightningModule):
         self.metrics = SegmentationMetrics(classes)
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
-        self.validated: Validated | None = None
+        self.validated: _Validated | None = None
         self._restored: dict[str, Any] = {}
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
         self._check(compile and checkpoint_activations)
@@ -171,11 +172,11 @@ class SegmentationTask(LightningModule):
         self.metrics.categories = getattr(data, "categories", None)
 
     def losses(self, images: Tensor, masks: Tensor) -> Loss:
-        """The losses of pictures (B, 3, H, W), uint8, with masks (B, H, W).
+        """The losses of images (B, 3, H, W), uint8, with masks (B, H, W).
 
-        Scores stay at the size of the heads, and one at a time is upsampled inside its loss.
+        Logits stay at low resolution, and one of them at a time is upsampled inside its loss.
         """
-        output, size = self.model.low_res(self._normalised(images))
+        output, size = self.model.low_res(self._normalised(images))  # logits (B, K, h, w)
         height, width = images.shape[2:]
         return segmentation_loss(
             output,
@@ -195,8 +196,8 @@ class SegmentationTask(LightningModule):
             if "more than 1 value per channel" not in str(error):
                 raise
             raise UserError(
-                "a batch of one picture is too small for batch normalisation behind global "
-                "pooling; set --data.batch_size to 2 or more"
+                "a batch of one image is too small for batch normalisation after global pooling; "
+                "set --data.batch_size to 2 or more"
             ) from error
         self.log("train/loss", loss.total, prog_bar=True)
         self.log_dict({f"train/loss_{name}": value for name, value in loss.parts.items()})
@@ -227,7 +228,7 @@ class SegmentationTask(LightningModule):
         total = self.trainer.estimated_stepping_batches
         if math.isinf(total):
             raise UserError(
-                "the learning rate falls over the whole training, so its length must be known; "
+                "the learning rate decays over the whole training, so its length must be known; "
                 "give --trainer.max_epochs or --trainer.max_steps"
             )
         optimizer = self._optimizer()
@@ -240,29 +241,29 @@ class SegmentationTask(LightningModule):
         }
 
     def on_train_start(self) -> None:
-        """Take up random states and half-summed gradients where the checkpoint left them."""
+        """Restore random states and accumulated gradients of the checkpoint."""
         restore_exact_state(self, self._restored)
         self._restored = {}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add the model's description, for ``load_model``, the last scores, and what moves on."""
+        """Add the model's configuration, the last scores, and what an exact resume needs."""
         checkpoint["scenewise"] = self.model.config()
         checkpoint["validated"] = self.validated
         done = self.trainer.fit_loop.batch_idx + 1
-        halfway = done % self.trainer.accumulate_grad_batches != 0
+        halfway = done % self.trainer.accumulate_grad_batches != 0  # within an optimiser step
         checkpoint["resume"] = exact_state(self, gradients=halfway)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
         self.validated = checkpoint.get("validated")
         self._restored = checkpoint.get("resume", {})
-        if "state_dict" in checkpoint:  # else the strategy has loaded and checked it
+        if "state_dict" in checkpoint:  # else the sharded strategy has checked it
             refuse_other_model(checkpoint, self.model, shapes_of(self.state_dict()))
 
     def _check(self, compile_and_checkpoint: bool) -> None:
         if compile_and_checkpoint:
             raise UserError(
-                "--model.compile cannot go with --model.checkpoint_activations; leave one out"
+                "--model.compile cannot be used with --model.checkpoint_activations; leave one out"
             )
         for name in ("lr", "head_multiplier"):
             if not getattr(self, name) > 0:  # NaN too
@@ -303,15 +304,16 @@ class SegmentationTask(LightningModule):
         images, masks = batch["image"], batch["mask"]
         if self.protocol is not None:
             predictor = Predictor.from_protocol(self.model, self.protocol)
-            for image, mask in zip(images, masks, strict=True):
+            for image, mask in zip(images, masks, strict=True):  # (3, H, W), (H, W)
                 score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
                 self.metrics.update(labels[None], mask[None], score[None])
             return
-        logits = self.model(self._normalised(images)).logits
+        logits = self.model(self._normalised(images)).logits  # (B, K, H, W)
         loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
         self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
         largest, labels = logits.max(1)  # (B, H, W) each
-        self.metrics.update(labels, masks, (largest - logits.logsumexp(1)).exp())
+        confidence = (largest - logits.logsumexp(1)).exp()  # softmax of the largest logit alone
+        self.metrics.update(labels, masks, confidence)
 
     def _score(self, stage: str) -> None:
         self.matrix, self.scores = self.metrics.matrix(), self.metrics.compute()

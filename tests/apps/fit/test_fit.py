@@ -4,6 +4,8 @@ import csv
 import functools
 import json
 import math
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -109,7 +111,7 @@ def test_scores_tell_where_they_come_from(runs: Path, pictures: Path) -> None:
     about = metrics(run)["about"]
     assert about["model_sha256"] == model_fingerprint(load_model(run))
     assert about["scenewise"] == scenewise.__version__
-    assert about["protocol"].startswith("whole picture")
+    assert about["protocol"].startswith("whole image")
     split = SegmentationData("folder", str(pictures)).dataset("val")
     assert about["data"] == {"format": "folder", "split": "val", **data_revision(split)}
     with (run / "confusion.csv").open() as file:
@@ -294,6 +296,23 @@ def test_progress_is_shown(
     assert told in "".join(capsys.readouterr())
 
 
+def test_lightning_advertises_nothing(pictures: Path, tmp_path: Path) -> None:
+    root = ["--trainer.default_root_dir", str(tmp_path), "--name", "run"]
+    model = ["--model", str(tmp_path / "run" / "version_0")]
+    fit = ["fit", "--model.network", "fcn", *TINY, "--trainer.max_steps", "1"]
+    for words in (fit, ["test", *model, "--trainer.accelerator", "cpu"]):
+        done = subprocess.run(
+            [sys.executable, "-m", "scenewise", *words, *data(pictures), *root],
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        assert "mIoU" in done.stdout
+        printed = done.stdout + done.stderr
+        for word in ("Tip:", "litlogger", "litmodels", "TPU", "GPU", "Warning", "deprecat"):
+            assert word not in printed, word
+
+
 def test_training_beats_guessing(runs: Path) -> None:
     assert metrics(runs / "danet" / "version_0")["val"]["pixel_accuracy"] > 0.5
 
@@ -420,7 +439,7 @@ def test_the_hub_is_asked_once(
     monkeypatch.delenv("HF_HUB_OFFLINE")
     monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
     monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert train.hub_answers() == answers
+    assert train._hub_answers() == answers
 
 
 @pytest.mark.parametrize("verb", ["fit", "validate", "test"])
@@ -429,7 +448,7 @@ def test_help_shows_arguments_and_examples(verb: str, capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     assert "--model.network" in told
     assert "--data.root" in told
-    assert train.EXAMPLES[verb] in told
+    assert train._EXAMPLES[verb] in told
 
 
 def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:

@@ -13,7 +13,7 @@ from scenewise.apps.cli import main
 from scenewise.models.activation_checkpointing import recompute_backbone
 from scenewise.models.cost import estimate
 from scenewise.models.segmenter import Segmenter
-from scenewise.training.callbacks.memory_advice import advice
+from scenewise.training.callbacks.memory_advice import _advice
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -47,7 +47,7 @@ def test_fit_names_the_batch_and_what_takes_less(
     assert main(words) == 2
     told = capsys.readouterr().err
     assert told.count("scenewise: error:") == 1
-    assert "out of memory in step 0 with 4 pictures of 64 x 64, by estimate" in told
+    assert "out of memory in step 0 with 4 images of 64 x 64, by estimate" in told
     assert "--data.batch_size 2 --trainer.accumulate_grad_batches 2 (" in told
     assert "--data.crop_size 32 (" in told
     assert "--model.output_stride 16" in told
@@ -57,7 +57,7 @@ def test_fit_names_the_batch_and_what_takes_less(
 
 def test_what_is_advised_takes_less() -> None:
     model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
-    told = advice(model, (4, 512, 384), 3, mixed=False)
+    told = _advice(model, (4, 512, 384), 3, mixed=False)
     whole, *others = (float(n) for n in re.findall(r"([\d.]+) GiB", told))
     assert len(others) == 3
     assert max(others) < whole
@@ -71,13 +71,13 @@ def test_what_is_advised_takes_less() -> None:
 def test_small_pictures_gain_nothing_from_half_precision() -> None:
     """The weights are held twice then."""
     model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
-    assert "bf16" not in advice(model, (2, 64, 64), 1, mixed=False)
+    assert "bf16" not in _advice(model, (2, 64, 64), 1, mixed=False)
 
 
 def test_blocks_that_are_computed_again_need_no_advice() -> None:
     model = create_model("danet", num_classes=5, backbone="tiny")
     recompute_backbone(model.backbone)
-    assert "checkpoint_activations" not in advice(model, (4, 64, 64), 1, mixed=False)
+    assert "checkpoint_activations" not in _advice(model, (4, 64, 64), 1, mixed=False)
 
 
 def test_scoring_runs_out(
@@ -100,7 +100,7 @@ def test_what_is_done_already_is_not_advised() -> None:
     model = create_model(
         "fcn", num_classes=5, backbone="resnet18", pretrained=False, output_stride=16
     )
-    told = advice(model, (2, 128, 128), 1, mixed=True)
+    told = _advice(model, (2, 128, 128), 1, mixed=True)
     assert "batch_size" not in told
     assert "precision" not in told
     assert "output_stride" not in told
@@ -135,5 +135,5 @@ def test_a_real_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         [sys.executable, "-c", LIMITED, *words], capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 2, done.stderr
-    assert "out of memory in step 0 with 4 pictures of 768 x 768, by estimate" in done.stderr
+    assert "out of memory in step 0 with 4 images of 768 x 768, by estimate" in done.stderr
     assert "Traceback" not in done.stderr

@@ -15,7 +15,11 @@ from torch import nn
 
 from scenewise.apps.cli import main
 from scenewise.data import SegmentationData
-from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm, Synced1d, Synced2d
+from scenewise.training.distributed.cpu_sync_batch_norm import (
+    CPUSyncBatchNorm,
+    _Synced1d,
+    _Synced2d,
+)
 from scenewise.training.task import SegmentationTask
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -64,7 +68,7 @@ def gradients(processes: int, normed: bool = False) -> list[dict[str, torch.Tens
     )
     trainer.fit(task, data)
     kinds = {type(module) for module in task.modules()}
-    assert not kinds & {Synced2d, Synced1d}  # put back
+    assert not kinds & {_Synced2d, _Synced1d}  # put back
     return [*collected.steps, dict(task.model.state_dict())]
 
 

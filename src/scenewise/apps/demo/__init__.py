@@ -1,11 +1,12 @@
-"""``scenewise demo``: real software in a few minutes, without a download.
-
-Trains networks alike on generated scenes, tests them, shows what they predict and attend to.
-"""
+"""``scenewise demo``: train, test and explain networks on generated scenes, without a download."""
 
 import argparse
 import io
+import shlex
+import shutil
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,8 @@ from scenewise.visualize.attention_maps import attention_maps
 from scenewise.visualize.figure import explain_figure
 from scenewise.visualize.overlay import overlay, save_image
 
-ABLATION = ("fcn", "position", "channel", "danet")
-EXAMPLES = """\
+_ABLATION = ("fcn", "position", "channel", "danet")
+_EXAMPLES = """\
 examples:
   scenewise demo
   scenewise demo --all
@@ -36,26 +37,26 @@ examples:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise demo``."""
-    parser.epilog = EXAMPLES
+    parser.epilog = _EXAMPLES
     parser.add_argument(
-        "--network", default="danet", help="trained beside fcn; scenewise models lists the names"
+        "--network", default="danet", help="trained besides fcn; scenewise models lists the names"
     )
     parser.add_argument(
-        "--all", action="store_true", help=f"the paper's ablation instead: {', '.join(ABLATION)}"
+        "--all", action="store_true", help=f"the paper's ablation instead: {', '.join(_ABLATION)}"
     )
-    parser.add_argument("--steps", type=int, default=250, help="of training for each network")
+    parser.add_argument("--steps", type=int, default=250, help="training steps of each network")
     parser.add_argument(
         "--size", type=int, nargs=2, default=(64, 192), metavar=("H", "W"), help="of the scenes"
     )
-    parser.add_argument("--seed", type=int, default=0, help="another seed, other scenes")
+    parser.add_argument("--seed", type=int, default=0, help="of scenes and weights")
     parser.add_argument("--out", type=Path, default=Path("scenewise-demo"), help="folder to write")
 
 
 def run(args: argparse.Namespace) -> None:
     """Train, test, predict, explain; write the report and the models."""
     size = (args.size[0], args.size[1])
-    networks = ABLATION if args.all else tuple(dict.fromkeys(("fcn", args.network)))
-    for network in networks:  # a wrong name is told before the first training
+    networks = _ABLATION if args.all else tuple(dict.fromkeys(("fcn", args.network)))
+    for network in networks:  # a wrong name fails before the first training
         create_model(network, num_classes=2, backbone="tiny")
     results = []
     for network in networks:
@@ -66,14 +67,40 @@ def run(args: argparse.Namespace) -> None:
     write_json(args.out / "metrics.json", {r.network: _numbers(r) for r in results})
     scenes = scenes_data(args.steps, size, args.seed).dataset("val")
     assert isinstance(scenes, Scenes)
-    html = _report(results, scenes, args)
-    write_text(args.out / "report.html", html)
-    Console().print(
-        f"Report: {args.out / 'report.html'}\n"
-        f"Try:    scenewise predict {args.out / 'pictures'} --model {args.out / networks[-1]} "
-        f"--out {args.out / 'predictions'}",
-        soft_wrap=True,
-    )
+    at = _pixel_of_context(scenes.read(0)[1].numpy())
+    write_text(args.out / "report.html", _report(results, scenes, args, at))
+    print(f"Report: {args.out / 'report.html'}", "Now try, in this shell:", sep="\n")
+    for command in _next_commands(args.out, results[-1], at):
+        print(f"  {command}")
+
+
+def _next_commands(out: Path, result: Result, at: tuple[int, int]) -> list[str]:
+    """Commands to continue with, as they must be typed in the shell that started this one."""
+    image, model = min((out / "images").iterdir()), out / result.network
+    commands = [["predict", out / "images", "--model", model, "--out", out / "predictions"]]
+    if _attends(result.model):
+        pixel = ["--at", f"{at[0]},{at[1]}"]
+        commands.append(["explain", image, "--model", model, *pixel, "--out", out / "why.png"])
+    if find_spec("gradio"):  # the extra "app", which the demo does not need
+        commands.append(["app", "--model", model])
+    return [f"{_this_program()} {shlex.join(map(str, words))}" for words in commands]
+
+
+def _this_program() -> str:
+    """``scenewise`` where the shell finds it, else the path or the module that was started.
+
+    >>> _this_program()
+    '... -m scenewise'
+    """
+    program = Path(sys.argv[0])
+    if program.stem != "scenewise":  # python -m scenewise
+        python, here = Path(sys.executable), Path.cwd()
+        python = python.relative_to(here) if python.is_relative_to(here) else python
+        return f"{shlex.quote(str(python))} -m scenewise"
+    on_path = shutil.which(program.name)
+    if on_path is not None and program.exists() and program.samefile(on_path):
+        return program.name
+    return shlex.quote(str(program))
 
 
 def _numbers(result: Result) -> dict[str, float]:
@@ -86,7 +113,7 @@ def _numbers(result: Result) -> dict[str, float]:
     }
 
 
-HEADER = ("network", "mIoU %", "context IoU %", "pixel accuracy %", "parameters", "seconds")
+_HEADER = ("network", "mIoU %", "context IoU %", "pixel accuracy %", "parameters", "seconds")
 
 
 def _row(result: Result) -> tuple[str, ...]:
@@ -97,24 +124,26 @@ def _row(result: Result) -> tuple[str, ...]:
 
 def _print(results: Sequence[Result]) -> None:
     grid = Table(title=f"{TEST_SCENES} unseen scenes", title_justify="left")
-    for index, name in enumerate(HEADER):
+    for index, name in enumerate(_HEADER):
         grid.add_column(name, justify="left" if index == 0 else "right")
     for result in results:
         grid.add_row(*_row(result))
     Console().print(grid)
 
 
-def _report(results: Sequence[Result], scenes: Scenes, args: argparse.Namespace) -> str:
+def _report(
+    results: Sequence[Result], scenes: Scenes, args: argparse.Namespace, at: tuple[int, int]
+) -> str:
     names = scenes.classes.names
     far = ", ".join(names[k] for k in Scenes.context_classes)
     parts = [
         report.paragraph(
             f"{len(results)} networks, each trained for {args.steps} steps on the same generated "
             f"scenes, seed {args.seed}, with a backbone that sees 27 x 27 pixels. The classes "
-            f"{far} look alike in pairs; only a signal at least a third of the picture away tells "
-            "them apart. Context IoU is the mean over these classes."
+            f"{far} look alike in pairs; only a signal at least a third of the image away "
+            "distinguishes them. Context IoU is the mean over these classes."
         ),
-        report.table(HEADER, [_row(result) for result in results]),
+        report.table(_HEADER, [_row(result) for result in results]),
         report.heading("Training"),
         report.figure(_curves(results), "loss of each step; context IoU at each validation"),
         report.heading("Unseen scenes"),
@@ -122,40 +151,42 @@ def _report(results: Sequence[Result], scenes: Scenes, args: argparse.Namespace)
     for index in range(4):
         parts.append(_scene(results, scenes, index, args.out))
     parts.append(report.heading("What a pixel attends to"))
-    parts += _attention(results, scenes, args.out)
+    parts += _attention(results, scenes, args.out, at)
     return report.page("Scenewise: what attention is worth", *parts)
 
 
 def _scene(results: Sequence[Result], scenes: Scenes, index: int, out: Path) -> str:
-    """The scene, its truth, and what each network says."""
+    """The scene, its truth, and the labels of each network."""
     image, mask = scenes.read(index)
-    picture = Image.fromarray(image.permute(1, 2, 0).numpy())
-    save_image(out / "pictures" / f"{scenes.names[index]}.png", picture)
+    pixels = Image.fromarray(image.permute(1, 2, 0).numpy())  # (H, W, 3)
+    save_image(out / "images" / f"{scenes.names[index]}.png", pixels)
     figures = [
-        report.figure(picture, "picture"),
+        report.figure(pixels, "image"),
         report.figure(overlay(image, mask, scenes.classes, opacity=0.8), "truth"),
     ]
     for result in results:
         labels = Predictor(result.model)(image).labels
-        right = float((labels == mask).float().mean())
+        correct = float((labels == mask).float().mean())
         drawn = overlay(image, labels, scenes.classes, opacity=0.8)
-        figures.append(report.figure(drawn, f"{result.network}: {100 * right:.0f} % right"))
+        figures.append(report.figure(drawn, f"{result.network}: {100 * correct:.0f} % correct"))
     return report.grid(figures)
 
 
-def _attention(results: Sequence[Result], scenes: Scenes, out: Path) -> list[str]:
+def _attention(
+    results: Sequence[Result], scenes: Scenes, out: Path, at: tuple[int, int]
+) -> list[str]:
     """Figures of one pixel that needs far context, for each network that has attention."""
-    found = []
+    figures = []
     image, mask = scenes.read(0)
-    at = decided_pixel(mask.numpy())
     for result in results:
         if not _attends(result.model):
             continue
         file = out / f"attention_{result.network}.png"
         explain_figure(result.model, image, at=[at], path=file)
         name = scenes.classes.names[int(mask[at])]
-        found.append(report.figure(file, f"{result.network}: the marked pixel is of class {name}"))
-    return found
+        caption = f"{result.network}: the marked pixel is of class {name}"
+        figures.append(report.figure(file, caption))
+    return figures
 
 
 def _attends(model: Segmenter) -> bool:
@@ -163,7 +194,7 @@ def _attends(model: Segmenter) -> bool:
         return bool(maps.positions)
 
 
-def decided_pixel(mask: NDArray[np.uint8]) -> tuple[int, int]:
+def _pixel_of_context(mask: NDArray[np.uint8]) -> tuple[int, int]:
     """The middle pixel, in reading order, of those whose class needs far context."""
     rows, columns = np.nonzero(np.isin(mask, Scenes.context_classes))
     middle = len(rows) // 2

@@ -20,7 +20,7 @@ TEST_SCENES = 64
 
 @dataclass
 class Curve:
-    """How a training went: (step, value) pairs."""
+    """The course of a training: (step, value) pairs."""
 
     loss: list[tuple[int, float]] = field(default_factory=list)
     miou: list[tuple[int, float]] = field(default_factory=list)
@@ -35,9 +35,9 @@ class Result:
         network: its name.
         model: trained, in evaluation mode.
         miou, context_iou, accuracy: on ``TEST_SCENES`` scenes that training never saw; the context
-            IoU is the mean over the classes that only something far away tells apart.
+            IoU is the mean over the classes that only far context distinguishes.
         seconds: of training, validations included.
-        parameters: learned numbers.
+        parameters: number of learned parameters.
         curve: loss of each step, scores at each validation.
     """
 
@@ -70,7 +70,7 @@ def train_on_scenes(
         steps: of the optimiser.
         size: height and width of the scenes.
         seed: of the scenes and of the initial weights.
-        lr: learning rate of AdamW, for backbone and head alike.
+        lr: learning rate of AdamW, for backbone and head.
         progress: show a progress bar.
         **head: options of the head.
 

@@ -14,7 +14,7 @@ from scenewise.errors import UserError
 if TYPE_CHECKING:
     from scenewise.training.trainer import Stage
 
-EXAMPLES = {
+_EXAMPLES = {
     "fit": """\
 examples:
   scenewise fit DIR
@@ -28,8 +28,8 @@ examples:
 The run folder, runs/NAME/version_N, gets config.yaml, config.json and model.safetensors (the best
 model, for --model), metrics.json (the scores with fingerprints of model and data), confusion.csv
 and .png, metrics.csv, TensorBoard logs, and checkpoints/{best,last}.ckpt.
-A run that was stopped goes on in its folder, to the bit as if it had never stopped. Processes have
-all weights each (ddp) or divide them (fsdp2; hsdp: within each machine).
+An interrupted run is resumed in its folder, with the result of an uninterrupted run to the bit.
+Several processes each hold all weights (ddp) or shard them (fsdp2; hsdp: within each machine).
 """,
     "validate": """\
 examples:
@@ -47,39 +47,39 @@ examples:
 }
 
 
-def run(verb: "Stage", words: Sequence[str]) -> None:
+def run(command: "Stage", words: Sequence[str]) -> None:
     """Run ``fit``, ``validate`` or ``test`` with the arguments ``words``.
 
     Raises:
         UserError: an argument or a file is wrong.
     """
-    if verb == "fit" and not hub_answers():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # else the hub is asked again and again for a minute
-    # Lightning calls functions that jsonargparse 5 will not have any more.
+    if command == "fit" and not _hub_answers():
+        os.environ["HF_HUB_OFFLINE"] = "1"  # else each file is requested again for a minute
+    # Lightning calls functions that jsonargparse 5 removes.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     from scenewise.apps.fit.lightning_cli import SegmentationCLI
     from scenewise.training.trainer import quiet
 
     try:
-        with quiet(verb):
-            SegmentationCLI.start(verb, short_options(words), EXAMPLES[verb])
+        with quiet(command):
+            SegmentationCLI.start(command, _expand_options(words), _EXAMPLES[command])
     except argparse.ArgumentError as error:
-        raise UserError(f"{one_sentence(str(error))}; see scenewise {verb} --help") from error
+        raise UserError(f"{_one_sentence(str(error))}; see scenewise {command} --help") from error
 
 
-def short_options(words: Sequence[str]) -> list[str]:
-    """The short options spelt out: a first DIR, ``--protocol``, ``--model PATH`` unless it is YAML.
+def _expand_options(words: Sequence[str]) -> list[str]:
+    """Expand the short options: a first DIR, ``--protocol``, ``--model PATH`` unless it is YAML.
 
-    >>> short_options(["--model", "runs/danet/version_0", "--data.root", "street"])
+    >>> _expand_options(["--model", "runs/danet/version_0", "--data.root", "street"])
     ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
-    >>> short_options(["--model=danet.yaml"])
+    >>> _expand_options(["--model=danet.yaml"])
     ['--model=danet.yaml']
-    >>> short_options(["street", "--protocol", "mmseg_ms"])
+    >>> _expand_options(["street", "--protocol", "mmseg_ms"])
     ['--data.root', 'street', '--model.protocol', 'mmseg_ms']
     """
-    spelt: list[str] = []
+    expanded: list[str] = []
     if words and not words[0].startswith("-"):
-        spelt, words = ["--data.root", words[0]], words[1:]
+        expanded, words = ["--data.root", words[0]], words[1:]
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         value = value if equals else next(iter(words[index + 1 :]), "")
@@ -87,31 +87,31 @@ def short_options(words: Sequence[str]) -> list[str]:
             word = "--model.weights" + word.removeprefix("--model")
         if name == "--protocol":
             word = "--model.protocol" + word.removeprefix("--protocol")
-        spelt.append(word)
-    return spelt
+        expanded.append(word)
+    return expanded
 
 
-def one_sentence(text: str) -> str:
-    """What is wrong with an argument, from the several lines in which jsonargparse tells it.
+def _one_sentence(text: str) -> str:
+    """The error of an argument in one sentence, from the several lines of jsonargparse.
 
-    >>> one_sentence('Parser key "model.lr": Expected a float. Got value: fast')
+    >>> _one_sentence('Parser key "model.lr": Expected a float. Got value: fast')
     "--model.lr is 'fast' but must be float"
-    >>> one_sentence("Subcommand 'fit' does not accept option 'modle'")
+    >>> _one_sentence("Subcommand 'fit' does not accept option 'modle'")
     "Subcommand 'fit' does not accept option 'modle'"
     """
     flat = " ".join(text.split()).rstrip(".")
-    found = re.match(r'Parser key "([^"]+)": .*?(?:Subtypes: \[|Expected an? )(.*)', flat)
+    key = re.match(r'Parser key "([^"]+)": .*?(?:Subtypes: \[|Expected an? )(.*)', flat)
     value = re.search(r"(?:Given|Got) value: (.*)", flat)
-    if not found or not value:
+    if not key or not value:
         return flat
-    kinds = re.split(r"\] Errors:|\. Got value:", found[2])[0]
-    kinds = re.sub(r"<class '(\w+)'>", r"\1", kinds).replace("typing.", "")
-    kinds = kinds.replace(", NoneType", " or null")
-    return f"--{found[1]} is '{value[1]}' but must be {kinds}"
+    types = re.split(r"\] Errors:|\. Got value:", key[2])[0]
+    types = re.sub(r"<class '(\w+)'>", r"\1", types).replace("typing.", "")
+    types = types.replace(", NoneType", " or null")
+    return f"--{key[1]} is '{value[1]}' but must be {types}"
 
 
-def hub_answers(timeout: float = 3.0) -> bool:
-    """Whether the hub that serves ImageNet weights can be reached; asked once and briefly."""
+def _hub_answers(timeout: float = 3.0) -> bool:
+    """Whether the hub that serves ImageNet weights can be reached; one short request."""
     if os.environ.get("HF_HUB_OFFLINE"):
         return True  # the user has decided
     url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")

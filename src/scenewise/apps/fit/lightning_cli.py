@@ -29,20 +29,20 @@ from scenewise.training.trainer import (
 )
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
+class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
     """Options as jsonargparse shows them, examples as they are written."""
 
 
 class SegmentationCLI(LightningCLI):
-    """``fit``, ``validate`` and ``test`` of a :class:`SegmentationTask` on a data set."""
+    """``fit``, ``validate`` and ``test`` of a :class:`SegmentationTask` on a dataset."""
 
     datamodule: SegmentationData
     model: SegmentationTask
     trainer: Trainer
 
     @classmethod
-    def start(cls, verb: str, words: Sequence[str], examples: str) -> "SegmentationCLI":
-        """Parse ``words`` and run ``verb``."""
+    def start(cls, command: str, words: Sequence[str], examples: str) -> "SegmentationCLI":
+        """Parse ``words`` and run ``command``."""
         return cls(
             SegmentationTask,
             SegmentationData,
@@ -52,18 +52,18 @@ class SegmentationCLI(LightningCLI):
             parser_kwargs={
                 "prog": "scenewise",
                 "exit_on_error": False,
-                "formatter_class": HelpFormatter,
-                verb: {"epilog": examples, "exit_on_error": False},
+                "formatter_class": _HelpFormatter,
+                command: {"epilog": examples, "exit_on_error": False},
             },
-            args=[verb, *words],
+            args=[command, *words],
             auto_configure_optimizers=False,
         )
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The verbs, and which of their arguments are no options."""
+        """The commands, and those of their arguments that are not options."""
         stock = LightningCLI.subcommands()
-        return {verb: stock[verb] for verb in ("fit", "validate", "test")}
+        return {command: stock[command] for command in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the name of the run, EMA, and the checkpoints' options; link the classes."""
@@ -74,7 +74,7 @@ class SegmentationCLI(LightningCLI):
             "--ema",
             type=float | None,
             help="Also keep an exponential moving average of the weights with this decay, for "
-            "example 0.999; it is what is validated and saved.",
+            "example 0.999; the average is validated and saved.",
         )
         parser.add_argument(
             "--save_every",
@@ -86,7 +86,7 @@ class SegmentationCLI(LightningCLI):
         parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
-        """Parse, and refuse a file that is no checkpoint before anything else reads it."""
+        """Parse, and check the checkpoint before anything else reads it."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
         self.resume: ResumePoint | None = None
@@ -98,7 +98,7 @@ class SegmentationCLI(LightningCLI):
             config.ckpt_path = None if self.resume is None else str(self.resume.path)
 
     def before_instantiate_classes(self) -> None:
-        """Check what is to be loaded, and settle what depends on the machine."""
+        """Check what is loaded, and choose what depends on the machine."""
         config = self.config[self.subcommand]
         if config.ckpt_path is not None:
             config.model.pretrained = False
@@ -127,8 +127,8 @@ class SegmentationCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Say what is going to run."""
-        self.config[self.subcommand].ckpt_path = None  # config.yaml repeats the whole run
+        """Print what is going to run."""
+        self.config[self.subcommand].ckpt_path = None  # config.yaml repeats the run from its start
         if not self.trainer.is_global_zero:
             return
         model = self.model.model
@@ -143,9 +143,9 @@ class SegmentationCLI(LightningCLI):
                 f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
             )
             if not getattr(self.trainer, "fast_dev_run", False):
-                self._look_ahead(model)
+                self._print_forecast(model)
 
-    def _look_ahead(self, model: Segmenter) -> None:
+    def _print_forecast(self, model: Segmenter) -> None:
         for note in check_labels(self.datamodule):
             print(f"note: {note}")
         steps = int(self.trainer.estimated_stepping_batches)
@@ -154,13 +154,13 @@ class SegmentationCLI(LightningCLI):
         print(forecast(model, self.datamodule, self.trainer.strategy.root_device, batches, mixed))
 
     def before_validate(self) -> None:
-        """Leave the printing to the table at the end."""
+        """Print no scores here: the table at the end has them."""
         self.config_init[self.subcommand].verbose = False
 
     before_test = before_validate
 
     def after_fit(self) -> None:
-        """Print the scores of the best or tested model, and where they are."""
+        """Print the scores of the best or tested model, and the run folder."""
         if not self.trainer.is_global_zero:
             return
         run = run_folder(self.trainer)

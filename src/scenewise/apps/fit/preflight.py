@@ -1,4 +1,4 @@
-"""What ``fit`` looks at before it trains: labels, memory, time."""
+"""What ``fit`` checks and estimates before it trains: labels, memory, time."""
 
 import torch
 
@@ -10,10 +10,10 @@ from scenewise.models.segmenter import Segmenter
 
 
 def check_labels(data: SegmentationData, sample: int = 32) -> list[str]:
-    """Read a sample of the training and validation pictures.
+    """Read a sample of the training and validation images.
 
     Returns:
-        What is odd but no reason to stop, in sentences.
+        Findings that do not stop the training, one sentence each.
 
     Raises:
         UserError: the training would fail or learn nonsense.
@@ -30,36 +30,36 @@ def check_labels(data: SegmentationData, sample: int = 32) -> list[str]:
 def forecast(
     model: Segmenter, data: SegmentationData, device: torch.device, steps: int, mixed: bool
 ) -> str:
-    """Memory and time that a training will need, in a sentence; a warning if memory is short.
+    """Estimated memory and time of a training, in one sentence; a warning if memory is short.
 
     Args:
         model: on the CPU, as it will be trained.
         data: after ``setup("fit")``.
         device: where it will be trained.
         steps: of one device in the whole training.
-        mixed: whether in 16 bits.
+        mixed: whether in 16-bit mixed precision.
     """
     assert data.crop_size is not None
     assert data.batch_size is not None
     cost = estimate(model, data.crop_size, data.batch_size, training=True, mixed=mixed)
     seconds = steps * cost.flops / product_rate(device)
-    told = (
-        f"about {cost.bytes / 2**30:.1f} GiB of memory, at least {minutes(seconds)} of arithmetic"
+    text = (
+        f"about {cost.bytes / 2**30:.1f} GiB of memory, at least {_minutes(seconds)} of arithmetic"
     )
     free = free_bytes(device)
     if free is not None and cost.bytes > free:
-        told += (
+        text += (
             f"; WARNING: only {free / 2**30:.1f} GiB are free: take a smaller --data.crop_size or "
             "--data.batch_size (with --trainer.accumulate_grad_batches), --model.output_stride 16, "
             "--model.checkpoint_activations true, or --trainer.precision bf16-mixed"
         )
-    return told
+    return text
 
 
-def minutes(seconds: float) -> str:
-    """A duration as people say it.
+def _minutes(seconds: float) -> str:
+    """A duration in words.
 
-    >>> minutes(20), minutes(300), minutes(20000)
+    >>> _minutes(20), _minutes(300), _minutes(20000)
     ('1 minute', '5 minutes', '5.6 hours')
     """
     if seconds < 5400:

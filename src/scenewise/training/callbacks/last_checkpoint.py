@@ -1,4 +1,4 @@
-"""The checkpoint to go on from: always one on the disk that is whole."""
+"""``LastCheckpoint``: the checkpoint that an interrupted run is resumed from."""
 
 import signal
 import threading
@@ -17,16 +17,16 @@ from scenewise.training.checkpoint import read_log
 
 
 class LastCheckpoint(Checkpoint):
-    """Keep ``checkpoints/last.ckpt`` in the run's folder: where a stopped training goes on.
+    """Keep ``checkpoints/last.ckpt`` in the run folder.
 
     It is written after each validation, every ``every`` optimiser steps, at the end, and when the
-    process is told to stop (SIGTERM). Lightning's own ``save_last`` writes it only together with a
-    checkpoint that is better than all before, and its own handler of SIGTERM cuts a validation off,
-    where weights may be exchanged for their average. A single process ends its batch first; several
-    stop where Lightning lets them stop together, and save unless that is in a validation.
+    process is terminated (SIGTERM). Lightning's own ``save_last`` writes it only together with a
+    new best checkpoint, and its handler of SIGTERM interrupts a validation, during which an average
+    may be swapped in for the weights. A single process finishes its batch first; several stop where
+    Lightning stops them together, and save unless that is in a validation.
 
     Args:
-        every: optimiser steps; None leaves it to the validations.
+        every: optimiser steps; None for validations only.
     """
 
     def __init__(self, every: int | None = None) -> None:
@@ -34,24 +34,24 @@ class LastCheckpoint(Checkpoint):
             raise UserError(f"--save_every is {every}; give a number of steps, 1 or more")
         self.every = every
         self._saved = -1
-        self._told = False
-        self._lightnings: Any = None
+        self._terminated = False
+        self._lightning_handler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take over SIGTERM; Lightning puts back what was there before when it is done."""
+        """Handle SIGTERM; Lightning restores the previous handler at the end."""
         if trainer.world_size == 1 and threading.current_thread() is threading.main_thread():
-            self._lightnings = signal.signal(signal.SIGTERM, self._tell)
+            self._lightning_handler = signal.signal(signal.SIGTERM, self._terminate)
 
-    def _tell(self, number: int, frame: FrameType | None) -> None:
-        self._told = True
+    def _terminate(self, number: int, frame: FrameType | None) -> None:
+        self._terminated = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Save every so many steps, and before stopping; not if a validation is about to do it."""
+        """Save every so many steps and after SIGTERM, unless a validation is about to save."""
         step = trainer.global_step
         often = self.every is not None and step % self.every == 0 and step != self._saved
-        if (often or self._told) and not validation_is_due(trainer):
+        if (often or self._terminated) and not _validation_is_due(trainer):
             self._save(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -66,14 +66,14 @@ class LastCheckpoint(Checkpoint):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Save when several processes are told to stop."""
-        if isinstance(exception, SIGTERMException) and trainer.training and not self._told:
+        """Save when several processes are terminated."""
+        if isinstance(exception, SIGTERMException) and trainer.training and not self._terminated:
             self._save(trainer)
 
     def on_save_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
     ) -> None:
-        """Tell every checkpoint, also the best, how long ``metrics.csv`` is now."""
+        """Add the length of ``metrics.csv`` to every checkpoint, also the best."""
         for logger in trainer.loggers:
             logger.save()
             if isinstance(logger, CSVLogger):
@@ -84,12 +84,14 @@ class LastCheckpoint(Checkpoint):
             folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             trainer.save_checkpoint(folder / "last.ckpt")
             self._saved = trainer.global_step
-        if self._told and callable(self._lightnings):
-            self._lightnings(signal.SIGTERM, None)  # stops behind the batch, with its row logged
+        if self._terminated and callable(self._lightning_handler):
+            self._lightning_handler(
+                signal.SIGTERM, None
+            )  # stops after the batch, with its row logged
 
 
-def validation_is_due(trainer: Trainer) -> bool:
-    """Whether Lightning validates behind the batch that it has just trained on."""
+def _validation_is_due(trainer: Trainer) -> bool:
+    """Whether Lightning validates after the batch that it has just trained on."""
     loop = trainer.fit_loop
     index = loop.total_batch_idx if trainer.check_val_every_n_epoch is None else loop.batch_idx
     every = trainer.val_check_batch

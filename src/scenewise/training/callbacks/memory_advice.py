@@ -1,4 +1,4 @@
-"""What to change when the memory runs out in a training."""
+"""``MemoryAdvice``: what to change when a training runs out of memory."""
 
 from typing import Any
 
@@ -11,9 +11,9 @@ from scenewise.models.segmenter import Segmenter
 
 
 class MemoryAdvice(Callback):
-    """Add to an error of memory a note: what was at work, its estimate, and what takes less.
+    """Add a note to an out-of-memory error: the batch, its estimate, and what takes less.
 
-    The error goes on as it is; ``scenewise.apps.cli`` tells its note instead of its own text.
+    The error itself is not changed; ``scenewise.apps.cli`` prints the note instead of its text.
     """
 
     def __init__(self) -> None:
@@ -33,51 +33,51 @@ class MemoryAdvice(Callback):
         if not ran_out(exception):
             return
         if not trainer.training or self._shape is None:
-            exception.add_note(SCORING)
+            exception.add_note(_SCORING)
             return
         mixed = str(trainer.precision).startswith(("16", "bf16"))
         model: Any = pl_module.model
-        told = advice(model, self._shape, trainer.accumulate_grad_batches, mixed=mixed)
-        exception.add_note(f"out of memory in step {trainer.global_step} with {told}")
+        text = _advice(model, self._shape, trainer.accumulate_grad_batches, mixed=mixed)
+        exception.add_note(f"out of memory in step {trainer.global_step} with {text}")
 
 
-SCORING = (
-    "out of memory while scoring, which takes whole pictures; score in windows with --protocol "
-    "mmseg_slide, or give --data.eval_batch_size 1 or smaller pictures"
+_SCORING = (
+    "out of memory while scoring whole images; use a sliding window with --protocol mmseg_slide, "
+    "or give --data.eval_batch_size 1 or smaller images"
 )
 
 
-def advice(model: Segmenter, shape: tuple[int, int, int], accumulate: int, *, mixed: bool) -> str:
+def _advice(model: Segmenter, shape: tuple[int, int, int], accumulate: int, *, mixed: bool) -> str:
     """What a step with a batch of ``shape`` (B, H, W) takes, and what takes less.
 
     >>> from scenewise import create_model
-    >>> advice(create_model("fcn", num_classes=2, backbone="tiny"), (4, 64, 64), 1, mixed=False)
-    '4 pictures of 64 x 64, by estimate 0.0... GiB; choose --data.batch_size 2
+    >>> _advice(create_model("fcn", num_classes=2, backbone="tiny"), (4, 64, 64), 1, mixed=False)
+    '4 images of 64 x 64, by estimate 0.0... GiB; choose --data.batch_size 2
     --trainer.accumulate_grad_batches 2 (0.0... GiB), or --data.crop_size 32 (0.0... GiB), or ...'
     """
     count, height, width = shape
-    now = _needed(model, shape, mixed)
-    small = (max(1, height // 2), max(1, width // 2))
-    crop = small[0] if small[0] == small[1] else f"[{small[0]},{small[1]}]"
+    needed = _gib(model, shape, mixed)
+    sides = (max(1, height // 2), max(1, width // 2))
+    crop = sides[0] if sides[0] == sides[1] else f"[{sides[0]},{sides[1]}]"
     half = f"--data.batch_size {count // 2} --trainer.accumulate_grad_batches {2 * accumulate}"
-    costs = {f"--data.crop_size {crop}": _needed(model, (count, *small), mixed)}
-    if count > 2:  # batch norm behind global pooling needs two
-        costs = {half: _needed(model, (count // 2, height, width), mixed)} | costs
+    costs = {f"--data.crop_size {crop}": _gib(model, (count, *sides), mixed)}
+    if count > 2:  # batch norm after global pooling needs two
+        costs = {half: _gib(model, (count // 2, height, width), mixed)} | costs
     if not mixed:
-        costs["--trainer.precision bf16-mixed"] = _needed(model, shape, True)
-    ways = [f"{way} ({cost:.2g} GiB)" for way, cost in costs.items() if cost < now]
+        costs["--trainer.precision bf16-mixed"] = _gib(model, shape, True)
+    changes = [f"{change} ({cost:.2g} GiB)" for change, cost in costs.items() if cost < needed]
     if (model.recipe or {}).get("output_stride", 8) == 8:
-        ways.append("--model.output_stride 16")
+        changes.append("--model.output_stride 16")
     if not is_recomputed(model.backbone):
-        ways.append("--model.checkpoint_activations true")
-    told = f"{count} pictures of {height} x {width}, by estimate {now:.2g} GiB"
-    return f"{told}; choose {', or '.join(ways)}, or a smaller --model.backbone"
+        changes.append("--model.checkpoint_activations true")
+    batch = f"{count} images of {height} x {width}, by estimate {needed:.2g} GiB"
+    return f"{batch}; choose {', or '.join(changes)}, or a smaller --model.backbone"
 
 
-def _needed(model: Segmenter, shape: tuple[int, int, int], mixed: bool) -> float:
-    """GiB; NaN where it cannot be counted."""
+def _gib(model: Segmenter, shape: tuple[int, int, int], mixed: bool) -> float:
+    """Estimated GiB of a training step; NaN where the estimate fails."""
     try:
         cost = estimate(model, shape[1:], shape[0], training=True, mixed=mixed)
-    except Exception:  # a network of somebody's own parts, or no memory for that either
+    except Exception:  # a network of custom parts, or no memory for the estimate either
         return float("nan")
     return cost.bytes / 2**30

@@ -1,4 +1,4 @@
-"""What a run leaves behind: the best model, ready for use, and its scores."""
+"""``RunFolder``: writes the best model of a run and its scores into the run folder."""
 
 import math
 from copy import deepcopy
@@ -23,15 +23,15 @@ from scenewise.visualize.figure import save_figure
 
 
 class RunFolder(Callback):
-    """Leave ``config.json``, ``model.safetensors`` and the scores in the run's folder.
+    """Write ``config.json``, ``model.safetensors`` and the scores into the run folder.
 
     After ``fit`` the model is that of the best checkpoint (of the last step if no validation ran),
-    also when the training was stopped with Ctrl-C. The folder is ready for ``load_model`` and
-    ``--model``.
+    also when the training was interrupted with Ctrl-C. ``load_model`` and ``--model`` take the
+    folder.
 
     Attributes:
-        folder: where the run writes.
-        matrix: the confusion matrix of the model that was written or evaluated, if there is one.
+        folder: the run folder.
+        matrix: the confusion matrix of the model that was written or evaluated, if any.
         scores: its scores by name.
         model: the best model, after ``fit``.
     """
@@ -43,7 +43,7 @@ class RunFolder(Callback):
         self.model: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Learn the folder; every process must ask for it."""
+        """Set the folder; every process must ask Lightning for it."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -68,7 +68,7 @@ class RunFolder(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Write the best model so far when the user stops a training."""
+        """Write the best model so far when the user interrupts a training."""
         if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == TrainerFn.FITTING:
             self._write_best(trainer, pl_module)
             print(f"the best model so far is in {self.folder}")
@@ -95,7 +95,7 @@ class RunFolder(Callback):
         best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) else Path()
         if best.is_file():
             model = pl_module.model
-            into = deepcopy(model) if model.recipe is None else None  # no file can build it again
+            into = deepcopy(model) if model.recipe is None else None  # no config can rebuild it
             model = load_model(best, into=into)
             saved = read_file(best)
             step, validated = int(saved["global_step"]), saved.get("validated")
@@ -116,7 +116,7 @@ class RunFolder(Callback):
         task: SegmentationTask,
         stage: str,
         model: Segmenter,
-        found: dict[str, Any],
+        values: dict[str, Any],
     ) -> None:
         if not trainer.is_global_zero or self.matrix is None:
             return
@@ -129,8 +129,8 @@ class RunFolder(Callback):
             limit = getattr(trainer, f"limit_{stage}_batches")
             if isinstance(limit, int) or limit < 1:  # 1 is one batch, 1.0 all of them
                 about["data"]["limit_batches"] = limit
-        told = {stage: _without_nan(found), "about": about}
-        write_json(self.folder / "metrics.json", told)
+        content = {stage: _without_nan(values), "about": about}
+        write_json(self.folder / "metrics.json", content)
         write_text(self.folder / "confusion.csv", matrix_csv(self.matrix, task.classes))
         save_figure(confusion_figure(self.matrix, task.classes), self.folder / "confusion.png")
 

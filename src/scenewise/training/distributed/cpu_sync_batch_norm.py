@@ -1,4 +1,4 @@
-"""Batch norm over the pictures of all processes, on CPUs, which PyTorch's SyncBN refuses."""
+"""Synchronised batch norm on CPUs, which PyTorch's SyncBN does not support."""
 
 from typing import Any
 
@@ -11,12 +11,12 @@ from torch.nn import functional as F
 from scenewise.attention.kernels.precision import upcast
 
 
-class Synced(nn.modules.batchnorm._BatchNorm):
+class _Synced(nn.modules.batchnorm._BatchNorm):
     """A batch norm that, while it trains, normalises with the statistics of all processes.
 
-    Values, gradients and running statistics are those of one process with all the pictures. The
-    gradient of the input is that of the sum of all processes' losses, as in PyTorch's own
-    SyncBatchNorm, so that the averaging of DDP makes it that of their mean.
+    Values, gradients and running statistics are those of one process with all images. The gradient
+    of the input is that of the sum of all processes' losses, as in PyTorch's SyncBatchNorm, so that
+    the averaging of DDP makes it that of their mean.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -27,7 +27,7 @@ class Synced(nn.modules.batchnorm._BatchNorm):
             return alone
         output: Tensor
         output, mean, variance, count = _synced(input, self.weight, self.bias, self.eps)
-        self._track(mean, variance * count / (count - 1))
+        self._track(mean, variance * count / (count - 1))  # running_var is unbiased
         return output
 
     @torch.no_grad()
@@ -36,54 +36,54 @@ class Synced(nn.modules.batchnorm._BatchNorm):
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked += 1
-        own = self.momentum
-        share = 1 / self.num_batches_tracked.item() if own is None else own
+        momentum = self.momentum
+        share = 1 / self.num_batches_tracked.item() if momentum is None else momentum
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)
 
 
-class Synced1d(Synced, nn.BatchNorm1d):
+class _Synced1d(_Synced, nn.BatchNorm1d):
     """Of (B, C) or (B, C, L)."""
 
 
-class Synced2d(Synced, nn.BatchNorm2d):
+class _Synced2d(_Synced, nn.BatchNorm2d):
     """Of (B, C, H, W)."""
 
 
-class Synced3d(Synced, nn.BatchNorm3d):
+class _Synced3d(_Synced, nn.BatchNorm3d):
     """Of (B, C, D, H, W)."""
 
 
 _SYNCED: dict[type[nn.Module], type[nn.Module]] = {
-    nn.BatchNorm1d: Synced1d,
-    nn.BatchNorm2d: Synced2d,
-    nn.BatchNorm3d: Synced3d,
+    nn.BatchNorm1d: _Synced1d,
+    nn.BatchNorm2d: _Synced2d,
+    nn.BatchNorm3d: _Synced3d,
 }
 
 
 class CPUSyncBatchNorm(TorchSyncBatchNorm):
-    """Lightning's switch: every batch norm of PyTorch's own becomes synchronised, and back.
+    """Lightning's layer sync: makes every batch norm of PyTorch synchronised, and reverts it.
 
     >>> network = nn.Sequential(nn.BatchNorm2d(3))
     >>> type(CPUSyncBatchNorm().apply(network)[0]).__name__
-    'Synced2d'
+    '_Synced2d'
     >>> type(CPUSyncBatchNorm().revert(network)[0]).__name__
     'BatchNorm2d'
     """
 
     def apply(self, model: nn.Module) -> nn.Module:
         """Synchronise every batch norm; modules, parameters and buffers stay the same objects."""
-        return _exchange(model, _SYNCED)
+        return _replace(model, _SYNCED)
 
     def revert(self, model: nn.Module) -> nn.Module:
         """Undo :meth:`apply`."""
-        return _exchange(model, {new: old for old, new in _SYNCED.items()})
+        return _replace(model, {new: old for old, new in _SYNCED.items()})
 
 
-def _exchange(model: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]]) -> nn.Module:
+def _replace(model: nn.Module, classes: dict[type[nn.Module], type[nn.Module]]) -> nn.Module:
     for module in model.modules():
-        if type(module) in kinds:
-            module.__class__ = kinds[type(module)]
+        if type(module) in classes:
+            module.__class__ = classes[type(module)]  # parameters and buffers stay
     return model
 
 
@@ -91,9 +91,9 @@ def _exchange(model: nn.Module, kinds: dict[type[nn.Module], type[nn.Module]]) -
 def _synced(
     input: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What is normalised, and mean, biased variance (C,) and number of values of all processes."""
-    found: tuple[Tensor, Tensor, Tensor, Tensor] = _Normalise.apply(input, weight, bias, eps)
-    return found
+    """The output, and mean, biased variance (C,) and number of values of all processes."""
+    outputs: tuple[Tensor, Tensor, Tensor, Tensor] = _Normalise.apply(input, weight, bias, eps)
+    return outputs
 
 
 class _Normalise(torch.autograd.Function):
@@ -104,7 +104,8 @@ class _Normalise(torch.autograd.Function):
         ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         wide = upcast(x)
-        totals = torch.cat([wide.sum(_rest(x)), wide.new_tensor([x.numel() / x.shape[1]])])
+        values = wide.new_tensor([x.numel() / x.shape[1]])  # a channel
+        totals = torch.cat([wide.sum(_rest(x)), values])  # (C + 1,): one reduction for both
         dist.all_reduce(totals)
         mean, count = totals[:-1] / totals[-1], totals[-1]
         variance = (wide - _as(x, mean)).square().sum(_rest(x))
@@ -120,15 +121,15 @@ class _Normalise(torch.autograd.Function):
         x, weight, mean, scale, count = ctx.saved_tensors
         upper = gradients[0].to(mean.dtype)
         normal = (x.to(mean.dtype) - _as(x, mean)) * _as(x, scale)
-        own = torch.stack([upper.sum(_rest(x)), (upper * normal).sum(_rest(x))])
-        total = own.clone()
+        local = torch.stack([upper.sum(_rest(x)), (upper * normal).sum(_rest(x))])  # (2, C)
+        total = local.clone()
         dist.all_reduce(total)
         shift, slope = total / count
         factor = scale if weight is None else scale * weight
         lower = _as(x, factor) * (upper - _as(x, shift) - normal * _as(x, slope))
         if weight is None:
             return lower.to(x.dtype), None, None, None
-        return lower.to(x.dtype), own[1].to(weight.dtype), own[0].to(weight.dtype), None
+        return lower.to(x.dtype), local[1].to(weight.dtype), local[0].to(weight.dtype), None
 
 
 def _rest(x: Tensor) -> list[int]:
@@ -137,5 +138,5 @@ def _rest(x: Tensor) -> list[int]:
 
 
 def _as(x: Tensor, values: Tensor) -> Tensor:
-    """(C,) spread over the dimensions of ``x``."""
+    """(C,) as (1, C, 1, ...), to broadcast over ``x``."""
     return values.view(1, -1, *[1] * (x.ndim - 2))

@@ -1,8 +1,8 @@
-"""Boundary IoU: how well the outlines agree, which plain IoU hardly sees on large objects.
+"""Boundary IoU: how well outlines agree, which plain IoU hardly shows on large objects.
 
 B. Cheng and others, "Boundary IoU: Improving Object-Centric Image Segmentation Evaluation",
-CVPR 2021. The paper averages over objects; here the pixels of a whole set are counted for each
-class, as mIoU counts them.
+CVPR 2021. The paper averages over objects; here the pixels of a whole split are counted for each
+class, as for mIoU.
 """
 
 import math
@@ -12,15 +12,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-Join = Callable[[Tensor, Tensor], Tensor]
+_Join = Callable[[Tensor, Tensor], Tensor]
 
 
 def boundary(labels: Tensor, distance: int) -> Tensor:
-    """The pixels with another label, or the picture's end, at most ``distance`` pixels away.
+    """The pixels at most ``distance`` pixels away from another label or the image border.
 
     Distance is the larger of the steps down and across, as in the paper's code, which erodes each
-    class ``distance`` times with a 3 x 3 square and takes what was lost. Here all classes are
-    eroded at once: a pixel is inside if largest and smallest label around it are equal.
+    class ``distance`` times with a 3 x 3 square and takes what was removed. Here all classes are
+    eroded at once: a pixel is inside if the largest and the smallest label around it are equal.
 
     Args:
         labels: (H, W) class ids.
@@ -43,7 +43,7 @@ def boundary(labels: Tensor, distance: int) -> Tensor:
 
 
 def boundary_distance(height: int, width: int, ratio: float = 0.02) -> int:
-    """``ratio`` of the picture's diagonal in whole pixels, at least 1; 2 % is the paper's.
+    """``ratio`` of the image diagonal in whole pixels, at least 1; the paper uses 2 %.
 
     >>> boundary_distance(1024, 2048)
     46
@@ -54,16 +54,16 @@ def boundary_distance(height: int, width: int, ratio: float = 0.02) -> int:
 def boundary_counts(
     labels: Tensor, target: Tensor, num_classes: int, ignore_index: int = 255, ratio: float = 0.02
 ) -> Tensor:
-    """Of each class, boundary pixels that label and target share, and that either has.
+    """Boundary pixels of each class: intersection and union of labels and target.
 
-    What the target ignores belongs to no class in either map.
+    Pixels that the target ignores have no class in either.
 
     Args:
         labels: (H, W) class ids that a network gave.
         target: (H, W) true class ids or ``ignore_index``.
         num_classes: K.
         ignore_index: pixels of this true id do not count.
-        ratio: width of the boundary as a part of the picture's diagonal.
+        ratio: width of the boundary as a fraction of the image diagonal.
 
     Returns:
         (2, K) int64; boundary IoU is the first row over the second.
@@ -76,20 +76,20 @@ def boundary_counts(
     height, width = target.shape
     distance = boundary_distance(height, width, ratio)
     void = target == ignore_index
-    truth = torch.where(void, num_classes, target)
+    truth = torch.where(void, num_classes, target)  # class K: ignored or no boundary
     given = torch.where(void, num_classes, labels)
     of_truth = torch.where(boundary(truth, distance), truth, num_classes)
     of_given = torch.where(boundary(given, distance), given, num_classes)
     shared = torch.where(of_truth == of_given, of_truth, num_classes)
-    hit, true, said = (
+    hits, true_pixels, given_pixels = (
         torch.bincount(ids.flatten().long(), minlength=num_classes + 1)[:num_classes]
         for ids in (shared, of_truth, of_given)
     )
-    return torch.stack([hit, true + said - hit])
+    return torch.stack([hits, true_pixels + given_pixels - hits])
 
 
 class BoundaryIoU(Metric):
-    """Mean boundary IoU of a whole set, collected picture by picture and summed over processes.
+    """Mean boundary IoU of a whole split, updated image by image and summed over processes.
 
     ``update(labels, target)`` takes class ids (B, H, W); ``compute()`` gives the mean over the
     classes that occur, nan when none does.
@@ -112,19 +112,19 @@ class BoundaryIoU(Metric):
         self.add_state("counts", zeros, dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, target: Tensor) -> None:
-        """Add the pictures of one batch."""
-        for one, truth in zip(labels, target, strict=True):
-            self.counts += boundary_counts(one, truth, self.num_classes, self.ignore_index)
+        """Add the images of one batch."""
+        for given, truth in zip(labels, target, strict=True):  # (H, W) each
+            self.counts += boundary_counts(given, truth, self.num_classes, self.ignore_index)
 
     def compute(self) -> Tensor:
         """The mean so far, float64 on the CPU."""
-        shared, either = self.counts.to("cpu", torch.float64)
-        mean: Tensor = (shared / either).nanmean()
+        intersection, union = self.counts.to("cpu", torch.float64)
+        mean: Tensor = (intersection / union).nanmean()
         return mean
 
 
-def _over_windows(values: Tensor, width: int, dim: int, join: Join) -> Tensor:
-    """``join`` over windows of ``width`` along ``dim``, each window twice as wide as the last."""
+def _over_windows(values: Tensor, width: int, dim: int, join: _Join) -> Tensor:
+    """``join`` over windows of ``width`` along ``dim``, doubling the window in each step."""
     done = 1
     while done < width:
         step = min(done, width - done)

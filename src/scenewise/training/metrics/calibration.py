@@ -1,4 +1,4 @@
-"""Whether a network is as sure as it is right: the expected calibration error.
+"""Expected calibration error: whether the confidence of a network is its accuracy.
 
 C. Guo and others, "On Calibration of Modern Neural Networks", ICML 2017: the mean distance between
 confidence and accuracy over 15 equal bins of the confidence, each weighted by its pixels.
@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-BINS = 15
+_BINS = 15
 
 
 def reliability(
     confidence: Tensor, labels: Tensor, target: Tensor, ignore_index: int = 255
 ) -> Tensor:
-    """Pixels, sum of confidences and number of right labels in each bin of the confidence.
+    """Pixels, sum of confidences and number of correct labels in each bin of the confidence.
 
     Args:
         confidence: score of the given label, 0..1, any shape.
@@ -30,11 +30,11 @@ def reliability(
     [2.0, 1.81..., 1.0]
     """
     counted = target != ignore_index
-    sure, right = confidence[counted].double(), (labels == target)[counted].double()
-    bins = (sure * BINS).ceil().clamp(1, BINS).long() - 1
-    zeros = torch.zeros(BINS, dtype=torch.float64, device=sure.device)
+    sure, correct = confidence[counted].double(), (labels == target)[counted].double()
+    bins = (sure * _BINS).ceil().clamp(1, _BINS).long() - 1
+    zeros = torch.zeros(_BINS, dtype=torch.float64, device=sure.device)
     return torch.stack(
-        [zeros.index_add(0, bins, weight) for weight in (torch.ones_like(sure), sure, right)]
+        [zeros.index_add(0, bins, weight) for weight in (torch.ones_like(sure), sure, correct)]
     )
 
 
@@ -46,15 +46,15 @@ def calibration_error(sums: Tensor) -> float:
     >>> round(calibration_error(sums), 4)
     0.41
     """
-    pixels, sure, right = sums.to("cpu", torch.float64)
-    error: Tensor = (sure - right).abs().sum() / pixels.sum()
+    pixels, sure, correct = sums.to("cpu", torch.float64)
+    error: Tensor = (sure - correct).abs().sum() / pixels.sum()
     return error.item()
 
 
 class Reliability(Metric):
-    """:func:`reliability` of a whole set, collected batch by batch and summed over processes.
+    """:func:`reliability` of a whole split, updated batch by batch and summed over processes.
 
-    torchmetrics' own calibration error keeps every pixel; this keeps 45 numbers.
+    The calibration error of torchmetrics keeps every pixel; this keeps 45 numbers.
 
     >>> metric = Reliability()
     >>> metric.update(torch.tensor([0.75]), torch.tensor([1]), torch.tensor([1]))
@@ -68,7 +68,7 @@ class Reliability(Metric):
     def __init__(self, ignore_index: int = 255) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        zeros = torch.zeros(3, BINS, dtype=torch.float64)
+        zeros = torch.zeros(3, _BINS, dtype=torch.float64)
         self.add_state("sums", zeros, dist_reduce_fx="sum")
 
     def update(self, confidence: Tensor, labels: Tensor, target: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""How good a segmentation is: numbers from one confusion matrix over a whole set.
+"""Scores of a segmentation, all from one confusion matrix over a whole split.
 
 Legend: K classes; ``matrix[t, p]`` is the number of pixels of class t that were labelled p.
 """
@@ -70,7 +70,7 @@ def mean_iou(matrix: Tensor, classes: Sequence[int] | None = None) -> float:
 
     Args:
         matrix: (K, K) counts.
-        classes: take the mean over these class ids alone.
+        classes: take the mean over these class ids only.
 
     >>> round(mean_iou(torch.tensor([[3, 1, 0], [0, 4, 0], [0, 0, 0]])), 4)
     0.775
@@ -80,7 +80,7 @@ def mean_iou(matrix: Tensor, classes: Sequence[int] | None = None) -> float:
 
 
 def pixel_accuracy(matrix: Tensor) -> float:
-    """Part of the counted pixels with the right label; nan when no pixel counts.
+    """Fraction of the counted pixels with the correct label; nan when no pixel counts.
 
     >>> pixel_accuracy(torch.tensor([[3, 1], [0, 4]]))
     0.875
@@ -90,7 +90,7 @@ def pixel_accuracy(matrix: Tensor) -> float:
 
 
 def mean_accuracy(matrix: Tensor) -> float:
-    """Mean over the classes in the target of the part of their pixels with the right label.
+    """Mean over the classes in the target of the fraction of their pixels with the correct label.
 
     >>> mean_accuracy(torch.tensor([[3, 1], [0, 4]]))
     0.875
@@ -100,7 +100,7 @@ def mean_accuracy(matrix: Tensor) -> float:
 
 
 def frequency_weighted_iou(matrix: Tensor) -> float:
-    """Mean of :func:`iou` weighted by how many counted pixels each class has; nan without pixels.
+    """Mean of :func:`iou` weighted by the counted pixels of each class; nan without pixels.
 
     >>> frequency_weighted_iou(torch.tensor([[3, 1], [0, 4]]))
     0.775
@@ -124,7 +124,7 @@ def dice(matrix: Tensor) -> Tensor:
 
 
 def matrix_csv(matrix: Tensor, classes: Classes) -> str:
-    """The counts as a table of comma-separated values: a row for each true class.
+    """The counts as comma-separated values: one row a true class.
 
     >>> print(matrix_csv(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2)), end="")
     true class,class_0,class_1
@@ -139,7 +139,7 @@ def matrix_csv(matrix: Tensor, classes: Classes) -> str:
 
 
 def grouped(matrix: Tensor, groups: Mapping[str, Sequence[int]]) -> Tensor:
-    """The counts of groups of classes: confusing classes of one group is no error there.
+    """The counts of groups of classes: confusing classes of one group is not an error then.
 
     Args:
         matrix: (K, K) counts.
@@ -156,7 +156,7 @@ def grouped(matrix: Tensor, groups: Mapping[str, Sequence[int]]) -> Tensor:
     member = matrix.new_zeros(len(groups), len(matrix))
     for row, ids in zip(member, groups.values(), strict=True):
         row[list(ids)] = 1
-    return member @ matrix @ member.T
+    return member @ matrix @ member.T  # (G, K) (K, K) (K, G)
 
 
 def scores(
@@ -165,12 +165,12 @@ def scores(
     context_classes: Sequence[int] = (),
     categories: Mapping[str, Sequence[int]] | None = None,
 ) -> dict[str, float]:
-    """Every number of a confusion matrix by its name; classes that do not occur are left out.
+    """Every score of a confusion matrix by its name; classes that do not occur are left out.
 
     Args:
         matrix: (K, K) counts.
         classes: the names of the K classes.
-        context_classes: ids that only far context tells apart; their mean IoU is ``context_iou``.
+        context_classes: ids that only far context distinguishes; their mean IoU is ``context_iou``.
         categories: named groups of classes, each scored as if it were one class.
 
     >>> scores(torch.tensor([[3, 1], [0, 4]]), Classes.numbered(2), context_classes=(1,))
@@ -178,7 +178,7 @@ def scores(
      'frequency_weighted_iou': 0.775, 'mean_dice': 0.873..., 'context_iou': 0.8,
      'iou/class_0': 0.75, 'iou/class_1': 0.8}
     """
-    found = {
+    values = {
         "miou": mean_iou(matrix),
         "pixel_accuracy": pixel_accuracy(matrix),
         "mean_accuracy": mean_accuracy(matrix),
@@ -186,16 +186,16 @@ def scores(
         "mean_dice": dice(matrix).nanmean().item(),
     }
     if context_classes:
-        found["context_iou"] = mean_iou(matrix, context_classes)
+        values["context_iou"] = mean_iou(matrix, context_classes)
     if categories:
         merged = grouped(matrix, categories)
-        found["category_miou"] = mean_iou(merged)
-        found |= _of_each("category_iou", categories, merged)
-    return found | _of_each("iou", classes.names, matrix)
+        values["category_miou"] = mean_iou(merged)
+        values |= _of_each("category_iou", categories, merged)
+    return values | _of_each("iou", classes.names, matrix)
 
 
 def table(matrix: Tensor, classes: Classes, title: str = "IoU per class") -> Table:
-    """A table for the terminal: IoU and share of the pixels of each class, and the means.
+    """A table for the terminal: IoU and share of the pixels of each class, and the mean.
 
     A class that does not occur has a dash.
 
@@ -216,12 +216,11 @@ def table(matrix: Tensor, classes: Classes, title: str = "IoU per class") -> Tab
 
 
 class ConfusionMatrix(Metric):
-    """The confusion matrix of a whole set, collected batch by batch and summed over processes.
+    """The confusion matrix of a whole split, updated batch by batch and summed over processes.
 
     ``update(labels, target)`` takes two tensors of class ids of one shape; ``compute()`` gives the
-    (K, K) int64 counts of :func:`confusion_matrix`, of a single class without axes, as torchmetrics
-    has it. ``torchmetrics.segmentation.MeanIoU`` averages
-    over pictures and is another number.
+    (K, K) int64 counts of :func:`confusion_matrix`; torchmetrics squeezes those of a single class.
+    ``torchmetrics.segmentation.MeanIoU`` averages over images, which is another number.
 
     >>> metric = ConfusionMatrix(2)
     >>> metric.update(torch.tensor([0, 1]), torch.tensor([0, 1]))
@@ -251,8 +250,8 @@ class ConfusionMatrix(Metric):
 
 
 def _of_each(score: str, names: Iterable[str], matrix: Tensor) -> dict[str, float]:
-    each = zip(names, iou(matrix).tolist(), strict=True)
-    return {f"{score}/{name}": value for name, value in each if not math.isnan(value)}
+    pairs = zip(names, iou(matrix).tolist(), strict=True)
+    return {f"{score}/{name}": value for name, value in pairs if not math.isnan(value)}
 
 
 def _exact(matrix: Tensor) -> Tensor:
