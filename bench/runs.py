@@ -1,4 +1,4 @@
-"""Put the validation scores of finished runs side by side into docs/results.md.
+"""Write the validation scores of finished runs side by side into docs/results.md.
 
 python -m bench.runs camvid runs/danet/version_0 runs/fcn/version_0
 """
@@ -22,7 +22,7 @@ def main() -> None:
 
 
 def read(run: Path) -> tuple[str, dict[str, Any]]:
-    """The network of a run, and its scores on the validation pictures."""
+    """The network of a run, and its scores on the validation images."""
     network = json.loads((run / "config.json").read_text())["model"]["name"]
     return network, json.loads((run / "metrics.json").read_text())["val"]
 

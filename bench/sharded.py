@@ -1,10 +1,10 @@
 """``scenewise predict`` in one process and in several at once, each with one thread.
 
-    python -m bench.sharded                      # 1 and 2 processes; wants an idle machine
-    python -m bench.sharded --processes 4 --pictures 64
+    python -m bench.sharded                      # 1 and 2 processes; needs an idle machine
+    python -m bench.sharded --processes 4 --images 64
 
-Every process has the same number of pictures. What a process needs before its first picture is
-measured by a run that finds everything finished, and taken off. Prints JSON; ``throughput`` is that
+Every process has the same number of images. The time before the first image is measured by a run
+that finds everything finished, and subtracted. Prints JSON; ``throughput`` is that
 of one process among several over that of one alone.
 """
 
@@ -29,7 +29,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--pictures", type=int, default=24, help="of each process")
+    parser.add_argument("--images", type=int, default=24, help="of each process")
     parser.add_argument("--size", type=int, nargs=2, default=(256, 512), metavar=("H", "W"))
     parser.add_argument("--backbone", default="resnet18")
     parser.add_argument("--repeats", type=int, default=3)
@@ -39,32 +39,32 @@ def main() -> None:
         torch.manual_seed(0)
         model = create_model("danet", num_classes=19, backbone=args.backbone, pretrained=False)
         model.save_pretrained(folder / "danet")
-        for number in range(args.processes * args.pictures):
-            save_scene(folder / "pictures" / f"{number:05}.png", (args.size[0], args.size[1]))
-        found = measure(folder, args.processes, args.pictures, args.repeats)
-    about = {"size": list(args.size), "backbone": args.backbone, "pictures": args.pictures}
-    print(json.dumps({**about, **found}, indent=2))
+        for number in range(args.processes * args.images):
+            save_scene(folder / "images" / f"{number:05}.png", (args.size[0], args.size[1]))
+        rates = measure(folder, args.processes, args.images, args.repeats)
+    about = {"size": list(args.size), "backbone": args.backbone, "images": args.images}
+    print(json.dumps({**about, **rates}, indent=2))
 
 
-def measure(folder: Path, processes: int, pictures: int, repeats: int) -> dict[str, Any]:
-    """Pictures a second of one process, alone and among others; medians of turns."""
+def measure(folder: Path, processes: int, images: int, repeats: int) -> dict[str, Any]:
+    """Images a second of one process, alone and among others; medians of alternating runs."""
     rates: dict[int, list[float]] = {1: [], processes: []}
     for _ in range(repeats):
-        for size, found in rates.items():
+        for size, measured in rates.items():
             work = seconds(folder, processes, size, again=True)
-            found.append(pictures / (work - seconds(folder, processes, size, again=False)))
-    alone, among = (statistics.median(found) for found in rates.values())
+            measured.append(images / (work - seconds(folder, processes, size, again=False)))
+    alone, among = (statistics.median(measured) for measured in rates.values())
     return {
         "processes": processes,
-        "pictures_per_second_alone": round(alone, 2),
-        "pictures_per_second_among": round(among, 2),
+        "images_per_second_alone": round(alone, 2),
+        "images_per_second_among": round(among, 2),
         "throughput": round(among / alone, 3),
     }
 
 
 def seconds(folder: Path, shares: int, size: int, *, again: bool) -> float:
-    """Time of the first ``size`` of ``shares`` shares of the pictures, at once."""
-    words = ["predict", str(folder / "pictures"), "--model", str(folder / "danet")]
+    """Seconds of the first ``size`` of ``shares`` shares of the images, at once."""
+    words = ["predict", str(folder / "images"), "--model", str(folder / "danet")]
     words += ["--out", str(folder / "out"), "--device", "cpu", *(["--again"] if again else [])]
     threads = {"OMP_NUM_THREADS": "1", "WORLD_SIZE": str(shares)}
     start = time.perf_counter()

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Train over two "machines": two network namespaces joined by a pair of virtual interfaces. Their
-# weights must be those of two processes on one machine, bit for bit. Wants root and `ip`.
+# weights must be those of two processes on one machine, bit for bit. Needs root and `ip`.
 #   sh bench/two_nodes.sh [PYTHON]
 set -eu
 PYTHON=${1:-.venv/bin/python}

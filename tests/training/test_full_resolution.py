@@ -1,4 +1,4 @@
-"""A training step on a whole picture of 1024 x 2048, in less than one map of all pairs."""
+"""A training step on a whole image of 1024 x 2048, in less than one map of all pairs."""
 
 import torch
 
@@ -8,7 +8,7 @@ from tests.attention.contract import peak_bytes
 
 
 def test_a_step_at_full_resolution_stays_below_its_ceiling() -> None:
-    """32,768 pixels: the map alone would be 4 GiB, and the dense form holds three of its size."""
+    """32,768 pixels: the attention matrix would be 4 GiB, and the dense formula holds three."""
     options = {"network": "danet", "backbone": "tiny", "checkpoint_activations": True}
     task = SegmentationTask(Classes.numbered(4), **options).train()  # type: ignore[arg-type]
     images = torch.randint(256, (1, 3, 1024, 2048), dtype=torch.uint8)

@@ -23,7 +23,7 @@ IGNORE = 255
 
 def pixel_losses(logits: Tensor, target: Tensor) -> list[tuple[float, int]]:
     """(-log softmax, class) of each counted pixel, one pixel after another."""
-    found = []
+    actual = []
     for b in range(target.shape[0]):
         for row in range(target.shape[1]):
             for column in range(target.shape[2]):
@@ -32,8 +32,8 @@ def pixel_losses(logits: Tensor, target: Tensor) -> list[tuple[float, int]]:
                     continue
                 scores = [float(v) for v in logits[b, :, row, column]]
                 total = sum(math.exp(v) for v in scores)
-                found.append((-math.log(math.exp(scores[truth]) / total), truth))
-    return found
+                actual.append((-math.log(math.exp(scores[truth]) / total), truth))
+    return actual
 
 
 def example() -> tuple[Tensor, Tensor]:
@@ -147,7 +147,7 @@ def test_ohem_is_for_the_main_logits_alone() -> None:
 
 
 def test_presence_is_binary_over_the_classes_that_are_shown() -> None:
-    """Image 0 shows classes 0 and 2, picture 1 shows none."""
+    """Image 0 shows classes 0 and 2, image 1 shows none."""
     logits = torch.randn(2, 3, dtype=torch.float64)
     target = torch.full((2, 5, 7), IGNORE)
     target[0, 1, 2], target[0, 4, 6] = 0, 2
@@ -185,15 +185,15 @@ def test_enlarging_inside_the_loss_changes_nothing(ohem: OHEM | None) -> None:
     def upsample(scores: Tensor) -> Tensor:
         return F.interpolate(scores, (16, 32), mode="bilinear", align_corners=True)[..., :13, :29]
 
-    found = []
+    actual = []
     for inside in (False, True):
         scores = small if inside else [upsample(x) for x in small]
         output = SegmenterOutput(scores[0], {"side": scores[1]}, {})
         loss = segmentation_loss(
             output, target, {"side": 0.4}, ohem=ohem, upsample=upsample if inside else None
         )
-        found.append((loss.total, *torch.autograd.grad(loss.total, small)))
-    torch.testing.assert_close(found[1], found[0])
+        actual.append((loss.total, *torch.autograd.grad(loss.total, small)))
+    torch.testing.assert_close(actual[1], actual[0])
 
 
 def test_enlarging_inside_the_loss_keeps_one_enlarged_score() -> None:

@@ -15,7 +15,7 @@ from scenewise.training.provenance import data_revision, model_fingerprint
 
 
 @pytest.fixture
-def pictures(tmp_path: Path) -> Path:
+def images(tmp_path: Path) -> Path:
     root = tmp_path / "set"
     for kind in ("images", "masks"):
         (root / kind / "val").mkdir(parents=True)
@@ -33,29 +33,29 @@ def revision(root: Path) -> dict[str, object]:
     return data_revision(SegmentationData("folder", str(root)).dataset("val"))
 
 
-def test_a_revision_is_the_hash_of_names_and_sizes(pictures: Path) -> None:
-    sizes = {p.stem: p.stat().st_size for p in (pictures / "images" / "val").iterdir()}
-    masks = {p.stem: p.stat().st_size for p in (pictures / "masks" / "val").iterdir()}
+def test_a_revision_is_the_hash_of_names_and_sizes(images: Path) -> None:
+    sizes = {p.stem: p.stat().st_size for p in (images / "images" / "val").iterdir()}
+    masks = {p.stem: p.stat().st_size for p in (images / "masks" / "val").iterdir()}
     lines = "\n".join(f"{name} {sizes[name]} {masks[name]}" for name in "abc")
     expected = {"pictures": 3, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
-    assert revision(pictures) == expected
+    assert revision(images) == expected
 
 
-def test_a_revision_does_not_depend_on_the_folder(pictures: Path, tmp_path: Path) -> None:
-    shutil.copytree(pictures, tmp_path / "elsewhere")
-    assert revision(tmp_path / "elsewhere") == revision(pictures)
+def test_a_revision_does_not_depend_on_the_folder(images: Path, tmp_path: Path) -> None:
+    shutil.copytree(images, tmp_path / "elsewhere")
+    assert revision(tmp_path / "elsewhere") == revision(images)
 
 
 @pytest.mark.parametrize("change", ["missing", "larger"])
-def test_a_revision_changes_with_the_files(pictures: Path, change: str) -> None:
-    before = revision(pictures)
-    image, mask = (pictures / kind / "val" / "b.png" for kind in ("images", "masks"))
+def test_a_revision_changes_with_the_files(images: Path, change: str) -> None:
+    before = revision(images)
+    image, mask = (images / kind / "val" / "b.png" for kind in ("images", "masks"))
     if change == "missing":
         image.unlink()
         mask.unlink()
     else:
         mask.write_bytes(mask.read_bytes() + b"more")
-    assert revision(pictures)["sha256"] != before["sha256"]
+    assert revision(images)["sha256"] != before["sha256"]
 
 
 @pytest.mark.parametrize("name", ["weight", "running_mean", "num_batches_tracked"])

@@ -1,4 +1,4 @@
-"""A run that was killed and goes on ends as one that was never interrupted, bit for bit."""
+"""A run that was killed and resumed ends as an uninterrupted one, bit for bit."""
 
 import csv
 import os
@@ -123,19 +123,19 @@ def same(one: Any, other: Any, where: str = "") -> None:
 
 def compare(run: Path, whole: Path) -> None:
     """Checkpoint, model, scores and log of two runs."""
-    found, expected = (
+    actual, expected = (
         torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)
         for folder in (run, whole)
     )
-    for checkpoint in (found, expected):
+    for checkpoint in (actual, expected):
         for name in [name for name in checkpoint["callbacks"] if name.startswith("ModelCheck")]:
             state = checkpoint["callbacks"].pop(name)
             checkpoint["best"] = state["best_model_score"]  # the rest are paths
-        del checkpoint["loops"]  # Lightning counts the epoch twice that it goes on with
+        del checkpoint["loops"]  # Lightning counts the resumed epoch twice
     assert {"optimizer_states", "lr_schedulers", "averaging_state", "resume", "validated"} < set(
         expected
     )
-    same(found, expected)
+    same(actual, expected)
     same(load_model(run).state_dict(), load_model(whole).state_dict())
     for name in ("metrics.json", "metrics.csv", "confusion.csv"):
         assert (run / name).read_text() == (whole / name).read_text(), name
@@ -167,8 +167,8 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> No
     done = start("write", 4, tmp_path)  # best, last, best, last
     assert done.returncode == -signal.SIGKILL, done.stderr
     folder = tmp_path / "run" / "version_0" / "checkpoints"
-    [left] = folder.glob(".last*")
-    assert not is_whole(left)
+    [partial] = folder.glob(".last*")
+    assert not is_whole(partial)
     assert newest_whole(folder) == folder / "best.ckpt"  # written just before
     assert is_whole(folder / "last.ckpt")
     assert main(words(tmp_path, "--ckpt_path", "last")) == 0
@@ -176,7 +176,7 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(("kind", "batch"), [("train", 6), ("validate", 7)])
-def test_told_to_stop(kind: str, batch: int, whole: Path, tmp_path: Path) -> None:
+def test_terminated(kind: str, batch: int, whole: Path, tmp_path: Path) -> None:
     done = start(kind, batch, tmp_path)
     assert done.returncode == 143, done.stderr
     assert "Traceback" not in done.stderr
@@ -187,18 +187,18 @@ def test_told_to_stop(kind: str, batch: int, whole: Path, tmp_path: Path) -> Non
     compare(tmp_path / "run" / "version_0", whole)
 
 
-def test_a_longer_training_goes_on_from_a_finished_one(whole: Path, tmp_path: Path) -> None:
+def test_a_longer_training_resumes_a_finished_one(whole: Path, tmp_path: Path) -> None:
     last = str(whole / "checkpoints" / "last.ckpt")
     more = ["--ckpt_path", last, "--trainer.max_epochs", "4", "--name", "longer"]
     assert main(words(tmp_path, *more)) == 0
     run = tmp_path / "longer" / "version_0"
-    found = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
-    assert found["global_step"] == 12
+    actual = torch.load(run / "checkpoints" / "last.ckpt", weights_only=True)
+    assert actual["global_step"] == 12
     with (run / "metrics.csv").open() as file:
         assert {int(row["epoch"]) for row in csv.DictReader(file)} == {3}
 
 
-def test_nothing_to_go_on_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     more = ["--ckpt_path", "last", "--trainer.max_epochs", "1"]
     assert main(words(tmp_path, *more)) == 0  # a job script has one line for every start
     assert "no checkpoint under" in capsys.readouterr().out

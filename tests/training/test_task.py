@@ -47,7 +47,7 @@ def trainer(folder: Path, **options: Any) -> Trainer:
 
 
 class Linear(nn.Module):
-    """A network without batch norm, whose gradient is a mean over pictures."""
+    """A network without batch norm, whose gradient is a mean over images."""
 
     loss_weights: dict[str, float] = {}  # noqa: RUF012
 
@@ -180,15 +180,15 @@ def plain_scores(task: SegmentationTask, data: SegmentationData, split: str) -> 
     }
 
 
-@pytest.mark.parametrize(("verb", "split"), [("validate", "val"), ("test", "test")])
+@pytest.mark.parametrize(("command", "split"), [("validate", "val"), ("test", "test")])
 @pytest.mark.parametrize("eval_batch_size", [1, 2])
 def test_scores_are_of_the_whole_set(
-    verb: str, split: str, eval_batch_size: int, tmp_path: Path
+    command: str, split: str, eval_batch_size: int, tmp_path: Path
 ) -> None:
     data = scenes(eval_batch_size=eval_batch_size)
     task = tiny(data)
     expected = plain_scores(task, data, split)
-    [logged] = getattr(trainer(tmp_path), verb)(task, data, verbose=False)
+    [logged] = getattr(trainer(tmp_path), command)(task, data, verbose=False)
     for name, value in expected.items():
         assert logged[f"{split}/{name}"] == pytest.approx(value)
     road = logged.get(f"{split}/iou/road")
@@ -333,21 +333,21 @@ def test_without_the_hub_training_starts_from_random_weights(
         SegmentationTask(Classes.numbered(2), network="fnc", backbone="tiny")
 
 
-def test_a_batch_of_one_behind_global_pooling_is_told(tmp_path: Path) -> None:
+def test_a_batch_of_one_behind_global_pooling_is_reported(tmp_path: Path) -> None:
     data = scenes(batch_size=1)
     task = tiny(data, "pspnet")
     with pytest.raises(UserError, match=r"batch of one .*--data\.batch_size to 2"):
         trainer(tmp_path, max_steps=1).fit(task, data)
 
 
-def test_a_training_without_end_is_told(tmp_path: Path) -> None:
+def test_a_training_without_end_is_reported(tmp_path: Path) -> None:
     data = scenes()
     with pytest.raises(UserError, match=r"max_epochs or --trainer\.max_steps"):
         trainer(tmp_path, max_epochs=-1).fit(tiny(data), data)
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"class_weights": [1.0, 2.0]}, "2 numbers for 3 classes"),
         ({"lr": 0.0}, "lr is 0.0"),
@@ -356,12 +356,12 @@ def test_a_training_without_end_is_told(tmp_path: Path) -> None:
         ({"head": {"sharpness": 3}}, "no option 'sharpness'"),
     ],
 )
-def test_wrong_numbers_are_told(options: dict[str, Any], told: str) -> None:
-    with pytest.raises(UserError, match=told):
+def test_wrong_numbers_are_reported(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
         SegmentationTask(Classes.numbered(3), network="fcn", backbone="tiny", **options)
 
 
-def test_other_names_of_the_classes_are_told(
+def test_other_names_of_the_classes_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     create_model("fcn", num_classes=3, backbone="tiny").save_pretrained(tmp_path)
@@ -384,12 +384,12 @@ def test_training_losses_are_those_of_the_full_scores() -> None:
     masks = torch.randint(len(data.classes), (2, 33, 61))
     output = task.model(task.model.normalize(images).double())
     expected = segmentation_loss(output, masks, task.model.loss_weights)
-    found = task.losses(images, masks)
-    torch.testing.assert_close(found.total, expected.total)
+    actual = task.losses(images, masks)
+    torch.testing.assert_close(actual.total, expected.total)
     names = [name for name, _ in task.model.named_parameters()]
-    ours = torch.autograd.grad(found.total, list(task.model.parameters()))
-    theirs = torch.autograd.grad(expected.total, list(task.model.parameters()))
-    for name, a, b in zip(names, ours, theirs, strict=True):
+    gradients = torch.autograd.grad(actual.total, list(task.model.parameters()))
+    expected_gradients = torch.autograd.grad(expected.total, list(task.model.parameters()))
+    for name, a, b in zip(names, gradients, expected_gradients, strict=True):
         torch.testing.assert_close(a, b, msg=name)
 
 
@@ -402,9 +402,9 @@ def test_the_step_compiles_as_one_graph() -> None:
     torch.manual_seed(1)
     expected = task.losses(images, masks)
     torch.manual_seed(1)
-    found = compiled(images, masks)
-    torch.testing.assert_close(found.total, expected.total)
-    found.total.backward()
+    actual = compiled(images, masks)
+    torch.testing.assert_close(actual.total, expected.total)
+    actual.total.backward()
 
 
 def test_compile_and_checkpoint_exclude_each_other() -> None:

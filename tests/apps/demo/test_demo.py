@@ -28,10 +28,10 @@ def test_demo_leaves_a_report_that_needs_nothing_else(
     html = (out / "report.html").read_text()
     printed = capsys.readouterr().out
     for network, scores in numbers.items():
-        told = f"{100 * scores['context_iou']:.1f}"
+        message = f"{100 * scores['context_iou']:.1f}"
         assert f"<td>{network}</td>" in html
-        assert f"<td>{told}</td>" in html
-        assert told in printed
+        assert f"<td>{message}</td>" in html
+        assert message in printed
         assert load_model(out / network).classes.names == scenes_data(1, (32, 96), 0).classes.names
     assert html.count("data:image/png;base64,") >= 4 * 4 + 2
     assert not re.search(r"""(src|href)=["'](?!data:)""", html)

@@ -1,4 +1,4 @@
-"""Contexts of one's own, from a YAML file alone."""
+"""Custom contexts, from a YAML file alone."""
 
 import json
 from pathlib import Path
@@ -65,11 +65,11 @@ def test_a_block_from_outside_trains_and_is_tested(
 
 
 @pytest.mark.parametrize(
-    ("there", "wrong"), [("Sharpen", "Blunt"), ("strength", "strngth"), ("outside", "elsewhere")]
+    ("right", "wrong"), [("Sharpen", "Blunt"), ("strength", "strngth"), ("outside", "elsewhere")]
 )
-def test_a_block_that_cannot_be_built_is_told(
-    there: str, wrong: str, config: Path, capsys: pytest.CaptureFixture[str]
+def test_a_block_that_cannot_be_built_is_reported(
+    right: str, wrong: str, config: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    config.write_text(config.read_text().replace(there, wrong))
+    config.write_text(config.read_text().replace(right, wrong))
     assert main(["fit", "--config", str(config)]) == 2
     assert "cannot be built; check that it is a torch module," in capsys.readouterr().err

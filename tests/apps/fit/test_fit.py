@@ -1,4 +1,4 @@
-"""fit, validate and test from the command line, on a few pictures."""
+"""fit, validate and test from the command line, on a few images."""
 
 import csv
 import functools
@@ -44,8 +44,8 @@ def _offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
 
-def write_pictures(root: Path, splits: dict[str, int], seed: int = 0) -> None:
-    """Pictures whose colour tells the class, in the folder layout."""
+def write_images(root: Path, splits: dict[str, int], seed: int = 0) -> None:
+    """Images whose colour shows the class, in the folder layout."""
     random = np.random.default_rng(seed)
     colors = np.array([[200, 40, 40], [40, 200, 40], [40, 40, 200]])
     for split, count in splits.items():
@@ -62,21 +62,21 @@ def write_pictures(root: Path, splits: dict[str, int], seed: int = 0) -> None:
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("pictures")
-    write_pictures(root, {"train": 6, "val": 2, "test": 2})
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("images")
+    write_images(root, {"train": 6, "val": 2, "test": 2})
     return root
 
 
 @pytest.fixture(scope="module")
-def runs(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def runs(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of runs, which holds one run of DANet with EMA: danet/version_0."""
     root = tmp_path_factory.mktemp("runs")
     words = ["--trainer.default_root_dir", str(root), "--trainer.max_epochs", "6", "--ema", "0.6"]
     words += ["--model.optimizer", "adamw", "--model.lr", "0.003", "--model.head_multiplier", "1"]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
-        assert main(["fit", *TINY, *data(pictures), *words]) == 0
+        assert main(["fit", *TINY, *data(images), *words]) == 0
     return root
 
 
@@ -106,13 +106,13 @@ def test_a_run_leaves_a_model_scores_and_logs(runs: Path) -> None:
     )
 
 
-def test_scores_tell_where_they_come_from(runs: Path, pictures: Path) -> None:
+def test_scores_have_their_provenance(runs: Path, images: Path) -> None:
     run = runs / "danet" / "version_0"
     about = metrics(run)["about"]
     assert about["model_sha256"] == model_fingerprint(load_model(run))
     assert about["scenewise"] == scenewise.__version__
     assert about["protocol"].startswith("whole image")
-    split = SegmentationData("folder", str(pictures)).dataset("val")
+    split = SegmentationData("folder", str(images)).dataset("val")
     assert about["data"] == {"format": "folder", "split": "val", **data_revision(split)}
     with (run / "confusion.csv").open() as file:
         rows = list(csv.reader(file))
@@ -120,56 +120,56 @@ def test_scores_tell_where_they_come_from(runs: Path, pictures: Path) -> None:
     assert sum(int(n) for row in rows[1:] for n in row[1:]) == len(split) * (HEIGHT - 2) * WIDTH
 
 
-def test_another_split_can_be_tested(runs: Path, pictures: Path) -> None:
-    words = ["--trainer.default_root_dir", str(runs), "--name", "other", *TINY, *data(pictures)]
+def test_another_split_can_be_tested(runs: Path, images: Path) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "other", *TINY, *data(images)]
     model = ["--model", str(runs / "danet" / "version_0")]
     assert main(["test", *model, *words, "--data.test_split", "val"]) == 0
-    found = metrics(runs / "other" / "version_0")
-    assert found["about"]["data"]["split"] == "val"
-    told = metrics(runs / "danet" / "version_0")["val"]
-    both = told.keys() & found["test"].keys()
+    actual = metrics(runs / "other" / "version_0")
+    assert actual["about"]["data"]["split"] == "val"
+    saved = metrics(runs / "danet" / "version_0")["val"]
+    both = saved.keys() & actual["test"].keys()
     assert len(both) >= 8
-    assert {n: found["test"][n] for n in both} == pytest.approx(
-        {n: told[n] for n in both}, abs=1e-9
+    assert {n: actual["test"][n] for n in both} == pytest.approx(
+        {n: saved[n] for n in both}, abs=1e-9
     )
 
 
-def test_a_score_of_a_part_says_so(runs: Path, pictures: Path) -> None:
-    words = ["--trainer.default_root_dir", str(runs), "--name", "part", *TINY, *data(pictures)]
+def test_a_score_of_a_part_says_so(runs: Path, images: Path) -> None:
+    words = ["--trainer.default_root_dir", str(runs), "--name", "part", *TINY, *data(images)]
     model = ["--model", str(runs / "danet" / "version_0"), "--trainer.limit_test_batches", "1"]
     assert main(["test", *model, *words]) == 0
     assert metrics(runs / "part" / "version_0")["about"]["data"]["limit_batches"] == 1
     assert "limit_batches" not in metrics(runs / "danet" / "version_0")["about"]["data"]
 
 
-def test_a_published_protocol_scores_as_the_predictor_does(runs: Path, pictures: Path) -> None:
+def test_a_published_protocol_scores_as_the_predictor_does(runs: Path, images: Path) -> None:
     run = runs / "danet" / "version_0"
-    words = ["--trainer.default_root_dir", str(runs), "--name", "published", *TINY, *data(pictures)]
+    words = ["--trainer.default_root_dir", str(runs), "--name", "published", *TINY, *data(images)]
     assert main(["test", "--model", str(run), *words, "--protocol", "paper_ccnet"]) == 0
-    found = metrics(runs / "published" / "version_0")
-    assert found["about"]["protocol"] == "paper_ccnet"
+    actual = metrics(runs / "published" / "version_0")
+    assert actual["about"]["protocol"] == "paper_ccnet"
     model = load_model(run).to(memory_format=torch.channels_last)  # as when training, to the bit
     predictor = Predictor.from_protocol(model, "paper_ccnet")
     matrix, boundaries, sums = torch.zeros(3, 3, dtype=torch.int64), [], 0
-    for sample in SegmentationData("folder", str(pictures)).dataset("test"):
+    for sample in SegmentationData("folder", str(images)).dataset("test"):
         score, labels = predictor.scores(sample["image"].as_subclass(torch.Tensor)).max(0)
         matrix += confusion_matrix(labels, sample["mask"], 3)
         boundaries.append(boundary_counts(labels, sample["mask"], 3))
         sums = sums + reliability(score, labels, sample["mask"])
     shared, either = torch.stack(boundaries).sum(0).double()
-    told = found["test"]
-    assert told["miou"] == pytest.approx(mean_iou(matrix), abs=1e-12)
-    assert told["boundary_miou"] == pytest.approx((shared / either).nanmean().item(), abs=1e-12)
-    assert told["calibration_error"] == pytest.approx(calibration_error(sums), abs=1e-9)
-    with Image.open(runs / "published" / "version_0" / "confusion.png") as picture:
-        assert min(picture.size) > 300
+    saved = actual["test"]
+    assert saved["miou"] == pytest.approx(mean_iou(matrix), abs=1e-12)
+    assert saved["boundary_miou"] == pytest.approx((shared / either).nanmean().item(), abs=1e-12)
+    assert saved["calibration_error"] == pytest.approx(calibration_error(sums), abs=1e-9)
+    with Image.open(runs / "published" / "version_0" / "confusion.png") as image:
+        assert min(image.size) > 300
 
 
 def test_an_unknown_protocol_is_one_sentence(
-    runs: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     model = ["--model", str(runs / "danet" / "version_0")]
-    assert main(["validate", *model, *TINY, *data(pictures), "--protocol", "danet"]) == 2
+    assert main(["validate", *model, *TINY, *data(images), "--protocol", "danet"]) == 2
     assert "no protocol 'danet'; choose one of danet_ss" in capsys.readouterr().err
 
 
@@ -184,7 +184,7 @@ def test_the_log_has_rates_gammas_and_scores(runs: Path) -> None:
     assert len([row for row in rows if row["val/loss"]]) == 6
 
 
-def test_the_config_tells_what_was_chosen(runs: Path) -> None:
+def test_the_config_has_what_was_chosen(runs: Path) -> None:
     config = yaml.safe_load((runs / "danet" / "version_0" / "config.yaml").read_text())
     assert config["data"]["crop_size"] == [HEIGHT, WIDTH]
     assert config["model"]["backbone"] == "tiny"
@@ -199,25 +199,25 @@ def test_the_config_repeats_the_run_in_a_new_folder(runs: Path) -> None:
 
 
 def test_validating_the_run_gives_its_scores(
-    runs: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+    runs: Path, images: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--trainer.default_root_dir", str(runs), "--name", "check", *TINY, *data(pictures)]
+    words = ["--trainer.default_root_dir", str(runs), "--name", "check", *TINY, *data(images)]
     assert main(["validate", "--model", str(runs / "danet" / "version_0"), *words]) == 0
-    told = metrics(runs / "danet" / "version_0")["val"]
-    found = metrics(runs / "check" / "version_0")["val"]
-    assert {name: found.pop(name) for name in ("boundary_miou", "calibration_error")}
-    assert found == pytest.approx({name: told[name] for name in found}, abs=1e-9)
+    saved = metrics(runs / "danet" / "version_0")["val"]
+    actual = metrics(runs / "check" / "version_0")["val"]
+    assert {name: actual.pop(name) for name in ("boundary_miou", "calibration_error")}
+    assert actual == pytest.approx({name: saved[name] for name in actual}, abs=1e-9)
     printed = capsys.readouterr().out
     for name in ("red", "green", "blue"):
         [row] = [line for line in printed.splitlines() if f" {name} " in line]
-        assert f"{100 * told[f'iou/{name}']:.1f}" in row
-    assert f"mIoU {100 * told['miou']:.1f} %, pixel accuracy " in printed
+        assert f"{100 * saved[f'iou/{name}']:.1f}" in row
+    assert f"mIoU {100 * saved['miou']:.1f} %, pixel accuracy " in printed
 
 
-def test_a_run_is_tested_by_folder_and_by_checkpoint(runs: Path, pictures: Path) -> None:
+def test_a_run_is_tested_by_folder_and_by_checkpoint(runs: Path, images: Path) -> None:
     run = runs / "danet" / "version_0"
     root = ["--trainer.default_root_dir", str(runs)]
-    assert main(["test", f"--model={run}", *root, *TINY, *data(pictures)]) == 0
+    assert main(["test", f"--model={run}", *root, *TINY, *data(images)]) == 0
     checkpoint = run / "checkpoints" / "best.ckpt"
     words = ["--config", str(run / "config.yaml"), "--ckpt_path", str(checkpoint)]
     assert main(["test", *words]) == 0
@@ -238,18 +238,18 @@ def test_a_run_is_resumed(runs: Path) -> None:
         assert {int(row["epoch"]) for row in csv.DictReader(file)} == {6, 7}
 
 
-def test_training_goes_on_from_a_trained_model(runs: Path, pictures: Path) -> None:
+def test_training_starts_from_a_trained_model(runs: Path, images: Path) -> None:
     run = runs / "danet" / "version_0"
     words = ["--model", str(run), "--model.lr", "1e-9", "--model.network", "fcn", "--name", "tuned"]
     words += ["--trainer.max_steps", "1", "--trainer.default_root_dir", str(runs)]
-    assert main(["fit", *TINY, *data(pictures), *words]) == 0
+    assert main(["fit", *TINY, *data(images), *words]) == 0
     tuned = load_model(runs / "tuned" / "version_0")
     for one, other in zip(tuned.parameters(), load_model(run).parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-6, rtol=0)
 
 
 def test_two_words_are_enough(
-    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
 ) -> None:
     def offline(*args: Any, pretrained: bool, **options: Any) -> Any:
         if pretrained:
@@ -263,7 +263,7 @@ def test_two_words_are_enough(
         "_length_from_data",
         lambda *_, **__: {"max_epochs": 2, "check_val_every_n_epoch": 2},
     )
-    assert main(["fit", "--data.format", "folder", "--data.root", str(pictures)]) == 0
+    assert main(["fit", "--data.format", "folder", "--data.root", str(images)]) == 0
     [run] = (tmp_path / "runs" / "danet").iterdir()
     recipe = json.loads((run / "config.json").read_text())["model"]
     assert recipe["backbone"] == defaults.default_backbone()
@@ -275,7 +275,7 @@ def test_two_words_are_enough(
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         ([], "epoch 0, step 1: train loss"),
         (["--trainer.enable_progress_bar", "true"], "Epoch 0: 100%"),
@@ -285,24 +285,24 @@ def test_two_words_are_enough(
 )
 def test_progress_is_shown(
     words: list[str],
-    told: str,
-    pictures: Path,
+    message: str,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     some = ["--trainer.max_epochs", "1", "--trainer.limit_train_batches", "1"]
     some += ["--trainer.default_root_dir", str(tmp_path), "--model.network", "fcn"]
-    assert main(["fit", *TINY, *data(pictures), *some, *words]) == 0
-    assert told in "".join(capsys.readouterr())
+    assert main(["fit", *TINY, *data(images), *some, *words]) == 0
+    assert message in "".join(capsys.readouterr())
 
 
-def test_lightning_advertises_nothing(pictures: Path, tmp_path: Path) -> None:
+def test_lightning_advertises_nothing(images: Path, tmp_path: Path) -> None:
     root = ["--trainer.default_root_dir", str(tmp_path), "--name", "run"]
     model = ["--model", str(tmp_path / "run" / "version_0")]
     fit = ["fit", "--model.network", "fcn", *TINY, "--trainer.max_steps", "1"]
     for words in (fit, ["test", *model, "--trainer.accelerator", "cpu"]):
         done = subprocess.run(
-            [sys.executable, "-m", "scenewise", *words, *data(pictures), *root],
+            [sys.executable, "-m", "scenewise", *words, *data(images), *root],
             capture_output=True,
             text=True,
         )
@@ -346,7 +346,7 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
     assert not torch.equal(expected, weights[-1])
 
 
-def test_an_old_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_lightning_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(trainer_module.callbacks, "EMAWeightAveraging")
     with pytest.raises(UserError, match=r"lightning 2\.6"):
         trainer_module._moving_average(0.9)
@@ -354,7 +354,7 @@ def test_an_old_lightning_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("gpus", "synced"), [(0, False), (1, False), (2, True)])
 def test_batch_norm_is_synchronised_on_several_gpus(
-    gpus: int, synced: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gpus: int, synced: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given: list[dict[str, Any]] = []
 
@@ -369,25 +369,25 @@ def test_batch_norm_is_synchronised_on_several_gpus(
     monkeypatch.setattr(Trainer, "fit", fit)
     monkeypatch.setattr(trainer_module, "_count_gpus", lambda *_: gpus)
     root = ["--trainer.default_root_dir", str(tmp_path)]
-    assert main(["fit", *TINY, *data(pictures), *root]) == 0
+    assert main(["fit", *TINY, *data(images), *root]) == 0
     assert given[0].get("sync_batchnorm", False) == synced
     assert given[0]["max_epochs"] == (40 if gpus == 0 else 240)
 
 
 @pytest.mark.parametrize(("devices", "synced"), [("1", False), ("2", True)])
 def test_batch_norm_is_synchronised_on_several_cpu_processes(
-    devices: str, synced: bool, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    devices: str, synced: bool, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found: list[bool] = []
+    actual: list[bool] = []
 
     @functools.wraps(Trainer.fit)
     def fit(self: Any, *_: Any, **__: Any) -> None:
-        found.append(isinstance(getattr(self.strategy, "_layer_sync", None), CPUSyncBatchNorm))
+        actual.append(isinstance(getattr(self.strategy, "_layer_sync", None), CPUSyncBatchNorm))
 
     monkeypatch.setattr(Trainer, "fit", fit)
     root = ["--trainer.default_root_dir", str(tmp_path), "--trainer.devices", devices]
-    assert main(["fit", *TINY, *data(pictures), *root, "--trainer.accelerator", "cpu"]) == 0
-    assert found == [synced]
+    assert main(["fit", *TINY, *data(images), *root, "--trainer.accelerator", "cpu"]) == 0
+    assert actual == [synced]
 
 
 def test_gpus_are_counted_as_lightning_counts_them(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -442,13 +442,15 @@ def test_the_hub_is_asked_once(
     assert train._hub_answers() == answers
 
 
-@pytest.mark.parametrize("verb", ["fit", "validate", "test"])
-def test_help_shows_arguments_and_examples(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([verb, "--help"]) == 0
-    told = capsys.readouterr().out
-    assert "--model.network" in told
-    assert "--data.root" in told
-    assert train._EXAMPLES[verb] in told
+@pytest.mark.parametrize("command", ["fit", "validate", "test"])
+def test_help_shows_arguments_and_examples(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([command, "--help"]) == 0
+    message = capsys.readouterr().out
+    assert "--model.network" in message
+    assert "--data.root" in message
+    assert train._EXAMPLES[command] in message
 
 
 def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -461,7 +463,7 @@ def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--model.network", "danett"], "unknown network 'danett'; choose one of "),
         (["--model.backbone", "resnet-1"], "unknown backbone 'resnet-1'"),
@@ -483,18 +485,18 @@ def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 )
 def test_a_wrong_argument_is_one_sentence(
     words: list[str],
-    told: str,
-    pictures: Path,
+    message: str,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     root = ["--trainer.default_root_dir", str(tmp_path)]
-    assert told in one_line(["fit", *TINY, *data(pictures), *root, *words], capsys)
+    assert message in one_line(["fit", *TINY, *data(images), *root, *words], capsys)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("model:\n  netwrk: fcn\n", "'model.netwrk'"),
         ("modle:\n  network: fcn\n", "'modle.network'"),
@@ -503,32 +505,32 @@ def test_a_wrong_argument_is_one_sentence(
     ],
 )
 def test_a_wrong_config_is_one_sentence(
-    text: str, told: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "wrong.yaml").write_text(text)
-    assert told in one_line(["fit", "--config", str(tmp_path / "wrong.yaml")], capsys)
+    assert message in one_line(["fit", "--config", str(tmp_path / "wrong.yaml")], capsys)
 
 
-def test_nothing_to_test_is_told(pictures: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "nothing to test; give --model" in one_line(["test", *data(pictures)], capsys)
+def test_nothing_to_test_is_reported(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "nothing to test; give --model" in one_line(["test", *data(images)], capsys)
 
 
-def test_data_with_other_classes_is_told(
-    pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_data_with_other_classes_is_reported(
+    images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     create_model("fcn", num_classes=5, backbone="tiny").save_pretrained(tmp_path)
-    told = one_line(["test", "--model", str(tmp_path), *data(pictures)], capsys)
-    assert "has 5 classes but the data has 3" in told
+    message = one_line(["test", "--model", str(tmp_path), *data(images)], capsys)
+    assert "has 5 classes but the data has 3" in message
 
 
-def test_another_models_checkpoint_is_told(
-    runs: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_another_models_checkpoint_is_reported(
+    runs: Path, images: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     checkpoint = str(runs / "danet" / "version_0" / "checkpoints" / "best.ckpt")
     words = ["--model.network", "fcn", "--trainer.default_root_dir", str(tmp_path)]
-    told = one_line(["test", *TINY, *data(pictures), *words, "--ckpt_path", checkpoint], capsys)
-    assert "holds danet with backbone tiny and 3 classes" in told
-    assert "this is fcn" in told
+    message = one_line(["test", *TINY, *data(images), *words, "--ckpt_path", checkpoint], capsys)
+    assert "holds danet with backbone tiny and 3 classes" in message
+    assert "this is fcn" in message
 
 
 class Payload:
@@ -539,27 +541,27 @@ class Payload:
 
 
 @pytest.mark.parametrize(
-    ("content", "told"),
+    ("content", "message"),
     [({"state_dict": {}}, "not a checkpoint of Scenewise"), (Payload(), "could run code")],
 )
 def test_a_foreign_checkpoint_is_refused_unopened(
     content: Any,
-    told: str,
-    pictures: Path,
+    message: str,
+    images: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     torch.save(content, tmp_path / "x.ckpt")
-    words = [*TINY, *data(pictures), "--ckpt_path", str(tmp_path / "x.ckpt")]
+    words = [*TINY, *data(images), "--ckpt_path", str(tmp_path / "x.ckpt")]
     capsys.readouterr()
     assert main(["test", *words]) == 2
     printed = capsys.readouterr()
-    assert told in printed.err
+    assert message in printed.err
     assert "executed" not in printed.out
 
 
 def unreadable(root: Path) -> None:
-    (root / "images" / "train" / "1.png").write_bytes(b"not a picture")
+    (root / "images" / "train" / "1.png").write_bytes(b"not a image")
 
 
 def other_size(root: Path) -> None:
@@ -584,7 +586,7 @@ def no_class(root: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "told"),
+    ("harm", "message"),
     [
         (unreadable, "1.png"),
         (other_size, "mask 9x9"),
@@ -597,12 +599,12 @@ def no_class(root: Path) -> None:
 @pytest.mark.parametrize("workers", ["0", "1"])
 def test_bad_data_is_one_sentence(
     harm: Callable[[Path], None],
-    told: str,
+    message: str,
     workers: str,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    write_pictures(tmp_path / "bad", {"train": 4, "val": 1})
+    write_images(tmp_path / "bad", {"train": 4, "val": 1})
     harm(tmp_path / "bad")
     words = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(tmp_path / "runs")]
     words += ["--data.crop_size", "32", "--data.num_workers", workers]
@@ -611,4 +613,4 @@ def test_bad_data_is_one_sentence(
     assert code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("scenewise: error: ")
-    assert told in line
+    assert message in line

@@ -22,22 +22,22 @@ def scenes() -> SegmentationData:
     return data
 
 
-def told(model_name: str = "danet", **options: int) -> str:
+def message(model_name: str = "danet", **options: int) -> str:
     model = create_model(model_name, num_classes=17, backbone="tiny")
     return forecast(model, scenes(), CPU, options.get("steps", 1), mixed=False)
 
 
 def test_forecast_warns_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "WARNING" not in told()
+    assert "WARNING" not in message()
     monkeypatch.setattr(preflight, "free_bytes", lambda _: 1000)
-    assert "WARNING: only 0.0 GiB are free: take a smaller --data.crop_size" in told()
+    assert "WARNING: only 0.0 GiB are free: take a smaller --data.crop_size" in message()
     monkeypatch.setattr(preflight, "free_bytes", lambda _: None)
-    assert "WARNING" not in told()
+    assert "WARNING" not in message()
 
 
 def test_forecast_of_time_grows_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(preflight, "product_rate", lambda _: 1e9)
-    short, long = told(steps=1000), told(steps=100_000)
+    short, long = message(steps=1000), message(steps=100_000)
     assert "minute" in short
     assert "hours" in long
 

@@ -1,4 +1,4 @@
-"""A training that runs out of memory says what takes less, with numbers."""
+"""A training that runs out of memory reports what takes less, with numbers."""
 
 import re
 import subprocess
@@ -45,36 +45,36 @@ def test_fit_names_the_batch_and_what_takes_less(
     monkeypatch.setattr(Segmenter, "low_res", short)
     words = [*FIT, "--data.crop_size", "64", "--trainer.default_root_dir", str(tmp_path)]
     assert main(words) == 2
-    told = capsys.readouterr().err
-    assert told.count("scenewise: error:") == 1
-    assert "out of memory in step 0 with 4 images of 64 x 64, by estimate" in told
-    assert "--data.batch_size 2 --trainer.accumulate_grad_batches 2 (" in told
-    assert "--data.crop_size 32 (" in told
-    assert "--model.output_stride 16" in told
-    assert "--model.checkpoint_activations true" in told
-    assert "nan" not in told
+    message = capsys.readouterr().err
+    assert message.count("scenewise: error:") == 1
+    assert "out of memory in step 0 with 4 images of 64 x 64, by estimate" in message
+    assert "--data.batch_size 2 --trainer.accumulate_grad_batches 2 (" in message
+    assert "--data.crop_size 32 (" in message
+    assert "--model.output_stride 16" in message
+    assert "--model.checkpoint_activations true" in message
+    assert "nan" not in message
 
 
 def test_what_is_advised_takes_less() -> None:
     model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
-    told = _advice(model, (4, 512, 384), 3, mixed=False)
-    whole, *others = (float(n) for n in re.findall(r"([\d.]+) GiB", told))
+    message = _advice(model, (4, 512, 384), 3, mixed=False)
+    whole, *others = (float(n) for n in re.findall(r"([\d.]+) GiB", message))
     assert len(others) == 3
     assert max(others) < whole
     assert whole == pytest.approx(
         estimate(model, (512, 384), 4, training=True).bytes / 2**30, rel=0.05
     )
-    assert "--data.crop_size [256,192]" in told
-    assert "--trainer.accumulate_grad_batches 6" in told
+    assert "--data.crop_size [256,192]" in message
+    assert "--trainer.accumulate_grad_batches 6" in message
 
 
-def test_small_pictures_gain_nothing_from_half_precision() -> None:
+def test_small_images_gain_nothing_from_half_precision() -> None:
     """The weights are held twice then."""
     model = create_model("danet", num_classes=5, backbone="resnet18", pretrained=False)
     assert "bf16" not in _advice(model, (2, 64, 64), 1, mixed=False)
 
 
-def test_blocks_that_are_computed_again_need_no_advice() -> None:
+def test_recomputed_blocks_need_no_advice() -> None:
     model = create_model("danet", num_classes=5, backbone="tiny")
     recompute_backbone(model.backbone)
     assert "checkpoint_activations" not in _advice(model, (4, 64, 64), 1, mixed=False)
@@ -100,11 +100,11 @@ def test_what_is_done_already_is_not_advised() -> None:
     model = create_model(
         "fcn", num_classes=5, backbone="resnet18", pretrained=False, output_stride=16
     )
-    told = _advice(model, (2, 128, 128), 1, mixed=True)
-    assert "batch_size" not in told
-    assert "precision" not in told
-    assert "output_stride" not in told
-    assert "--data.crop_size 64" in told
+    message = _advice(model, (2, 128, 128), 1, mixed=True)
+    assert "batch_size" not in message
+    assert "precision" not in message
+    assert "output_stride" not in message
+    assert "--data.crop_size 64" in message
 
 
 LIMITED = """

@@ -61,22 +61,22 @@ def poison(trainer: Trainer, module: Any) -> None:
         next(module.parameters()).fill_(torch.inf)
 
 
-def test_a_loss_that_is_no_number(
+def test_a_nan_loss(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     batches = len(list((tree / "images" / "train").iterdir())) // 2
     code, folder = fit(tree, monkeypatch, batches + 1, poison)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert code == 2
-    assert f"the loss became nan in step {batches + 1} with the images" in told
-    assert str(folder / "last.ckpt") in told
+    assert f"the loss became nan in step {batches + 1} with the images" in message
+    assert str(folder / "last.ckpt") in message
     names = {path.stem for path in (tree / "images" / "train").iterdir()}
-    assert sum(name in told.split("images")[1] for name in names) == 2
+    assert sum(name in message.split("images")[1] for name in names) == 2
     weights = torch.load(folder / "last.ckpt", weights_only=True)["state_dict"]
     assert all(value.isfinite().all() for value in weights.values())
 
 
-def test_a_first_loss_that_is_no_number(
+def test_a_nan_in_the_first_loss(
     tree: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert fit(tree, monkeypatch, 0, poison)[0] == 2
@@ -109,10 +109,10 @@ def test_a_disk_that_is_full(
         )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
-    told = capsys.readouterr().err
+    message = capsys.readouterr().err
     assert code == 2
-    assert "cannot write" in told or "cannot be written" in told
-    assert str(folder) in told
+    assert "cannot write" in message or "cannot be written" in message
+    assert str(folder) in message
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     for path in folder.iterdir():
         assert is_whole(path)
@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written(tree: Path, capsys: pytest.CaptureFixtu
     assert (tree.parent / "taken").read_text() == "a file, not a folder"
 
 
-def test_an_operation_without_a_deterministic_form_is_told() -> None:
+def test_an_operation_without_a_deterministic_form_is_reported() -> None:
     """On GPUs PyTorch has none for the cross-entropy over pixels; here one that CPUs lack."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -135,13 +135,13 @@ def test_an_operation_without_a_deterministic_form_is_told() -> None:
             torch.zeros(3).put_(torch.tensor([0, 0]), torch.ones(2))
     finally:
         torch.use_deterministic_algorithms(False)
-    told = sentence(error.value)
-    assert told is not None
-    assert told.startswith("put_ has no deterministic form on this device; give --trainer")
+    message = sentence(error.value)
+    assert message is not None
+    assert message.startswith("put_ has no deterministic form on this device; give --trainer")
 
 
 def test_other_errors_of_the_system_are_no_sentence() -> None:
     assert sentence(OSError(errno.EIO, "Input/output error")) is None
-    told = sentence(PermissionError(errno.EACCES, "Permission denied", "runs/danet"))
-    assert told is not None
-    assert "'runs/danet' cannot be written: Permission denied" in told
+    message = sentence(PermissionError(errno.EACCES, "Permission denied", "runs/danet"))
+    assert message is not None
+    assert "'runs/danet' cannot be written: Permission denied" in message

@@ -90,14 +90,14 @@ def test_the_best_model_is_left_with_its_scores(
     model = load_model(tmp_path)
     best = load_model(tmp_path / "checkpoints" / "best.ckpt")
     assert all(map(torch.equal, model.state_dict().values(), best.state_dict().values()))
-    told = json.loads((tmp_path / "metrics.json").read_text())["val"]
-    assert told["step"] in (2, 4)
-    assert told["miou"] == pytest.approx(evaluated(model))
+    saved = json.loads((tmp_path / "metrics.json").read_text())["val"]
+    assert saved["step"] in (2, 4)
+    assert saved["miou"] == pytest.approx(evaluated(model))
     assert run.matrix is not None
-    assert told["miou"] == mean_iou(run.matrix)
+    assert saved["miou"] == mean_iou(run.matrix)
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("epoch")]
     assert len(lines) == 4
-    assert f"mIoU {100 * told['miou']:.1f} %" in lines[told["epoch"]]
+    assert f"mIoU {100 * saved['miou']:.1f} %" in lines[saved["epoch"]]
 
 
 @pytest.mark.usefixtures("_signals")

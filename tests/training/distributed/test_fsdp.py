@@ -1,4 +1,4 @@
-"""Weights divided among processes train as whole ones do."""
+"""Sharded weights train as unsharded ones do."""
 
 import copy
 import shlex
@@ -32,36 +32,36 @@ def network() -> Segmenter:
     return model
 
 
-def steps(model: Segmenter, pictures: torch.Tensor) -> dict[str, torch.Tensor]:
+def steps(model: Segmenter, images: torch.Tensor) -> dict[str, torch.Tensor]:
     """Gradients of two steps of SGD with momentum, and the weights after them."""
-    found = {}
+    actual = {}
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
     for step in range(2):
         optimizer.zero_grad()
-        out = model(pictures)
+        out = model(images)
         (out.logits.square().mean() + sum(x.mean() for x in out.auxiliary.values())).backward()
         named = [(n, p.grad) for n, p in model.named_parameters() if p.grad is not None]
-        found |= {f"{step}/{name}": full_tensor(grad).clone() for name, grad in named}
+        actual |= {f"{step}/{name}": full_tensor(grad).clone() for name, grad in named}
         optimizer.step()
-    return found | {name: full_tensor(p.detach()) for name, p in model.named_parameters()}
+    return actual | {name: full_tensor(p.detach()) for name, p in model.named_parameters()}
 
 
-def pictures() -> torch.Tensor:
+def images() -> torch.Tensor:
     return torch.randn(PROCESSES, 3, 24, 40, generator=torch.Generator().manual_seed(1)).double()
 
 
-def test_divided_weights_take_the_steps_of_whole_ones(tmp_path: Path) -> None:
+def test_sharded_weights_take_the_steps_of_unsharded_ones(tmp_path: Path) -> None:
     torchrun(PROCESSES, "-m", "tests.training.distributed.test_fsdp", str(tmp_path))
-    expected = steps(network(), pictures())
+    expected = steps(network(), images())
     for name in MESHES:
-        found = torch.load(tmp_path / name, weights_only=True)
-        assert found.keys() == expected.keys()
+        actual = torch.load(tmp_path / name, weights_only=True)
+        assert actual.keys() == expected.keys()
         for key, value in expected.items():
-            torch.testing.assert_close(found[key], value, rtol=1e-6, atol=1e-12)
+            torch.testing.assert_close(actual[key], value, rtol=1e-6, atol=1e-12)
 
 
-def test_a_divided_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    """Checkpoints are whole files, as of one process, and are divided again when read."""
+def test_a_sharded_training_is_resumed_where_it_stopped(tmp_path: Path) -> None:
+    """Checkpoints are complete files, as of one process, and are sharded again when read."""
     words = ["-m", "scenewise", "fit", "--name", "run", "--trainer.strategy", "fsdp2"]
     words += [*shlex.split(SCENES), "--data.scenes_val", "4", "--trainer.devices", "2"]
     words += ["--trainer.default_root_dir", str(tmp_path), "--model.network", "danet"]
@@ -75,11 +75,11 @@ def test_a_divided_training_goes_on_where_it_stopped(tmp_path: Path) -> None:
     for name, value in second["state_dict"].items():
         assert type(value) is torch.Tensor
         assert value.shape == first["state_dict"][name].shape
-        if name.endswith("num_batches_tracked"):  # of batch norms, which are not divided
+        if name.endswith("num_batches_tracked"):  # of batch norms, which are not sharded
             assert (first["state_dict"][name].item(), value.item()) == (1, 3)
 
 
-def test_no_moving_average_of_divided_weights(capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_moving_average_of_sharded_weights(capsys: pytest.CaptureFixture[str]) -> None:
     words = f"fit {SCENES} --model.backbone tiny --trainer.strategy fsdp2 --ema 0.9"
     assert main(words.split()) == 2
     assert (
@@ -88,11 +88,11 @@ def test_no_moving_average_of_divided_weights(capsys: pytest.CaptureFixture[str]
     )
 
 
-def divided(folder: Path) -> None:
+def sharded(folder: Path) -> None:
     """What one of the processes does."""
     torch.set_num_threads(1)
     dist.init_process_group("gloo")
-    plain, mine = network(), pictures()[dist.get_rank()][None]
+    plain, mine = network(), images()[dist.get_rank()][None]
     for name, (shape, axes) in MESHES.items():
         model = copy.deepcopy(plain)
         shard(model, init_device_mesh("cpu", shape, mesh_dim_names=axes))
@@ -100,11 +100,11 @@ def divided(folder: Path) -> None:
         shares = [p.to_local().numel() for p in model.parameters()]
         total = sum(p.numel() for p in plain.parameters())
         assert sum(shares) < total / shape[-1] + 64 * len(shares)
-        found = steps(model, mine)
+        actual = steps(model, mine)
         if dist.get_rank() == 0:
-            torch.save(found, folder / name)
+            torch.save(actual, folder / name)
     dist.destroy_process_group()
 
 
 if __name__ == "__main__":
-    divided(Path(sys.argv[1]))
+    sharded(Path(sys.argv[1]))

@@ -43,7 +43,7 @@ class Gradients(Callback):
 def gradients(processes: int, normed: bool = False) -> list[dict[str, torch.Tensor]]:
     """Of three steps in float64, without dropout and batch norm unless ``normed``.
 
-    There are four pictures a step in all. The last entry holds the weights and statistics.
+    A step has four images in all. The last entry holds the weights and statistics.
     """
     torch.manual_seed(0)
     data = SegmentationData(
@@ -94,11 +94,11 @@ def torchrun(processes: int, *words: str) -> None:
 def test_two_processes_have_the_gradients_of_the_double_batch(normed: bool, tmp_path: Path) -> None:
     words = [str(tmp_path / "two.pt"), *["normed"] * normed]
     torchrun(2, "-m", "tests.training.distributed.test_processes", *words)
-    found = torch.load(tmp_path / "two.pt", weights_only=True)
+    actual = torch.load(tmp_path / "two.pt", weights_only=True)
     expected = gradients(1, normed)
-    assert len(found) == len(expected) == 4
+    assert len(actual) == len(expected) == 4
     assert normed == any("running_var" in name for name in expected[-1])
-    for one, other in zip(found, expected, strict=True):
+    for one, other in zip(actual, expected, strict=True):
         assert one.keys() == other.keys()
         for name in one:
             torch.testing.assert_close(one[name], other[name], rtol=1e-6, atol=1e-12)
@@ -113,7 +113,7 @@ def test_an_odd_set_is_scored_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main([*test, "--name", "one"]) == 0
     one = scores(tmp_path / "one")
     assert sum(int(n) for n in one[0].split() for n in n.split(",") if n.isdigit()) > 5000
-    for processes in (2, 3):  # of five pictures
+    for processes in (2, 3):  # of five images
         torchrun(processes, "-m", "scenewise", *test, "--name", f"of{processes}")
         some = scores(tmp_path / f"of{processes}")
         assert some[0] == one[0]

@@ -58,9 +58,9 @@ def blobs(seed: int, height: int, width: int) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize("ratio", [0.02, 0.1])
 def test_equals_erosion_class_by_class(height: int, width: int, ratio: float) -> None:
     labels, target = blobs(0, height, width)
-    found = boundary_counts(labels, target, 4, ratio=ratio)
+    actual = boundary_counts(labels, target, 4, ratio=ratio)
     distance = boundary_distance(height, width, ratio)
-    assert found.tolist() == plain_counts(labels, target, 4, distance)
+    assert actual.tolist() == plain_counts(labels, target, 4, distance)
 
 
 def test_a_wide_boundary_is_everything() -> None:

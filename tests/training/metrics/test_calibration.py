@@ -19,8 +19,8 @@ def test_equals_torchmetrics(seed: int) -> None:
     expected = multiclass_calibration_error(
         logits.softmax(1), target, num_classes=5, n_bins=15, ignore_index=255
     )
-    found = calibration_error(reliability(confidence, labels, target))
-    assert found == pytest.approx(expected.item(), abs=1e-6)  # theirs sums in float32
+    actual = calibration_error(reliability(confidence, labels, target))
+    assert actual == pytest.approx(expected.item(), abs=1e-6)  # torchmetrics sums in float32
 
 
 def test_hand_computed() -> None:

@@ -134,10 +134,10 @@ def test_the_ignored_id_may_be_another() -> None:
 
 
 def test_processes_add_their_counts() -> None:
-    ours, theirs = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6], [7, 8]])
+    one, other = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6], [7, 8]])
     add = ConfusionMatrix(2)._reductions["counts"]
     assert callable(add)
-    assert torch.equal(add(torch.stack([ours, theirs])), ours + theirs)
+    assert torch.equal(add(torch.stack([one, other])), one + other)
 
 
 def test_table_shows_each_class_and_the_mean() -> None:
@@ -171,8 +171,8 @@ def test_the_matrix_as_comma_separated_values() -> None:
 
 def test_categories_are_scored_as_if_each_were_one_class() -> None:
     matrix = torch.tensor([[9, 1, 0, 7], [0, 5, 3, 7], [0, 2, 4, 7], [7, 7, 7, 7]])
-    found = scores(matrix, Classes.numbered(4), categories={"road": [0], "vehicle": [1, 2]})
-    assert found["category_iou/road"] == pytest.approx(9 / 10)
-    assert found["category_iou/vehicle"] == pytest.approx(14 / 15)
-    assert found["category_miou"] == pytest.approx((9 / 10 + 14 / 15) / 2)
+    actual = scores(matrix, Classes.numbered(4), categories={"road": [0], "vehicle": [1, 2]})
+    assert actual["category_iou/road"] == pytest.approx(9 / 10)
+    assert actual["category_iou/vehicle"] == pytest.approx(14 / 15)
+    assert actual["category_miou"] == pytest.approx((9 / 10 + 14 / 15) / 2)
     assert not any(name.startswith("category") for name in scores(matrix, Classes.numbered(4)))
