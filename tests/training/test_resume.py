@@ -17,7 +17,7 @@ from lightning.pytorch import Callback, Trainer
 from scenewise.apps.cli import main
 from scenewise.models import load_model
 from scenewise.training import trainer as trainer_module
-from scenewise.training.checkpoint import is_whole, newest_whole
+from scenewise.training.checkpoint import _is_whole, newest_whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -168,9 +168,9 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> No
     assert done.returncode == -signal.SIGKILL, done.stderr
     folder = tmp_path / "run" / "version_0" / "checkpoints"
     [partial] = folder.glob(".last*")
-    assert not is_whole(partial)
+    assert not _is_whole(partial)
     assert newest_whole(folder) == folder / "best.ckpt"  # written just before
-    assert is_whole(folder / "last.ckpt")
+    assert _is_whole(folder / "last.ckpt")
     assert main(words(tmp_path, "--ckpt_path", "last")) == 0
     compare(tmp_path / "run" / "version_0", whole)
 

@@ -94,7 +94,7 @@ def continue_log(logger: CSVLogger, count: int, steps: int) -> None:
     rows = read_log(logger)
     for row in rows[count : count + 1]:
         count += "train/loss" in row and int(row["step"]) == steps - 1
-    rows = rows[:count]
+    rows = rows[:count]  # what came after the checkpoint is repeated
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Experiment logs directory")
         writer = logger.experiment  # removes the file
@@ -114,15 +114,15 @@ def read_log(logger: CSVLogger) -> list[dict[str, Any]]:
         ]
 
 
-def is_whole(path: str | os.PathLike[str]) -> bool:
+def _is_whole(path: str | os.PathLike[str]) -> bool:
     """Whether every entry of a checkpoint is present and has the checksum written with it.
 
-    >>> is_whole("not a file")
+    >>> _is_whole("not a file")
     False
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.testzip() is None
+        with zipfile.ZipFile(path) as archive:  # torch.save writes zip archives
+            return archive.testzip() is None  # torch.save writes a zip file with checksums
     except (OSError, zipfile.BadZipFile):
         return False
 
@@ -136,7 +136,7 @@ def newest_whole(folder: str | os.PathLike[str]) -> Path | None:
     written = sorted(
         Path(folder).glob("**/[!.]*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True
     )
-    return next((path for path in written if is_whole(path)), None)
+    return next((path for path in written if _is_whole(path)), None)
 
 
 def exact_state(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
@@ -145,7 +145,7 @@ def exact_state(module: LightningModule, *, gradients: bool) -> dict[str, Any]:
     >>> sorted(exact_state(LightningModule(), gradients=True))
     ['cpu', 'gradients']
     """
-    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}  # dropout draws from it
     if module.device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(module.device)
     if gradients:

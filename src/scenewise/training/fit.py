@@ -80,7 +80,7 @@ def fit(
     >>> sorted(path.name for path in run.folder.iterdir())[:4]
     ['checkpoints', 'config.json', 'config.yaml', 'confusion.csv']
     """
-    seed_everything(seed, workers=True, verbose=False)
+    seed_everything(seed, workers=True, verbose=False)  # as the command line does
     of_data, of_task, of_trainer = _split(options)
     data = _data_module(data, of_data, seed)
     with quiet():
@@ -88,7 +88,7 @@ def fit(
         point = None if resume is None else resume_point(resume, runs)
         if point is not None:
             of_task["pretrained"] = False  # the checkpoint has the weights
-        of_task.setdefault("backbone", default_backbone())
+        of_task.setdefault("backbone", default_backbone())  # so that config.yaml has it
         task = SegmentationTask(data.classes, **of_task)
         config = _config(data, of_task, of_trainer | {"default_root_dir": str(root)})
         config |= {"seed_everything": seed, "name": name, "ema": ema, "save_every": save_every}
@@ -106,7 +106,7 @@ def fit(
             **of_trainer,
         )
         _fit(trainer, task, data, None if point is None else point.path)
-    run = run_folder(trainer)
+    run = run_folder(trainer)  # knows the best model
     return Run(run.folder, (run.model or task.model).eval(), run.scores, run.matrix)
 
 

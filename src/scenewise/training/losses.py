@@ -64,12 +64,12 @@ def cross_entropy(
     total = F.cross_entropy(
         logits, target, weight=weights, ignore_index=ignore_index, reduction="sum"
     )
-    counted = target != ignore_index
+    counted = target != ignore_index  # (B, H, W)
     if weights is None:
-        divisor = counted.sum().to(logits.dtype)
+        divisor = counted.sum().to(logits.dtype)  # pixels
     else:
         divisor = (weights[target.where(counted, 0)] * counted).sum()  # 0: any valid index
-    return total / divisor.where(divisor > 0, 1.0)
+    return total / divisor.where(divisor > 0, 1.0)  # no labelled pixel: 0 / 1
 
 
 def ohem_cross_entropy(
@@ -109,9 +109,9 @@ def ohem_cross_entropy(
         probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)  # (B, H, W)
         limit = probability.new_tensor(threshold)
         if min_kept > 0:
-            rank = min(min_kept, probability.numel())
+            rank = min(min_kept, probability.numel())  # kthvalue counts from 1
             limit = limit.maximum(probability.flatten().kthvalue(rank).values)
-        hard = target.where(probability <= limit, ignore_index)
+        hard = target.where(probability <= limit, ignore_index)  # (B, H, W)
     return cross_entropy(logits, hard, class_weights=class_weights, ignore_index=ignore_index)
 
 
@@ -132,8 +132,8 @@ def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) ->
     """
     logits = upcast(logits)
     ids = target.where(target != ignore_index, logits.shape[1]).flatten(1)  # (B, H W); K: ignored
-    shown = logits.new_zeros(logits.shape[0], logits.shape[1] + 1).scatter_(1, ids, 1.0)
-    return F.binary_cross_entropy_with_logits(logits, shown[:, :-1])
+    shown = logits.new_zeros(logits.shape[0], logits.shape[1] + 1).scatter_(1, ids, 1.0)  # (B, K+1)
+    return F.binary_cross_entropy_with_logits(logits, shown[:, :-1])  # without the ignored pixels
 
 
 def segmentation_loss(

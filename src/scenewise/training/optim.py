@@ -38,8 +38,8 @@ def build_optimizer(
     >>> [(group["name"], group["lr"]) for group in optimizer.param_groups]
     [('backbone', 0.01), ('head', 0.1)]
     """
-    groups = model.parameter_groups(lr, head_multiplier)
-    fused = fused and not is_sharded(model)
+    groups = model.parameter_groups(lr, head_multiplier)  # backbone, head
+    fused = fused and not is_sharded(model)  # PyTorch has no fused step for DTensors
     if name == "adamw":
         decay = 0.01 if weight_decay is None else weight_decay
         return AdamW(groups, lr=lr, weight_decay=decay, fused=fused)
@@ -67,8 +67,8 @@ def poly(
     >>> poly(100, 100, floor=0.25)
     0.25
     """
-    remaining = max(0.0, 1.0 - step / total)
-    ramp = min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0
+    remaining = max(0.0, 1.0 - step / total)  # after the last step 0, never negative
+    ramp = min(1.0, (step + 1) / warmup) if warmup > 0 else 1.0  # the first step is not 0
     return float(ramp * ((1.0 - floor) * remaining**power + floor))
 
 

@@ -103,7 +103,7 @@ def build_trainer(
     >>> trainer.max_epochs, [type(logger).__name__ for logger in trainer.loggers]
     (40, ['CSVLogger', 'TensorBoardLogger'])
     """
-    options = _DEFAULTS | options
+    options = _DEFAULTS | options  # every option has a value from here on
     gpus, processes, chosen = _devices(options)
     if stage == "fit" and not options["fast_dev_run"]:
         chosen |= _length(options, data, gpu=gpus > 0, processes=processes)
@@ -233,10 +233,10 @@ def _length_from_data(
         return {"val_check_interval": interval, "check_val_every_n_epoch": None}
     if max_epochs is not None or max_steps == 0:
         return {}
-    steps = math.ceil(batches / accumulate)
+    steps = math.ceil(batches / accumulate)  # of the optimiser, an epoch
     epochs, most_steps = (240, 40_000) if gpu else (40, 1_000)
     epochs = max(1, min(epochs, round(most_steps / steps)))
-    every = math.ceil(epochs / 40)
+    every = math.ceil(epochs / 40)  # at most 40 validations
     return {"max_epochs": math.ceil(epochs / every) * every, "check_val_every_n_epoch": every}
 
 
@@ -257,7 +257,7 @@ def _loggers(root: Path, name: str, resume: ResumePoint | None) -> list[Logger]:
     version = None if resume is None else _version_of(resume.path, root / name)
     same_run = version is not None
     version = _free_version(root / name) if version is None else version
-    rows = CSVLogger(root, name, version, flush_logs_every_n_steps=1)
+    rows = CSVLogger(root, name, version, flush_logs_every_n_steps=1)  # a killed run keeps its rows
     steps = None
     if resume is not None and same_run:
         continue_log(rows, resume.log_rows, resume.steps)
@@ -276,7 +276,7 @@ def _version_of(checkpoint: Path, runs: Path) -> int | None:
     >>> _version_of(Path("elsewhere/last.ckpt"), Path("runs/danet")) is None
     True
     """
-    folder = checkpoint.absolute().parent.parent
+    folder = checkpoint.absolute().parent.parent  # version_N/checkpoints/last.ckpt
     number = folder.name.removeprefix("version_")
     inside = folder.parent.resolve() == runs.resolve() and number.isdigit()
     return int(number) if inside else None
@@ -336,7 +336,7 @@ def _count_cpu_processes(devices: Any, nodes: int) -> int:
     >>> _count_cpu_processes("auto", 1), _count_cpu_processes("2", 3)
     (1, 6)
     """
-    return int(devices) * nodes if str(devices).isdigit() else nodes
+    return int(devices) * nodes if str(devices).isdigit() else nodes  # "auto" is one process a node
 
 
 def _torchrun_sizes(devices: Any, nodes: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from lightning.pytorch import Callback, Trainer
 
 from scenewise.apps.cli import main, sentence
 from scenewise.training import trainer as trainer_module
-from scenewise.training.checkpoint import is_whole
+from scenewise.training.checkpoint import _is_whole
 from tests.data.trees import write_tree
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -90,8 +90,8 @@ def test_a_data_folder_that_vanishes(
     code, folder = fit(tree, monkeypatch, batches, lambda *_: shutil.rmtree(tree))
     assert code == 2
     assert f"{tree}" in capsys.readouterr().err
-    assert is_whole(folder / "last.ckpt")
-    assert is_whole(folder / "best.ckpt")
+    assert _is_whole(folder / "last.ckpt")
+    assert _is_whole(folder / "best.ckpt")
 
 
 def test_a_disk_that_is_full(
@@ -115,7 +115,7 @@ def test_a_disk_that_is_full(
     assert str(folder) in message
     assert sorted(path.name for path in folder.iterdir()) == ["best.ckpt", "last.ckpt"]
     for path in folder.iterdir():
-        assert is_whole(path)
+        assert _is_whole(path)
         assert torch.load(path, weights_only=True)["global_step"] == batches
 
 

@@ -8,9 +8,9 @@ from torch import Tensor
 
 from scenewise.training.metrics.boundary import (
     BoundaryIoU,
+    _boundary_distance,
     boundary,
     boundary_counts,
-    boundary_distance,
 )
 
 
@@ -59,7 +59,7 @@ def blobs(seed: int, height: int, width: int) -> tuple[Tensor, Tensor]:
 def test_equals_erosion_class_by_class(height: int, width: int, ratio: float) -> None:
     labels, target = blobs(0, height, width)
     actual = boundary_counts(labels, target, 4, ratio=ratio)
-    distance = boundary_distance(height, width, ratio)
+    distance = _boundary_distance(height, width, ratio)
     assert actual.tolist() == plain_counts(labels, target, 4, distance)
 
 

@@ -87,7 +87,7 @@ def train_on_scenes(
         head=head or None,
         optimizer="adamw",
         lr=lr,
-        head_multiplier=1.0,
+        head_multiplier=1.0,  # AdamW needs no larger rate for the head
     )
     recorder = _Recorder()
     bar = [_Bar(network)] if progress else []
@@ -96,7 +96,7 @@ def train_on_scenes(
             task,
             data,
             max_steps=steps,
-            val_check_interval=max(1, steps // 5),
+            val_check_interval=max(1, steps // 5),  # five points of the curve
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
             accelerator="cpu",
@@ -118,11 +118,11 @@ def scenes_data(steps: int, size: tuple[int, int], seed: int) -> SegmentationDat
         crop_size=size,
         batch_size=BATCH,
         eval_batch_size=BATCH,
-        num_workers=0,
-        scale=(1.0, 1.0),
+        num_workers=0,  # scenes are drawn faster than workers start
+        scale=(1.0, 1.0),  # scaling and flip would cut the context away
         flip=False,
         photometric=False,
-        scenes_train=steps * BATCH,
+        scenes_train=steps * BATCH,  # each scene is seen once
         scenes_val=TEST_SCENES,
         scenes_size=size,
         seed=seed,

@@ -56,7 +56,7 @@ class SegmentationCLI(LightningCLI):
                 command: {"epilog": examples, "exit_on_error": False},
             },
             args=[command, *words],
-            auto_configure_optimizers=False,
+            auto_configure_optimizers=False,  # the task does
         )
 
     @staticmethod

@@ -42,7 +42,7 @@ def forecast(
     assert data.crop_size is not None
     assert data.batch_size is not None
     cost = estimate(model, data.crop_size, data.batch_size, training=True, mixed=mixed)
-    seconds = steps * cost.flops / product_rate(device)
+    seconds = steps * cost.flops / product_rate(device)  # a lower bound: products alone
     text = (
         f"about {cost.bytes / 2**30:.1f} GiB of memory, at least {_minutes(seconds)} of arithmetic"
     )
@@ -62,7 +62,7 @@ def _minutes(seconds: float) -> str:
     >>> _minutes(20), _minutes(300), _minutes(20000)
     ('1 minute', '5 minutes', '5.6 hours')
     """
-    if seconds < 5400:
+    if seconds < 5400:  # an hour and a half
         count = max(1, round(seconds / 60))
         return f"{count} minute{'s' if count > 1 else ''}"
     return f"{seconds / 3600:.1f} hours"

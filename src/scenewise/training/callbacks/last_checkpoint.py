@@ -33,8 +33,8 @@ class LastCheckpoint(Checkpoint):
         if every is not None and every < 1:
             raise UserError(f"--save_every is {every}; give a number of steps, 1 or more")
         self.every = every
-        self._saved = -1
-        self._terminated = False
+        self._saved = -1  # step of the last save
+        self._terminated = False  # whether SIGTERM came
         self._lightning_handler: Any = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -23,7 +23,7 @@ class MemoryAdvice(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember the shape of the batch."""
-        count, _, height, width = batch["image"].shape
+        count, _, height, width = batch["image"].shape  # (B, 3, H, W)
         self._shape = (count, height, width)
 
     def on_exception(
@@ -35,7 +35,7 @@ class MemoryAdvice(Callback):
         if not trainer.training or self._shape is None:
             exception.add_note(_SCORING)
             return
-        mixed = str(trainer.precision).startswith(("16", "bf16"))
+        mixed = str(trainer.precision).startswith(("16", "bf16"))  # 16-mixed, bf16-mixed, ...
         model: Any = pl_module.model
         text = _advice(model, self._shape, trainer.accumulate_grad_batches, mixed=mixed)
         exception.add_note(f"out of memory in step {trainer.global_step} with {text}")

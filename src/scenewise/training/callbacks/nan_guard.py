@@ -78,7 +78,7 @@ class NaNGuard(Callback):
         if not pending:
             return
         finite = torch.stack([value.float() for *_, value in pending]).isfinite().tolist()
-        if all(finite):
+        if all(finite):  # one synchronisation for all of them
             return
         what, step, names, value = pending[finite.index(False)]
         raise UserError(

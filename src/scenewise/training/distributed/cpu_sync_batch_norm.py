@@ -109,7 +109,7 @@ class _Normalise(torch.autograd.Function):
         dist.all_reduce(totals)
         mean, count = totals[:-1] / totals[-1], totals[-1]
         variance = (wide - _as(x, mean)).square().sum(_rest(x))
-        dist.all_reduce(variance)
+        dist.all_reduce(variance)  # sum of squared distances to the common mean
         variance /= count
         y = F.batch_norm(wide, mean, variance, weight, bias, training=False, eps=eps).to(x.dtype)
         ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
@@ -119,12 +119,12 @@ class _Normalise(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor | None, Tensor | None, None]:
         x, weight, mean, scale, count = ctx.saved_tensors
-        upper = gradients[0].to(mean.dtype)
-        normal = (x.to(mean.dtype) - _as(x, mean)) * _as(x, scale)
+        upper = gradients[0].to(mean.dtype)  # of the output; the statistics have none
+        normal = (x.to(mean.dtype) - _as(x, mean)) * _as(x, scale)  # normalised input, again
         local = torch.stack([upper.sum(_rest(x)), (upper * normal).sum(_rest(x))])  # (2, C)
         total = local.clone()
         dist.all_reduce(total)
-        shift, slope = total / count
+        shift, slope = total / count  # (C,) each: mean gradient, and its product with normal
         factor = scale if weight is None else scale * weight
         lower = _as(x, factor) * (upper - _as(x, shift) - normal * _as(x, slope))
         if weight is None:

@@ -107,7 +107,7 @@ class _ShardedStrategy(ModelParallelStrategy):
     def _shard(self) -> None:
         """Synchronise batch norms if requested, then :func:`shard`."""
         network = self._network()
-        if isinstance(network, FSDPModule):
+        if isinstance(network, FSDPModule):  # already sharded; Lightning calls the hook twice
             return
         assert self.lightning_module is not None
         self._shapes = shapes_of(self.lightning_module.state_dict())

@@ -34,7 +34,7 @@ def boundary(labels: Tensor, distance: int) -> Tensor:
             [1, 0, 0, 0, 1],
             [1, 1, 1, 1, 1]], dtype=torch.int32)
     """
-    framed = torch.nn.functional.pad(labels.to(torch.int16), [distance] * 4, value=-1)
+    framed = torch.nn.functional.pad(labels.to(torch.int16), [distance] * 4, value=-1)  # border
     largest, smallest = framed, framed
     for dim in (0, 1):
         largest = _over_windows(largest, 2 * distance + 1, dim, torch.maximum)
@@ -42,10 +42,10 @@ def boundary(labels: Tensor, distance: int) -> Tensor:
     return largest != smallest
 
 
-def boundary_distance(height: int, width: int, ratio: float = 0.02) -> int:
+def _boundary_distance(height: int, width: int, ratio: float = 0.02) -> int:
     """``ratio`` of the image diagonal in whole pixels, at least 1; the paper uses 2 %.
 
-    >>> boundary_distance(1024, 2048)
+    >>> _boundary_distance(1024, 2048)
     46
     """
     return max(1, round(ratio * math.hypot(height, width)))
@@ -74,7 +74,7 @@ def boundary_counts(
             [8, 8]])
     """
     height, width = target.shape
-    distance = boundary_distance(height, width, ratio)
+    distance = _boundary_distance(height, width, ratio)  # pixels
     void = target == ignore_index
     truth = torch.where(void, num_classes, target)  # class K: ignored or no boundary
     given = torch.where(void, num_classes, labels)
@@ -108,7 +108,7 @@ class BoundaryIoU(Metric):
         super().__init__()
         self.num_classes = num_classes
         self.ignore_index = ignore_index
-        zeros = torch.zeros(2, num_classes, dtype=torch.int64)
+        zeros = torch.zeros(2, num_classes, dtype=torch.int64)  # intersection, union
         self.add_state("counts", zeros, dist_reduce_fx="sum")
 
     def update(self, labels: Tensor, target: Tensor) -> None:
@@ -127,7 +127,7 @@ def _over_windows(values: Tensor, width: int, dim: int, join: _Join) -> Tensor:
     """``join`` over windows of ``width`` along ``dim``, doubling the window in each step."""
     done = 1
     while done < width:
-        step = min(done, width - done)
+        step = min(done, width - done)  # the last step completes the width
         length = values.shape[dim] - step
         values = join(values.narrow(dim, 0, length), values.narrow(dim, step, length))
         done += step

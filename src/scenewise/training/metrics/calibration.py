@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-_BINS = 15
+_BINS = 15  # as in the paper
 
 
 def reliability(
@@ -29,9 +29,9 @@ def reliability(
     >>> sums[:, 13].tolist()
     [2.0, 1.81..., 1.0]
     """
-    counted = target != ignore_index
+    counted = target != ignore_index  # boolean indexing below flattens
     sure, correct = confidence[counted].double(), (labels == target)[counted].double()
-    bins = (sure * _BINS).ceil().clamp(1, _BINS).long() - 1
+    bins = (sure * _BINS).ceil().clamp(1, _BINS).long() - 1  # bin k is (k/15, (k+1)/15]
     zeros = torch.zeros(_BINS, dtype=torch.float64, device=sure.device)
     return torch.stack(
         [zeros.index_add(0, bins, weight) for weight in (torch.ones_like(sure), sure, correct)]
@@ -68,7 +68,7 @@ class Reliability(Metric):
     def __init__(self, ignore_index: int = 255) -> None:
         super().__init__()
         self.ignore_index = ignore_index
-        zeros = torch.zeros(3, _BINS, dtype=torch.float64)
+        zeros = torch.zeros(3, _BINS, dtype=torch.float64)  # pixels, confidences, correct
         self.add_state("sums", zeros, dist_reduce_fx="sum")
 
     def update(self, confidence: Tensor, labels: Tensor, target: Tensor) -> None:

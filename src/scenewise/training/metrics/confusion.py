@@ -48,7 +48,7 @@ def confusion_matrix(
     largest = torch.where(counted, given, 0).max() if given.numel() else 0
     if len(counts) > num_classes**2 + 1 or largest >= num_classes:
         raise ValueError(f"a class id is outside 0..{num_classes - 1}")
-    return counts[1:].reshape(num_classes, num_classes)
+    return counts[1:].reshape(num_classes, num_classes)  # (K K,) -> (K, K)
 
 
 def iou(matrix: Tensor) -> Tensor:
@@ -61,8 +61,8 @@ def iou(matrix: Tensor) -> Tensor:
     tensor([0.7500, 0.8000,    nan], dtype=torch.float64)
     """
     counts = _exact(matrix)
-    hit = counts.diagonal()
-    return hit / (counts.sum(0) + counts.sum(1) - hit)
+    hit = counts.diagonal()  # (K,)
+    return hit / (counts.sum(0) + counts.sum(1) - hit)  # intersection / union
 
 
 def mean_iou(matrix: Tensor, classes: Sequence[int] | None = None) -> float:
@@ -153,7 +153,7 @@ def grouped(matrix: Tensor, groups: Mapping[str, Sequence[int]]) -> Tensor:
     tensor([[ 9,  1],
             [ 0, 14]])
     """
-    member = matrix.new_zeros(len(groups), len(matrix))
+    member = matrix.new_zeros(len(groups), len(matrix))  # (G, K), 1 where the class is in the group
     for row, ids in zip(member, groups.values(), strict=True):
         row[list(ids)] = 1
     return member @ matrix @ member.T  # (G, K) (K, K) (K, G)
