@@ -127,7 +127,7 @@ def test_a_folder_that_cannot_be_written(tree: Path, capsys: pytest.CaptureFixtu
     assert (tree.parent / "taken").read_text() == "a file, not a folder"
 
 
-def test_an_operation_without_a_deterministic_form_is_reported() -> None:
+def test_an_operation_without_a_deterministic_implementation_is_reported() -> None:
     """On GPUs PyTorch has none for the cross-entropy over pixels; here one that CPUs lack."""
     torch.use_deterministic_algorithms(True)
     try:
@@ -137,7 +137,7 @@ def test_an_operation_without_a_deterministic_form_is_reported() -> None:
         torch.use_deterministic_algorithms(False)
     message = sentence(error.value)
     assert message is not None
-    assert message.startswith("put_ has no deterministic form on this device; give --trainer")
+    assert message.startswith("put_ has no deterministic implementation on this device; give --trainer")
 
 
 def test_other_errors_of_the_system_are_no_sentence() -> None:
