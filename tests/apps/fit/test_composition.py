@@ -61,7 +61,7 @@ def test_a_block_from_outside_trains_and_is_tested(
     last = run / "checkpoints" / "last.ckpt"
     assert main(["test", "--config", str(run / "config.yaml"), "--ckpt_path", str(last)]) == 0
     assert main(["predict", str(config), "--model", str(run), "--out", "labels"]) == 2
-    assert "a network of its with custom parts" in capsys.readouterr().err
+    assert "a network with custom parts" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ def test_an_unknown_protocol_is_one_sentence(
 ) -> None:
     model = ["--model", str(runs / "danet" / "version_0")]
     assert main(["validate", *model, *TINY, *data(images), "--protocol", "danet"]) == 2
-    assert "no protocol 'danet'; choose one of danet_ss" in capsys.readouterr().err
+    assert "unknown protocol 'danet'; choose one of danet_ss" in capsys.readouterr().err
 
 
 def test_the_log_has_rates_gammas_and_scores(runs: Path) -> None:
