@@ -93,7 +93,7 @@ class SegmentationTask(LightningModule):
 
     class_weights: Tensor | None
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of --model
         self,
         classes: Classes,
         network: str = "danet",
