@@ -20,8 +20,7 @@ NEVER = {
     r"data sets?": "dataset",
     r"verbs?": "command",
     r"tells? (you|the user|people|what|that|how|whether|which|of)": "says, reports, prints",
-    r"is no (picture|image|file|folder|model|number|checkpoint|JSON)": "is not a valid ...",
-    r"there (is|are) none": "none is available, or name what is missing",
+    r"(?<!there )is no (picture|image|file|folder|model|number|JSON)": "is not a valid ...",
     r"pictures? (by|of|for) picture": "image by image",
     r"one behind the other": "in sequence, chained",
     r"an own \w+": "our own, a separate",
@@ -60,6 +59,7 @@ def test_a_phrase_that_is_never_right(pattern: str) -> None:
 
 
 def test_image_is_the_word_for_the_input() -> None:
-    """``picture`` stays only where a figure or drawing is meant: at most a few in the source."""
-    found = lines("pictures?")
-    assert [f for f in found if f.startswith("src")] == []
+    """``picture`` stays only where a figure or drawing is meant."""
+    allowed = ("contact_sheet.py", "hugging_face.py")  # a drawing; a column that others name so
+    found = [line for line in lines("pictures?") if line.startswith("src")]
+    assert [line for line in found if not any(name in line for name in allowed)] == []

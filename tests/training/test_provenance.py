@@ -37,7 +37,7 @@ def test_a_revision_is_the_hash_of_names_and_sizes(images: Path) -> None:
     sizes = {p.stem: p.stat().st_size for p in (images / "images" / "val").iterdir()}
     masks = {p.stem: p.stat().st_size for p in (images / "masks" / "val").iterdir()}
     lines = "\n".join(f"{name} {sizes[name]} {masks[name]}" for name in "abc")
-    expected = {"pictures": 3, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
+    expected = {"images": 3, "sha256": hashlib.sha256(lines.encode()).hexdigest()}
     assert revision(images) == expected
 
 

@@ -40,7 +40,7 @@ def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:
     For images in files, the size of each image and mask in bytes is in the list too.
 
     Returns:
-        ``{"pictures": count, "sha256": digest}``
+        ``{"images": count, "sha256": digest}``
     """
     lines = [str(name) for name in dataset.names]
     if isinstance(dataset, PairedDataset):
@@ -48,7 +48,7 @@ def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:
         sizes = [f"{image.stat().st_size} {mask.stat().st_size}" for image, mask in files]
         lines = [f"{name} {size}" for name, size in zip(lines, sizes, strict=True)]
     digest = hashlib.sha256("\n".join(sorted(lines)).encode())
-    return {"pictures": len(lines), "sha256": digest.hexdigest()}
+    return {"images": len(lines), "sha256": digest.hexdigest()}
 
 
 def provenance(model: nn.Module, protocol: str | None = None) -> dict[str, Any]:
