@@ -20,7 +20,7 @@ NEVER = {
     r"data sets?": "dataset",
     r"verbs?": "command",
     r"tells? (you|the user|people|what|that|how|whether|which|of)": "says, reports, prints",
-    r"(?<!there )is no (picture|image|file|folder|model|number|JSON)": "is not a valid ...",
+    r"is no (picture|image|file|folder|model|number|checkpoint|JSON)": "is not a valid ...",
     r"pictures? (by|of|for) picture": "image by image",
     r"one behind the other": "in sequence, chained",
     r"an own \w+": "our own, a separate",
@@ -30,7 +30,7 @@ NEVER = {
 # Where a phrase above is another word: file and line hold it rightly.
 ALLOWED = {
     r"enlarge[sd]?": r"image is enlarged",  # what a person sees on the page, not logits
-    r"data sets?": r"Hugging Face `?datasets?",
+    r"is no (picture|image|file|folder|model|number|checkpoint|JSON)": r"there is no",
 }
 FILES = [
     *(ROOT / "src").rglob("*.py"),
