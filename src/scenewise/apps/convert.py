@@ -7,9 +7,10 @@ from typing import Any
 from scenewise.errors import UserError
 from scenewise.models.checkpoints import load_model
 from scenewise.models.convert.detect import FAMILIES
-from scenewise.models.convert.key_mapping import Plan, fill, make_plan
+from scenewise.models.convert.key_mapping import Plan, fill, format_setting, make_plan
 from scenewise.models.convert.spec import Options
 from scenewise.models.convert.to_external import save_external
+from scenewise.models.preprocessing import Preprocessing
 
 _EXAMPLES = """\
 examples:
@@ -19,8 +20,9 @@ examples:
   scenewise convert --to mmseg danet50 danet_r50-d8.pth
 
 FILE is a checkpoint of DANet, mmsegmentation, torchvision, CCNet, semseg or openseg (docs:
-checkpoints). Nothing in it is executed. Settings that the file does not hold are those of the
-released weights; the options change them. OUT is then a model for predict, explain, test and app.
+checkpoints). Nothing in it is executed. Settings come from the options, the config in the file,
+its published name, or the released weights; what decided each is printed. OUT is then a model for
+predict, explain, test and app.
 """
 
 
@@ -38,7 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--align-corners", action=argparse.BooleanOptionalAction, help="of the upsampling of logits"
     )
-    parser.add_argument("--output-stride", type=int, choices=(8, 16))
+    parser.add_argument("--output-stride", type=int, choices=(8, 16, 32))
     parser.add_argument("--to", choices=("mmseg", "danet"), help="write a model in that layout")
 
 
@@ -76,13 +78,24 @@ def _summary(plan: Plan) -> str:
     lines = {
         "file": f"{plan.file.name} (sha256 {plan.sha256})",
         "family": plan.family,
-        "network": design.network + "".join(f", {k} {_format(v)}" for k, v in settings.items()),
+        "network": design.network
+        + "".join(f", {k} {format_setting(v)}" for k, v in settings.items()),
         "classes": f"{len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
         "images": f"{images.channel_order}, 0 to {images.value_range:g}, mean "
-        f"{_format(images.mean)}, std {_format(images.std)}",
+        f"{format_setting(images.mean)}, std {format_setting(images.std)}",
         "tensors": f"{plan.placed} loaded, {skipped} skipped",
     }
-    return "\n".join(f"{name:9}{text}" for name, text in lines.items())
+    decided = [
+        f"  {name} {_shown(setting.value)} ({setting.origin})"
+        for name, setting in design.settings.items()
+    ]
+    return "\n".join([*(f"{name:9}{text}" for name, text in lines.items()), "settings", *decided])
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, Preprocessing):
+        return "as in the line 'images'"
+    return format_setting(value)
 
 
 def _mapping_lines(plan: Plan) -> list[str]:
@@ -98,7 +111,3 @@ def _write_back(args: argparse.Namespace, options: Options) -> None:
         raise UserError("--to writes a model unchanged; leave the other options out")
     save_external(load_model(args.file), args.to, args.out)
     print(f"written: {args.out}")
-
-
-def _format(value: Any) -> str:
-    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()

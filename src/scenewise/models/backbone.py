@@ -25,16 +25,19 @@ class Backbone(nn.Module):
     Two details of ResNets differ between published codes. In the first block of a dilated stage,
     DANet, mmsegmentation and torchvision keep the dilation of the previous stage (stride 8: third
     stage 1, 2, 2, ..., fourth 2, 4, 4); CCNet, OCNet and semseg have 2, 2, ... and 4, 4, 4. The
-    stem's pooling rounds sizes up in CCNet and OCNet, which matters for even sizes.
+    stem's pooling rounds sizes up in CCNet and OCNet, which matters for even sizes. In the basic
+    blocks of ResNet-18 and 34, timm dilates both convolutions and mmsegmentation the first one.
 
     Args:
-        name: a timm model, for example ``resnet50``, ``convnext_tiny``, ``vit_small_patch16_224``.
+        name: a timm model, for example ``resnet50``, ``convnext_tiny``, ``vit_small_patch16_224``;
+            or ``resnet18c`` and ``resnet34c``, with a stem of 32, 32, 64 channels.
         output_stride: image pixels for one pixel of the last feature map: 8, 16 or 32.
         multi_grid: dilations of the last stage's 3x3 convolutions, absolute; block i takes
             ``multi_grid[i % len(multi_grid)]``. ResNets only. DANet uses 4, 8, 16 at stride 8.
         contract_dilation: give the first block of a dilated stage the dilation of the previous
             stage. False for ResNets only.
         ceil_pool: let the stem's pooling round up. ResNets only.
+        dilate_second: dilate the second convolution of basic blocks too. False for ResNets only.
         pretrained: load timm's ImageNet weights, from its cache or the hub.
 
     Raises:
@@ -63,6 +66,7 @@ class Backbone(nn.Module):
         multi_grid: Sequence[int] | None = None,
         contract_dilation: bool = True,
         ceil_pool: bool = False,
+        dilate_second: bool = True,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
@@ -80,6 +84,8 @@ class Backbone(nn.Module):
             _fill_dilation(self.net, name)
         if multi_grid is not None:
             _set_multi_grid(self.net, multi_grid, name)
+        if not dilate_second:
+            _contract_second(self.net, name)
         if ceil_pool:
             _resnet_part(self.net, "maxpool", "ceil_pool", name).ceil_mode = True
 
@@ -127,13 +133,14 @@ class TinyBackbone(nn.Module):
         return features
 
 
-def create_backbone(
+def create_backbone(  # noqa: PLR0913 - the options of a Backbone, and a file
     name: str,
     *,
     output_stride: int = 8,
     multi_grid: Sequence[int] | None = None,
     contract_dilation: bool = True,
     ceil_pool: bool = False,
+    dilate_second: bool = True,
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> Backbone | TinyBackbone:
@@ -148,10 +155,10 @@ def create_backbone(
         UserError: as :class:`Backbone`; or the file does not match the backbone.
     """
     if name == "tiny":
-        if multi_grid is not None or ceil_pool or not contract_dilation:
+        if multi_grid is not None or ceil_pool or not (contract_dilation and dilate_second):
             raise UserError(
-                "the tiny backbone has no multi_grid, contract_dilation or ceil_pool; leave them "
-                "out, or choose a ResNet"
+                "the tiny backbone has no multi_grid, contract_dilation, dilate_second or "
+                "ceil_pool; leave them out, or choose a ResNet"
             )
         return _load_weights(TinyBackbone(), weights)
     backbone = Backbone(
@@ -160,6 +167,7 @@ def create_backbone(
         multi_grid=multi_grid,
         contract_dilation=contract_dilation,
         ceil_pool=ceil_pool,
+        dilate_second=dilate_second,
         pretrained=pretrained and weights is None,
     )
     return _load_weights(backbone, weights)
@@ -171,10 +179,13 @@ def is_resnet(name: str) -> bool:
     >>> is_resnet("resnet50c.gluon_in1k"), is_resnet("convnext_tiny"), is_resnet("tiny")
     (True, False, False)
     """
+    name = _DEEP_STEMS.get(name, name)
     known: bool = timm.is_model(name) and timm.models.is_model_in_modules(name, {"resnet"})
     return known
 
 
+# mmsegmentation's ResNet-18 and 34 with a deep stem, which timm does not name
+_DEEP_STEMS = {"resnet18c": "resnet18", "resnet34c": "resnet34"}
 _B = TypeVar("_B", Backbone, TinyBackbone)
 
 
@@ -187,6 +198,18 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
 
 
 def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
+    if name in _DEEP_STEMS:
+        if pretrained:
+            raise UserError(
+                f"timm has no weights of '{name}'; give backbone_weights, or 'resnet18'"
+            )
+        return timm.create_model(
+            _DEEP_STEMS[name],
+            features_only=True,
+            output_stride=output_stride,
+            stem_type="deep",
+            stem_width=32,  # 32, 32, 64 channels
+        )
     if not timm.is_model(name):
         near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
         raise UserError(
@@ -246,6 +269,14 @@ def _fill_dilation(net: nn.Module, name: str) -> None:
     for part in ("layer3", "layer4"):
         blocks = list(_resnet_part(net, part, "contract_dilation false", name).children())
         _set_dilation(blocks[0], _spatial(blocks[-1])[-1].dilation[0])
+
+
+def _contract_second(net: nn.Module, name: str) -> None:
+    """Undo the dilation of the second convolution of basic blocks."""
+    for part in ("layer3", "layer4"):
+        for block in _resnet_part(net, part, "dilate_second false", name).children():
+            for conv in _spatial(block)[1:]:  # a bottleneck has one 3x3 convolution
+                conv.dilation = conv.padding = (1, 1)
 
 
 def _set_dilation(block: nn.Module, dilation: int) -> None:

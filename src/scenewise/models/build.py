@@ -17,7 +17,13 @@ from scenewise.models.zoo import NETWORKS, Network
 
 # Options of a head that create_model settles for backbone and head together.
 _SHARED = ("variant", "output_stride", "align_corners")
-_BACKBONE_OPTIONS = ("output_stride", "multi_grid", "contract_dilation", "ceil_pool")
+_BACKBONE_OPTIONS = (
+    "output_stride",
+    "multi_grid",
+    "contract_dilation",
+    "ceil_pool",
+    "dilate_second",
+)
 
 
 def list_models() -> list[str]:
@@ -42,6 +48,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
     multi_grid: Sequence[int] | None = None,
     contract_dilation: bool | None = None,
     ceil_pool: bool | None = None,
+    dilate_second: bool = True,
     auxiliary: bool | None = None,
     auxiliary_weight: float | None = None,
     align_corners: bool | None = None,
@@ -61,6 +68,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
         multi_grid: absolute dilations of a ResNet's last stage, for example (4, 8, 16).
         contract_dilation: keep the smaller dilation in the first block of a ResNet's dilated stage.
         ceil_pool: let the pooling of a ResNet's stem round up.
+        dilate_second: dilate the second convolution of a ResNet-18's or 34's blocks too.
         auxiliary: train with an auxiliary FCN head on the third stage.
         auxiliary_weight: its weight in the loss.
         align_corners: of the bilinear upsampling of logits.
@@ -91,11 +99,13 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
     )
     grid = None if multi_grid is None else list(multi_grid)
     options = {"output_stride": output_stride, "multi_grid": grid, "variant": variant, **settled}
+    if not dilate_second:  # only then in the recipe, which files written before do not have
+        options["dilate_second"] = False
     body = create_backbone(
         backbone,
         pretrained=pretrained,
         weights=backbone_weights,
-        **{key: options[key] for key in _BACKBONE_OPTIONS},
+        **{key: options[key] for key in _BACKBONE_OPTIONS if key in options},
     )
     decoder = _head(name, network, body.channels, len(classes), head, options)
     auxiliary_head = None

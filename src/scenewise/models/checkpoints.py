@@ -18,7 +18,7 @@ from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter
 # Arguments of create_model that config.json may not set, and the types of those that it may.
 _FORBIDDEN = {"classes", "num_classes", "pretrained", "backbone_weights"}
 _TYPES = {"name": str, "variant": str, "backbone": str, "output_stride": int} | dict.fromkeys(
-    ("contract_dilation", "ceil_pool", "auxiliary", "align_corners"), bool
+    ("contract_dilation", "ceil_pool", "dilate_second", "auxiliary", "align_corners"), bool
 )
 
 

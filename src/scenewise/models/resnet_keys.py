@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 _DEPTHS = {6: "50", 23: "101", 36: "152"}  # blocks of the third stage
+_BASIC_DEPTHS = {2: "18", 6: "34"}  # of basic blocks, with two convolutions
 _STEMS = {32: "c", 64: "s"}  # channels of a deep stem's first convolution
 
 # Names of the stem's layers in published codes -> timm's names.
@@ -56,19 +57,30 @@ def resnet_mapping(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str,
 def resnet_name(tensors: Mapping[str, Tensor], mapping: Mapping[str, str]) -> str | None:
     """timm's name of the ResNet whose layers :func:`resnet_mapping` found; None if unknown.
 
-    The number of blocks of the third stage gives the depth, the first convolution the stem: 7x7
+    The blocks of the third stage give the depth, the first convolution the stem: 7x7
     (``resnet50``), 32, 32, 64 channels (``resnet50c``) or 64, 64, 128 (``resnet50s``).
     """
     external = {name: prefix for prefix, name in mapping.items()}
     stage = f"{external['layer3']}."
     blocks = {key[len(stage) :].split(".")[0] for key in tensors if key.startswith(stage)}
-    depth = _DEPTHS.get(len(blocks))
+    basic = f"{stage}0.conv3.weight" not in tensors
+    depth = (_BASIC_DEPTHS if basic else _DEPTHS).get(len(blocks))
     deep = "conv1.0" in external
     first = tensors.get(f"{external['conv1.0' if deep else 'conv1']}.weight")
     if depth is None or first is None:
         return None
     stem = _STEMS.get(first.shape[0]) if deep else ""
-    return None if stem is None else f"resnet{depth}{stem}"
+    unknown = stem is None or (basic and stem == "s")
+    return None if unknown else f"resnet{depth}{stem}"
+
+
+def is_basic(name: str) -> bool:
+    """Whether timm's ``name`` is a ResNet of basic blocks.
+
+    >>> is_basic("resnet18c"), is_basic("resnet50")
+    (True, False)
+    """
+    return name.rstrip("c") in ("resnet18", "resnet34")
 
 
 def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

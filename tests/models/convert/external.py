@@ -82,27 +82,33 @@ def resnet(
     last: Sequence[int] = (2, 4, 4),
     third_first: int = 1,
     stride16: bool = False,
+    stride32: bool = False,
     ceil: bool = False,
 ) -> list[Tensor]:
     """The four stages.
 
     ``last`` are the dilations of the fourth stage's blocks, ``third_first`` that of the third
-    stage's first block; ``stride16`` is mmsegmentation's d16.
+    stage's first block; ``stride16`` and ``stride32`` are mmsegmentation's d16 and d32. In the two
+    convolutions of a ResNet-18's block, mmsegmentation dilates the first.
     """
     x = _stem(w, prefix, x, stem)
     x = F.max_pool2d(x, 3, 2, 1, ceil_mode=ceil)
-    blocks = {50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
+    blocks = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3)}[depth]
     stages = []
     for stage, count in enumerate(blocks, start=1):
         for block in range(count):
-            stride = 2 if block == 0 and stage in ((2, 3) if stride16 else (2,)) else 1
+            halving = (2, 3, 4) if stride32 else (2, 3) if stride16 else (2,)
+            stride = 2 if block == 0 and stage in halving else 1
             dilation = 1
-            if stage == 3 and not stride16:
+            if stage == 3 and stage not in halving:
                 dilation = third_first if block == 0 else 2
-            if stage == 4:
+            if stage == 4 and not stride32:
                 dilation = last[block % len(last)]
             name = f"{prefix}layer{stage}.{block}"
-            x = _bottleneck(w, name, x, 32 * 2**stage, stride, dilation, block == 0)
+            if depth == 18:
+                x = _basic(w, name, x, 32 * 2**stage, stride, dilation, block == 0 and stage > 1)
+            else:
+                x = _bottleneck(w, name, x, 32 * 2**stage, stride, dilation, block == 0)
         stages.append(x)
     return stages
 
@@ -140,6 +146,18 @@ def _bottleneck(
     y = w.norm(f"{name}.bn3", w.conv(f"{name}.conv3", y, 4 * width))
     if first:
         shortcut = w.conv(f"{name}.downsample.0", x, 4 * width, stride=stride)
+        x = w.norm(f"{name}.downsample.1", shortcut)
+    return (y + x).relu()
+
+
+def _basic(
+    w: Weights, name: str, x: Tensor, width: int, stride: int, dilation: int, first: bool
+) -> Tensor:
+    y = w.conv(f"{name}.conv1", x, width, 3, stride=stride, dilation=dilation)
+    y = w.norm(f"{name}.bn1", y).relu()
+    y = w.norm(f"{name}.bn2", w.conv(f"{name}.conv2", y, width, 3))
+    if first:
+        shortcut = w.conv(f"{name}.downsample.0", x, width, stride=stride)
         x = w.norm(f"{name}.downsample.1", shortcut)
     return (y + x).relu()
 

@@ -48,21 +48,38 @@ def network(
     stem: str = "mmseg",
     depth: int = 50,
     last: Sequence[int] = (2, 4, 4),
+    third_first: int = 1,
     stride16: bool = False,
+    stride32: bool = False,
 ) -> Tensor:
-    features = resnet(w, "backbone.", x, stem=stem, depth=depth, last=last, stride16=stride16)
+    features = resnet(
+        w,
+        "backbone.",
+        x,
+        stem=stem,
+        depth=depth,
+        last=last,
+        third_first=third_first,
+        stride16=stride16,
+        stride32=stride32,
+    )
     if auxiliary:
-        y = module(w, "auxiliary_head.convs.0", features[2], 256, 3)
+        y = module(w, "auxiliary_head.convs.0", features[2], features[2].shape[1] // 4, 3)
         w.conv("auxiliary_head.conv_seg", y, classes, bias=True)
     return upsample(head(w, features, classes), x, corners)
 
 
 def joined(
-    w: Weights, features: list[Tensor], classes: int, block: Callable[[Weights, Tensor], Tensor]
+    w: Weights,
+    features: list[Tensor],
+    classes: int,
+    block: Callable[[Weights, Tensor], Tensor],
+    dilation: int = 1,
 ) -> Tensor:
-    y = block(w, module(w, f"{D}convs.0", features[-1], 512, 3))
-    y = module(w, f"{D}convs.1", y, 512, 3)
-    y = module(w, f"{D}conv_cat", torch.cat([features[-1], y], 1), 512, 3)
+    width = features[-1].shape[1] // 4
+    y = block(w, module(w, f"{D}convs.0", features[-1], width, 3, dilation=dilation))
+    y = module(w, f"{D}convs.1", y, width, 3, dilation=dilation)
+    y = module(w, f"{D}conv_cat", torch.cat([features[-1], y], 1), width, 3)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
@@ -81,8 +98,8 @@ def danet(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     return w.conv(f"{D}conv_seg", p + c, classes, bias=True)
 
 
-def fcn(w: Weights, features: list[Tensor], classes: int) -> Tensor:
-    return joined(w, features, classes, lambda _, x: x)
+def fcn(w: Weights, features: list[Tensor], classes: int, dilation: int = 1) -> Tensor:
+    return joined(w, features, classes, lambda _, x: x, dilation)
 
 
 def ccnet(w: Weights, features: list[Tensor], classes: int, recurrence: int = 2) -> Tensor:
@@ -138,14 +155,20 @@ def gcnet(w: Weights, features: list[Tensor], classes: int) -> Tensor:
     return joined(w, features, classes, block)
 
 
-def pspnet(w: Weights, features: list[Tensor], classes: int, corners: bool = False) -> Tensor:
-    parts = [features[-1]]
-    for i, size in enumerate((1, 2, 3, 6)):
+def pspnet(
+    w: Weights,
+    features: list[Tensor],
+    classes: int,
+    corners: bool = False,
+    bins: Sequence[int] = (1, 2, 3, 6),
+) -> Tensor:
+    parts, width = [features[-1]], features[-1].shape[1] // 4
+    for i, size in enumerate(bins):
         pooled = F.adaptive_avg_pool2d(features[-1], size)
         parts.append(
-            upsample(module(w, f"{D}psp_modules.{i}.1", pooled, 512), features[-1], corners)
+            upsample(module(w, f"{D}psp_modules.{i}.1", pooled, width), features[-1], corners)
         )
-    y = module(w, f"{D}bottleneck", torch.cat(parts, 1), 512, 3)
+    y = module(w, f"{D}bottleneck", torch.cat(parts, 1), width, 3)
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 

@@ -4,12 +4,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from scenewise import load_model
 from scenewise.classes import CITYSCAPES
-from scenewise.models.convert import Options
-from scenewise.models.convert.from_mmseg import _classes
+from scenewise.models.convert import Options, make_plan
+from scenewise.models.convert.from_mmseg import _classes, _name_settings
 from scenewise.models.convert.spec import RGB_255
 from tests.models.convert import external_mmseg as external
-from tests.models.convert.compare import differs
+from tests.models.convert.compare import differs, random_image
 from tests.models.convert.external import Weights
 
 SIZE = (41, 57)
@@ -59,6 +60,63 @@ def test_stride_and_grid_are_read_from_the_file_name(tmp_path: Path) -> None:
     assert difference < 1e-4
     assert model.recipe["output_stride"] == 16
     assert model.recipe["backbone"] == "resnet101c"
+
+
+@pytest.mark.parametrize("name", ["fcn_d6_r50-d16_512x1024_40k_cityscapes", "fcn-d6_r50b-d16_4xb2"])
+def test_fcn_d6_dilates_its_head(tmp_path: Path, name: str) -> None:
+    head = partial(external.fcn, dilation=6)
+    stem = "plain" if "r50b" in name else "mmseg"
+    network = partial(
+        external.network, head=head, classes=5, last=(1, 2, 2), stride16=True, stem=stem
+    )
+    model, difference = differs(tmp_path / f"{name}.pth", network, Weights(), size=(129, 161))
+    assert difference < 1e-4
+    assert model.recipe["dilation"] == 6
+
+
+@pytest.mark.parametrize("name", ["pspnet_r50-d32_512x1024_80k", "pspnet_r50b-d32_512x1024_80k"])
+def test_pspnet_at_stride_32(tmp_path: Path, name: str) -> None:
+    stem = "plain" if "r50b" in name else "mmseg"
+    network = partial(
+        external.network, head=external.pspnet, classes=5, stride32=True, stem=stem, last=(1,)
+    )
+    model, difference = differs(tmp_path / f"{name}.pth", network, Weights(), size=(225, 257))
+    assert difference < 1e-4
+    assert model.recipe["output_stride"] == 32
+
+
+@pytest.mark.parametrize("name", ["pspnet", "fcn"])
+@pytest.mark.parametrize("stem", ["plain", "mmseg"])
+def test_resnet_18_dilates_the_first_convolution_of_a_block(
+    tmp_path: Path, name: str, stem: str
+) -> None:
+    network = partial(
+        external.network,
+        head=external.HEADS[name],
+        classes=5,
+        depth=18,
+        last=(2, 4),
+        stem=stem,
+    )
+    model, difference = differs(tmp_path / f"{name}_r18-d8_512x1024.pth", network, Weights())
+    assert difference < 1e-4
+    assert model.recipe["backbone"] == ("resnet18" if stem == "plain" else "resnet18c")
+    assert model.recipe["dilate_second"] is False
+    model.save_pretrained(tmp_path / "out")
+    with torch.no_grad():
+        images = random_image(SIZE)
+        assert torch.equal(load_model(tmp_path / "out")(images).logits, model(images).logits)
+
+
+def test_only_a_published_file_name_counts(tmp_path: Path) -> None:
+    network = partial(external.network, head=external.pspnet, classes=5)
+    file = tmp_path / "my-d16-run.pth"
+    _, difference = differs(file, network, Weights(), size=SIZE)
+    assert difference < 1e-4
+    settings = make_plan(file).design.settings
+    assert settings["output_stride"] == (8, "released default")
+    assert _name_settings("my_r50-d16_769x769.pth", "pspnet") == {}
+    assert _name_settings("fcn_r50-d16_769x769.pth", "pspnet") == {}
 
 
 def test_options_override_the_file_name(tmp_path: Path) -> None:

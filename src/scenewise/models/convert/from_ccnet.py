@@ -6,6 +6,7 @@ from scenewise.models.convert.spec import (
     Family,
     Options,
     Source,
+    arguments,
     find_backbone,
     refuse_torch_norms,
     settle,
@@ -30,7 +31,7 @@ def _design(source: Source, options: Options) -> Design:
     """CCNet; the recurrence of its attention is not stored, 2 is the released setting."""
     refuse_torch_norms(source)
     backbone, mapping = find_backbone(source, "")
-    settled = settle(options, multi_grid=(), align_corners=True, output_stride=8, recurrence=2)
+    settings = settle(options, multi_grid=(), align_corners=True, output_stride=8, recurrence=2)
     return Design(
         "ccnet",
         "official",
@@ -38,8 +39,9 @@ def _design(source: Source, options: Options) -> Design:
         mapping | _HEAD,
         likely_classes(source.rows("head.bottleneck.3.weight")),
         _BGR,
-        {**settled, "auxiliary": source.has("dsn.")},
+        {**arguments(settings), "auxiliary": source.has("dsn.")},
         absolute_norms=True,
+        settings=settings,
     )
 
 

@@ -13,6 +13,7 @@ from scenewise.models.convert.spec import (
     Family,
     Options,
     Source,
+    arguments,
     find_backbone,
     settle,
 )
@@ -71,7 +72,7 @@ def _design(
     options: Options,
 ) -> Design:
     backbone, mapping = find_backbone(source, "pretrained.")
-    settled = settle(options, multi_grid=multi_grid, align_corners=True, output_stride=8)
+    settings = settle(options, multi_grid=multi_grid, align_corners=True, output_stride=8)
     return Design(
         network,
         "official",
@@ -79,8 +80,9 @@ def _design(
         mapping | head,
         likely_classes(source.rows(classifier)),
         RGB_1,
-        {**settled, "auxiliary": source.has("cls_aux.") or source.has("auxlayer.")},
+        {**arguments(settings), "auxiliary": source.has("cls_aux.") or source.has("auxlayer.")},
         dropped=("pretrained.fc",),  # the ImageNet classifier
+        settings=settings,
     )
 
 

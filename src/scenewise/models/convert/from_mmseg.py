@@ -1,9 +1,10 @@
 """mmsegmentation's networks on ResNets: one table of key mappings a head.
 
-The file holds the class names; its name gives crop and stride, as in
-``deeplabv3_r101-d16-mg124_512x1024_80k_cityscapes.pth``.
+The file holds the class names and often its config. Without a config a published file name gives
+crop, stride and dilations, as in ``deeplabv3_r101-d16-mg124_512x1024_80k_cityscapes.pth``.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,18 +12,22 @@ from torch import Tensor
 
 from scenewise.classes import Classes, Color, distinct_colors, likely_classes
 from scenewise.errors import UserError
+from scenewise.models.convert.mmseg_config import HEAD_OPTIONS, Config, read_config
 from scenewise.models.convert.spec import (
     RGB_255,
     Design,
     Family,
     KeyMapping,
     Options,
+    Setting,
     Source,
     Tensors,
+    arguments,
     find_backbone,
     settle,
     unsqueeze_scale,
 )
+from scenewise.models.resnet_keys import is_basic
 
 
 def _modules(**modules: str) -> KeyMapping:
@@ -213,19 +218,21 @@ def head_mapping(network: str) -> KeyMapping:
     return whole | _AUXILIARY
 
 
+# Head (FCN-D6 has its dilation in the name), backbone, stride, multi-grid of published files.
+_PUBLISHED = re.compile(
+    r"(?P<head>[a-z0-9]+?)(?P<d6>[-_]d6)?_r(?:18|50|101|152)[a-d]?"
+    r"-d(?P<stride>8|16|32)(?P<grid>-mg124)?(?=[_.-])"
+)
+_CROP = re.compile(r"[_-](\d{3,4}x\d{3,4})(?=[_.-])")
+_PUBLISHED_HEADS = {"isanet": "isa", "ocrnet": "ocr", "dnlnet": "dnl"}  # others are named as here
+
+
 def _design(source: Source, options: Options) -> Design:
     network = _network(source)
-    backbone, mapping = find_backbone(source, "backbone.")
-    settled = settle(
-        options,
-        output_stride=16 if "-d16" in source.name else 8,  # the backbone's suffix
-        multi_grid=(1, 2, 4) if "-mg124" in source.name else (),
-        align_corners="769x769" in source.name,  # so in all of its configurations of that crop
-        recurrence=2,
-    )
-    recurrence = settled.pop("recurrence")
-    settled |= {"recurrence": recurrence} if network == "ccnet" else {}
-    settled |= {"auxiliary": source.has("auxiliary_head.")}
+    backbone, mapping = find_backbone(source, "backbone.", basic=True)
+    config = read_config(source.name, source.content)
+    settings = _settings(source.name, network, config, options)
+    second = {"dilate_second": False} if is_basic(backbone) else {}
     count = source.rows("decode_head.conv_seg.weight", "decode_head.1.conv_seg.weight")
     return Design(
         network,
@@ -233,10 +240,59 @@ def _design(source: Source, options: Options) -> Design:
         backbone,
         mapping | head_mapping(network),
         _classes(source.content, count),
-        RGB_255,
-        settled,
+        settings["preprocessing"].value,
+        {**arguments(settings), **second, "auxiliary": source.has("auxiliary_head.")},
         import_tensor=_import_tensor,
+        settings=settings,
     )
+
+
+def _settings(
+    file: str, network: str, config: Config | None, options: Options
+) -> dict[str, Setting]:
+    named = _name_settings(file, network)
+    held = config.settings(network) if config else {}
+    released: dict[str, Any] = {
+        "output_stride": 8,
+        "multi_grid": (),
+        "contract_dilation": True,  # so in all published configs
+        "align_corners": False,
+        "preprocessing": RGB_255,
+    }
+    if network in HEAD_OPTIONS:
+        option, _, default = HEAD_OPTIONS[network]
+        released[option] = default
+    settings = settle(options, held, named, **released)
+    if network == "deeplabv3" and "rates" not in held:
+        rates = [rate * 8 // settings["output_stride"].value for rate in (12, 24, 36)]
+        settings["rates"] = Setting(rates, settings["output_stride"].origin)
+    return settings
+
+
+def _name_settings(file: str, network: str) -> dict[str, Any]:
+    """What a published file name says; an arbitrary name says nothing.
+
+    >>> _name_settings("pspnet_r50-d32_769x769_80k_cityscapes.pth", "pspnet")
+    {'output_stride': 32, 'multi_grid': (), 'align_corners': True}
+    >>> _name_settings("my-d16-run.pth", "pspnet")
+    {}
+    """
+    published = _PUBLISHED.match(file)
+    if published is None:
+        return {}
+    head = published["head"]
+    if _PUBLISHED_HEADS.get(head, head) != network:
+        return {}
+    settings: dict[str, Any] = {
+        "output_stride": int(published["stride"]),
+        "multi_grid": (1, 2, 4) if published["grid"] else (),
+    }
+    crop = _CROP.search(file, published.end())
+    if crop is not None:  # true in all published configs of that crop
+        settings["align_corners"] = crop[1] == "769x769"
+    if network == "fcn":
+        settings["dilation"] = 6 if published["d6"] else 1
+    return settings
 
 
 def _import_tensor(key: str, tensor: Tensor) -> Tensor:

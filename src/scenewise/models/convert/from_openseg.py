@@ -13,6 +13,7 @@ from scenewise.models.convert.spec import (
     Options,
     Source,
     Tensors,
+    arguments,
     find_backbone,
     refuse_torch_norms,
     settle,
@@ -106,7 +107,7 @@ def _design(source: Source, options: Options) -> Design:
         raise UserError(f"'{source.name}' does not hold a supported network of openseg")
     network, variant, head, classifier = matching[0]
     backbone, mapping = find_backbone(source, "backbone.")
-    settled = settle(options, multi_grid=(), align_corners=True, output_stride=8)
+    settings = settle(options, multi_grid=(), align_corners=True, output_stride=8)
     auxiliary = {} if network == "ocr" else {"auxiliary": source.has("dsn")}  # OCR's is in its head
     return Design(
         network,
@@ -115,8 +116,9 @@ def _design(source: Source, options: Options) -> Design:
         mapping | head,
         likely_classes(source.rows(f"{classifier}.weight")),
         _BGR,
-        settled | auxiliary,
+        arguments(settings) | auxiliary,
         absolute_norms=True,
+        settings=settings,
     )
 
 

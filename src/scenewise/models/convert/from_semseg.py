@@ -7,6 +7,7 @@ from scenewise.models.convert.spec import (
     Family,
     Options,
     Source,
+    arguments,
     find_backbone,
     settle,
 )
@@ -23,7 +24,7 @@ _HEAD = {
 def _design(source: Source, options: Options) -> Design:
     """PSPNet. The code takes images with sides of 8 k + 1 pixels only; any size works here."""
     backbone, mapping = find_backbone(source, "")
-    settled = settle(options, multi_grid=(), align_corners=True, output_stride=8)
+    settings = settle(options, multi_grid=(), align_corners=True, output_stride=8)
     return Design(
         "pspnet",
         "official",
@@ -31,7 +32,8 @@ def _design(source: Source, options: Options) -> Design:
         mapping | _HEAD,
         likely_classes(source.rows("cls.4.weight")),
         RGB_255,
-        {**settled, "auxiliary": source.has("aux.")},
+        {**arguments(settings), "auxiliary": source.has("aux.")},
+        settings=settings,
     )
 
 

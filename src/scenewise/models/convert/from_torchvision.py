@@ -7,6 +7,7 @@ from scenewise.models.convert.spec import (
     Family,
     Options,
     Source,
+    arguments,
     find_backbone,
     settle,
 )
@@ -34,7 +35,7 @@ def _design(source: Source, options: Options) -> Design:
     deeplabv3 = source.has("classifier.0.convs.")
     network, head = ("deeplabv3", _DEEPLABV3) if deeplabv3 else ("fcn", _FCN)
     backbone, mapping = find_backbone(source, "backbone.")
-    settled = settle(options, multi_grid=(), align_corners=False, output_stride=8)
+    settings = settle(options, multi_grid=(), align_corners=False, output_stride=8)
     return Design(
         network,
         "torchvision",
@@ -42,7 +43,8 @@ def _design(source: Source, options: Options) -> Design:
         mapping | head | _AUXILIARY,
         likely_classes(source.rows("classifier.4.weight")),
         RGB_1,
-        {**settled, "auxiliary": source.has("aux_classifier.")},
+        {**arguments(settings), "auxiliary": source.has("aux_classifier.")},
+        settings=settings,
     )
 
 

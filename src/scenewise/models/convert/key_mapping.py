@@ -1,6 +1,7 @@
 """Map every tensor of a public checkpoint to a key of the network, and load it strictly."""
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from scenewise.models.resnet_keys import rename
 from scenewise.models.safe_load import read_file, tensors_of
 from scenewise.models.segmenter import Segmenter
 
+_log = logging.getLogger("scenewise")
 _COUNTER = "num_batches_tracked"
 _ABN_EPS = 1e-5  # InPlaceABN scales by |weight| + eps, not by its weight
 
@@ -50,6 +52,13 @@ class Plan:
         """The number of tensors that are not skipped."""
         return sum(target is not None for target in self.key_mapping.values())
 
+    @property
+    def assumed(self) -> list[str]:
+        """Settings that only the released weights' defaults decided."""
+        settings = self.design.settings
+        names = [k for k, setting in settings.items() if setting.origin == "released default"]
+        return names if "preprocessing" in settings else [*names, "preprocessing"]
+
     def source(self) -> dict[str, Any]:
         """Where the model comes from, as JSON types; saved in ``config.json``."""
         return {
@@ -80,7 +89,10 @@ def make_plan(file: str | Path, options: Options | None = None) -> Plan:
         for key in source.tensors
     }
     _check(path, FAMILIES[family].title, source.tensors, mapping, design, model)
-    return Plan(path, family, _sha256(path), options, design, model, mapping, source.tensors)
+    plan = Plan(path, family, _sha256(path), options, design, model, mapping, source.tensors)
+    if plan.assumed:
+        _log.warning("settings assumed: %s", "; ".join(_assumptions(plan)))
+    return plan
 
 
 def fill(plan: Plan) -> Segmenter:
@@ -99,6 +111,25 @@ def fill(plan: Plan) -> Segmenter:
     model.load_state_dict(tensors, assign=True)  # replaces the meta tensors
     model.source = plan.source()
     return model.eval()
+
+
+def _assumptions(plan: Plan) -> list[str]:
+    settings = plan.design.settings
+    return [
+        f"{name} of the released weights"
+        if name == "preprocessing"
+        else f"{name} {format_setting(settings[name].value)}"
+        for name in plan.assumed
+    ]
+
+
+def format_setting(value: Any) -> str:
+    """A setting in one line.
+
+    >>> format_setting([4, 8, 16]), format_setting(True), format_setting(None)
+    ('4 8 16', 'true', 'none')
+    """
+    return " ".join(map(str, value)) if isinstance(value, (list, tuple)) else str(value).lower()
 
 
 def _check_recurrence(recurrence: int, design: Design) -> None:

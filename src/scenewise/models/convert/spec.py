@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
-from scenewise.models.resnet_keys import resnet_mapping, resnet_name
+from scenewise.models.resnet_keys import is_basic, resnet_mapping, resnet_name
 
 Tensors = Mapping[str, Tensor]
 KeyMapping = dict[str, str]  # prefixes of the file's keys -> prefixes here
@@ -27,7 +27,8 @@ class Options:
         multi_grid: dilations of the last stage's blocks; () for none.
         recurrence: of criss-cross attention.
         align_corners: of the bilinear upsampling of logits.
-        output_stride: 8 or 16.
+        output_stride: 8, 16 or 32.
+        threshold: above which a pixel is the object, in networks with one output channel.
     """
 
     family: str | None = None
@@ -35,6 +36,7 @@ class Options:
     recurrence: int | None = None
     align_corners: bool | None = None
     output_stride: int | None = None
+    threshold: float | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that are not None, as JSON types."""
@@ -43,6 +45,18 @@ class Options:
             for key, value in vars(self).items()
             if value is not None
         }
+
+
+class Setting(NamedTuple):
+    """A setting that no tensor's shape shows, and what decided it.
+
+    Attributes:
+        value: as a JSON type, or the preprocessing.
+        origin: ``"option"``, ``"config in the file"``, ``"file name"`` or ``"released default"``.
+    """
+
+    value: Any
+    origin: str
 
 
 @dataclass(frozen=True)
@@ -89,6 +103,7 @@ class Design:
         dropped: prefixes that are skipped on purpose, such as the ImageNet classifier.
         import_tensor: (key in the file, tensor) -> tensor here, where shapes differ.
         absolute_norms: the norms are InPlaceABN's.
+        settings: those that no tensor's shape shows, and what decided each.
     """
 
     network: str
@@ -101,6 +116,7 @@ class Design:
     dropped: tuple[str, ...] = ()
     import_tensor: Callable[[str, Tensor], Tensor] = unsqueeze_scale
     absolute_norms: bool = False
+    settings: dict[str, Setting] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -118,17 +134,20 @@ class Family:
     design: Callable[[Source, Options], Design]
 
 
-def find_backbone(source: Source, prefix: str) -> tuple[str, KeyMapping]:
+def find_backbone(source: Source, prefix: str, *, basic: bool = False) -> tuple[str, KeyMapping]:
     """timm's name of the ResNet under ``prefix``, and the key mapping of its tensors.
+
+    ``basic`` allows ResNet-18 and 34, whose dilations only mmsegmentation's code settles.
 
     Raises:
         UserError: a ResNet is not found, or not supported.
     """
     mapping = resnet_mapping(source.tensors, prefix)
     name = resnet_name(source.tensors, mapping) if mapping else None
-    if name is None:
+    if name is None or (is_basic(name) and not basic):
+        shallow = "ResNet-18, 34, 50" if basic else "ResNet-50"
         raise UserError(
-            f"'{source.name}' has no ResNet-50, 101 or 152 with a known stem under '{prefix}'; "
+            f"'{source.name}' has no {shallow}, 101 or 152 with a known stem under '{prefix}'; "
             "other backbones are not supported"
         )
     return name, {key: f"backbone.net.{target}" for key, target in mapping.items()}
@@ -147,14 +166,44 @@ def refuse_torch_norms(source: Source) -> None:
         )
 
 
-def settle(options: Options, **released: Any) -> dict[str, Any]:
-    """The released settings, overridden by the options that are given.
+def settle(
+    options: Options,
+    config: Mapping[str, Any] | None = None,
+    name: Mapping[str, Any] | None = None,
+    **released: Any,
+) -> dict[str, Setting]:
+    """Each of the ``released`` settings, from the first source that has it.
 
-    >>> settle(Options(multi_grid=()), multi_grid=(4, 8, 16), output_stride=8)
-    {'multi_grid': None, 'output_stride': 8}
+    Sources are the options, the config in the file, the file name, and the released value.
+
+    >>> settle(Options(multi_grid=()), multi_grid=(4, 8, 16))
+    {'multi_grid': Setting(value=None, origin='option')}
+    >>> settle(Options(), {"output_stride": 8}, output_stride=16)["output_stride"].origin
+    'config in the file'
     """
     given = {key: value for key, value in vars(options).items() if value is not None}
-    settled = {key: given.get(key, value) for key, value in released.items()}
-    if "multi_grid" in settled:
-        settled["multi_grid"] = list(settled["multi_grid"] or ()) or None  # () means none
-    return settled
+    sources = {
+        "option": given,
+        "config in the file": config or {},
+        "file name": name or {},
+        "released default": released,
+    }
+    return {
+        key: next(
+            Setting(_plain(values[key]), origin)
+            for origin, values in sources.items()
+            if key in values
+        )
+        for key in released
+    }
+
+
+def arguments(settings: Mapping[str, Setting]) -> dict[str, Any]:
+    """The settings that are arguments of ``create_model``."""
+    others = ("preprocessing", "threshold")
+    return {key: setting.value for key, setting in settings.items() if key not in others}
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists; () means none."""
+    return (list(value) or None) if isinstance(value, (tuple, list)) else value

@@ -57,12 +57,16 @@ def fcn(
     variant: str = "official",
     width: int | None = None,
     dropout: float | None = None,
+    dilation: int = 1,
 ) -> nn.Module:
     """FCN as a network.
 
     mmsegmentation has three 3x3 convolutions and concatenates the second one's output with the
     backbone's feature map; the other codes have one convolution. OCNet's baseline has leaky ReLU.
+    ``dilation`` is that of mmsegmentation's first two convolutions: 6 in FCN-D6.
     """
+    if dilation < 1 or (dilation > 1 and variant != "mmseg"):
+        raise ValueError(f"dilation {dilation} needs a positive number and variant 'mmseg'")
     if dropout is None:
         dropout = 0.05 if variant == "ocnet" else 0.1
     if variant == "ocnet":
@@ -78,5 +82,5 @@ def fcn(
     if variant != "mmseg":
         return FCNHead(channels, classes, width=width, dropout=dropout)
     width = width or head_width(channels[-1])
-    context = concat_branch(channels[-1], nn.Identity(), width)
+    context = concat_branch(channels[-1], nn.Identity(), width, dilation=dilation)
     return Head(context, classifier(width, classes, dropout))

@@ -23,23 +23,33 @@ from scenewise.models.layers import ConcatInput, classifier, head_width, named_s
 
 
 def branch(
-    inputs: int, block: nn.Module, width: int, slope: float = 0.0, outputs: int | None = None
+    inputs: int,
+    block: nn.Module,
+    width: int,
+    slope: float = 0.0,
+    outputs: int | None = None,
+    dilation: int = 1,
 ) -> nn.Sequential:
     """``block`` between two 3x3 convolutions: (B, inputs, H, W) -> (B, outputs or width, H, W)."""
     return named_sequential(
-        reduce=conv_norm(inputs, width, 3, slope=slope),  # (B, width, H, W)
+        reduce=conv_norm(inputs, width, 3, dilation=dilation, slope=slope),  # (B, width, H, W)
         block=block,
-        refine=conv_norm(width, outputs or width, 3, slope=slope),
+        refine=conv_norm(width, outputs or width, 3, dilation=dilation, slope=slope),
     )
 
 
 def concat_branch(
-    inputs: int, block: nn.Module, width: int, slope: float = 0.0, outputs: int | None = None
+    inputs: int,
+    block: nn.Module,
+    width: int,
+    slope: float = 0.0,
+    outputs: int | None = None,
+    dilation: int = 1,
 ) -> nn.Sequential:
-    """:func:`branch` concatenated with its input, then a 3x3 convolution."""
+    """:func:`branch` concatenated with its input, then a 3x3 convolution (never dilated)."""
     outputs = outputs or width
     return named_sequential(
-        join=ConcatInput(branch(inputs, block, width, slope, outputs)),
+        join=ConcatInput(branch(inputs, block, width, slope, outputs, dilation)),
         bottleneck=conv_norm(inputs + outputs, outputs, 3, slope=slope),
     )
 
