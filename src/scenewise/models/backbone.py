@@ -133,7 +133,7 @@ class TinyBackbone(nn.Module):
         return features
 
 
-def create_backbone(  # noqa: PLR0913 - the options of a Backbone, and a file
+def create_backbone(
     name: str,
     *,
     output_stride: int = 8,

@@ -29,7 +29,7 @@ HEAD_OPTIONS: dict[str, tuple[str, str, Any]] = {
     "pspnet": ("bins", "pool_scales", (1, 2, 3, 6)),
 }
 # Strides and dilations of the four stages -> output stride.
-_STRIDES = {
+_STRIDES: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {
     ((1, 2, 1, 1), (1, 1, 2, 4)): 8,
     ((1, 2, 2, 1), (1, 1, 1, 2)): 16,
     ((1, 2, 2, 2), (1, 1, 1, 1)): 32,
@@ -88,7 +88,7 @@ class Config:
         self._check(self._backbone, **_BACKBONE)
         self._check_layers(self._backbone)
         main = self._main_head(network)
-        found = {
+        found: dict[str, Any] = {
             "output_stride": self._output_stride(),
             "multi_grid": self._integers(self._backbone, "multi_grid", None) or (),
             "contract_dilation": self._boolean(self._backbone, "contract_dilation"),
@@ -114,6 +114,7 @@ class Config:
         return float(value)
 
     def _main_head(self, network: str) -> Mapping[str, Any]:
+        main: Mapping[str, Any]
         heads = self._model.get("decode_head")
         if network == "ocr":  # a cascade: coarse regions, then the head
             if not isinstance(heads, tuple) or len(heads) != 2:
