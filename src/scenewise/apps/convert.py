@@ -41,6 +41,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--align-corners", action=argparse.BooleanOptionalAction, help="of the upsampling of logits"
     )
     parser.add_argument("--output-stride", type=int, choices=(8, 16, 32))
+    parser.add_argument(
+        "--threshold", type=float, help="of one output channel; its object is above it"
+    )
     parser.add_argument("--to", choices=("mmseg", "danet"), help="write a model in that layout")
 
 
@@ -54,6 +57,7 @@ def run(args: argparse.Namespace) -> None:
         args.recurrence,
         args.align_corners,
         args.output_stride,
+        args.threshold,
     )
     if args.to is not None:
         _write_back(args, options)

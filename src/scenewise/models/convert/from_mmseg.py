@@ -5,7 +5,8 @@ crop, stride and dilations, as in ``deeplabv3_r101-d16-mg124_512x1024_80k_citysc
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -23,8 +24,11 @@ from scenewise.models.convert.spec import (
     Source,
     Tensors,
     arguments,
+    binary_classes,
+    check_threshold,
     find_backbone,
     settle,
+    two_rows,
     unsqueeze_scale,
 )
 from scenewise.models.resnet_keys import is_basic
@@ -231,24 +235,37 @@ def _design(source: Source, options: Options) -> Design:
     network = _network(source)
     backbone, mapping = find_backbone(source, "backbone.", basic=True)
     config = read_config(source.name, source.content)
-    settings = _settings(source.name, network, config, options)
-    second = {"dilate_second": False} if is_basic(backbone) else {}
     count = source.rows("decode_head.conv_seg.weight", "decode_head.1.conv_seg.weight")
+    if count == 1 and network == "ocr":
+        raise UserError(
+            f"'{source.name}' is an OCR with one output channel, whose one region cannot be built "
+            "with two classes; train it with two output channels"
+        )
+    settings = _settings(source.name, network, config, options, binary=count == 1)
+    importer: Callable[[str, Tensor], Tensor] = _import_tensor
+    if count == 1:
+        importer = partial(_import_binary, check_threshold(settings["threshold"].value))
+    second = {"dilate_second": False} if is_basic(backbone) else {}
     return Design(
         network,
         "mmseg",
         backbone,
         mapping | head_mapping(network),
-        _classes(source.content, count),
+        _classes(source.content, count) if count > 1 else _binary_classes(source.content),
         settings["preprocessing"].value,
         {**arguments(settings), **second, "auxiliary": source.has("auxiliary_head.")},
-        import_tensor=_import_tensor,
+        import_tensor=importer,
         settings=settings,
     )
 
 
 def _settings(
-    file: str, network: str, config: Config | None, options: Options
+    file: str,
+    network: str,
+    config: Config | None,
+    options: Options,
+    *,
+    binary: bool = False,
 ) -> dict[str, Setting]:
     named = _name_settings(file, network)
     held = config.settings(network) if config else {}
@@ -262,6 +279,9 @@ def _settings(
     if network in HEAD_OPTIONS:
         option, _, default = HEAD_OPTIONS[network]
         released[option] = default
+    if binary:
+        released["threshold"] = 0.3  # mmsegmentation's default
+        held |= {"threshold": config.threshold()} if config else {}
     settings = settle(options, held, named, **released)
     if network == "deeplabv3" and "rates" not in held:
         rates = [rate * 8 // settings["output_stride"].value for rate in (12, 24, 36)]
@@ -302,6 +322,13 @@ def _import_tensor(key: str, tensor: Tensor) -> Tensor:
     return unsqueeze_scale(key, tensor)
 
 
+def _import_binary(threshold: float, key: str, tensor: Tensor) -> Tensor:
+    """Of a network with one output channel: two rows for the one of each classifier."""
+    if key.rpartition(".")[0].endswith("conv_seg"):
+        return two_rows(tensor, threshold)
+    return _import_tensor(key, tensor)
+
+
 def export_tensor(key: str, tensor: Tensor) -> Tensor:
     """The inverse of :func:`_import_tensor`."""
     if key.endswith("ema_module.bases"):
@@ -336,6 +363,15 @@ def _classes(content: Mapping[str, Any], count: int) -> Classes:
         tuple(str(name) for name in names),
         colors if len(colors) == count else distinct_colors(count),
     )
+
+
+def _binary_classes(content: Mapping[str, Any]) -> Classes:
+    """The file's two classes; its one class after ``background``; or ``object``."""
+    two, one = _classes(content, 2), _classes(content, 1)
+    if two != likely_classes(2):
+        return two
+    known = one != likely_classes(1) and one.names != ("background",)
+    return binary_classes(one.names[0]) if known else binary_classes()
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -1,5 +1,11 @@
 """torchvision's FCN and DeepLabV3, trained on COCO with the classes of VOC."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
 from scenewise.classes import likely_classes
 from scenewise.models.convert.spec import (
     RGB_1,
@@ -8,8 +14,12 @@ from scenewise.models.convert.spec import (
     Options,
     Source,
     arguments,
+    binary_classes,
+    check_threshold,
     find_backbone,
     settle,
+    two_rows,
+    unsqueeze_scale,
 )
 
 _FCN = {
@@ -35,17 +45,29 @@ def _design(source: Source, options: Options) -> Design:
     deeplabv3 = source.has("classifier.0.convs.")
     network, head = ("deeplabv3", _DEEPLABV3) if deeplabv3 else ("fcn", _FCN)
     backbone, mapping = find_backbone(source, "backbone.")
-    settings = settle(options, multi_grid=(), align_corners=False, output_stride=8)
+    count = source.rows("classifier.4.weight")
+    binary: dict[str, Any] = {"threshold": 0.5} if count == 1 else {}
+    settings = settle(options, multi_grid=(), align_corners=False, output_stride=8, **binary)
+    importer: Callable[[str, Tensor], Tensor] = unsqueeze_scale
+    if binary:
+        importer = partial(_import_binary, check_threshold(settings["threshold"].value))
     return Design(
         network,
         "torchvision",
         backbone,
         mapping | head | _AUXILIARY,
-        likely_classes(source.rows("classifier.4.weight")),
+        binary_classes() if binary else likely_classes(count),
         RGB_1,
         {**arguments(settings), "auxiliary": source.has("aux_classifier.")},
+        import_tensor=importer,
         settings=settings,
     )
+
+
+def _import_binary(threshold: float, key: str, tensor: Tensor) -> Tensor:
+    """Two rows for the one row of a classifier."""
+    module = key.rpartition(".")[0]
+    return two_rows(tensor, threshold) if module.endswith("classifier.4") else tensor
 
 
 _KEYS = {"classifier.4.weight", "backbone.conv1.weight"}

@@ -81,6 +81,13 @@ def make_plan(file: str | Path, options: Options | None = None) -> Plan:
     source = Source(path.name, tensors_of(content, path), content)
     family = recognise(source, options.family)
     design = FAMILIES[family].design(source, options)
+    if len(design.classes) == 1:
+        raise UserError(
+            f"'{path}' has one output channel, which is supported for mmseg and torchvision only; "
+            "train it with two classes"
+        )
+    if options.threshold is not None and "threshold" not in design.settings:
+        raise UserError(f"'{path}' has more than one output channel; leave threshold out")
     if options.recurrence is not None:
         _check_recurrence(options.recurrence, design)
     model = _empty_model(design)

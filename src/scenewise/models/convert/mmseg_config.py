@@ -102,7 +102,7 @@ class Config:
         preprocessing = self._preprocessing()
         return found if preprocessing is None else {**found, "preprocessing": preprocessing}
 
-    def threshold(self) -> float | None:
+    def threshold(self) -> float:
         """Of a network with one output channel; 0.3 is mmsegmentation's default."""
         heads = self._model.get("decode_head")
         main = heads[-1] if isinstance(heads, tuple) and heads else heads

@@ -1,12 +1,14 @@
 """Data classes of the conversion: options, the source file, the target network, the family."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
-from scenewise.classes import Classes
+from scenewise.classes import Classes, distinct_colors
 from scenewise.errors import UserError
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
 from scenewise.models.resnet_keys import is_basic, resnet_mapping, resnet_name
@@ -14,6 +16,7 @@ from scenewise.models.resnet_keys import is_basic, resnet_mapping, resnet_name
 Tensors = Mapping[str, Tensor]
 KeyMapping = dict[str, str]  # prefixes of the file's keys -> prefixes here
 
+_LARGEST_CLASSIFIER = 1_000_000  # elements; an expanded tensor claims any number
 RGB_255 = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB", 255.0)
 RGB_1 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
 
@@ -88,6 +91,40 @@ class Source:
 def unsqueeze_scale(key: str, tensor: Tensor) -> Tensor:
     """The tensor; a scalar scale (gamma) with shape (1,), as the parameter has here."""
     return tensor.reshape(1) if tensor.ndim == 0 and key.rpartition(".")[2] == "scale" else tensor
+
+
+def two_rows(tensor: Tensor, threshold: float) -> Tensor:
+    """The weight or bias of a classifier with one output z, for the logits 0 and z - logit(t).
+
+    The object is then the larger logit where sigmoid(z) > t, and at t = 0.5 its softmax is
+    sigmoid(z). A tensor that is not of such a classifier is returned unchanged.
+
+    >>> two_rows(torch.tensor([2.0]), 0.5)
+    tensor([0., 2.])
+    """
+    if tensor.ndim == 1:
+        if tensor.shape[0] != 1:
+            return tensor
+        tensor = tensor.float() - math.log(threshold / (1 - threshold))  # (1,)
+    elif tensor.shape[:1] != (1,) or tensor.numel() > _LARGEST_CLASSIFIER:
+        return tensor
+    return torch.cat([torch.zeros_like(tensor), tensor])  # (2, ...), the background first
+
+
+def check_threshold(threshold: float) -> float:
+    """``threshold``; a UserError unless it is between 0 and 1."""
+    if not 0 < threshold < 1:
+        raise UserError(f"threshold is {threshold}; give a number between 0 and 1")
+    return threshold
+
+
+def binary_classes(name: str = "object") -> Classes:
+    """``background`` and the object.
+
+    >>> binary_classes("vessel").names
+    ('background', 'vessel')
+    """
+    return Classes(("background", name), distinct_colors(2))
 
 
 @dataclass(frozen=True)
