@@ -176,7 +176,7 @@ def describe(config: dict[str, Any]) -> str:
     >>> describe(create_model("fcn", num_classes=2, backbone="tiny").config())
     'fcn with backbone tiny and 2 classes'
     """
-    recipe = config["model"] or {"name": "a network of custom parts", "backbone": "?"}
+    recipe = config["model"] or {"name": "a network with custom parts", "backbone": "?"}
     count = len(config["classes"]["names"])
     return f"{recipe['name']} with backbone {recipe['backbone']} and {count} classes"
 

@@ -23,7 +23,6 @@ class Curve:
     """The course of a training: (step, value) pairs."""
 
     loss: list[tuple[int, float]] = field(default_factory=list)
-    miou: list[tuple[int, float]] = field(default_factory=list)
     context_iou: list[tuple[int, float]] = field(default_factory=list)
 
 
@@ -157,9 +156,8 @@ class _Recorder(Callback):
         self.curve.loss.append((trainer.global_step, float(outputs["loss"])))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        scores = trainer.callback_metrics
-        self.curve.miou.append((trainer.global_step, float(scores["val/miou"])))
-        self.curve.context_iou.append((trainer.global_step, float(scores["val/context_iou"])))
+        score = float(trainer.callback_metrics["val/context_iou"])
+        self.curve.context_iou.append((trainer.global_step, score))
 
 
 class _Bar(TQDMProgressBar):

@@ -78,6 +78,6 @@ def _gib(model: Segmenter, shape: tuple[int, int, int], mixed: bool) -> float:
     """Estimated GiB of a training step; NaN where the estimate fails."""
     try:
         cost = estimate(model, shape[1:], shape[0], training=True, mixed=mixed)
-    except Exception:  # a network of custom parts, or no memory for the estimate either
+    except Exception:  # a network with custom parts, or no memory for the estimate either
         return float("nan")
     return cost.bytes / 2**30
