@@ -117,6 +117,7 @@ def build_trainer(
     options["plugins"] = [*_whole_checkpoints(options["plugins"]), *sync]
     own = _listed(options["callbacks"])
     options["enable_progress_bar"], bar = _progress(options["enable_progress_bar"], own)
+    ema = ema if stage == "fit" else None  # elsewhere the checkpoint holds the average
     average = [] if ema is None else [_moving_average(ema, options["strategy"])]
     options["callbacks"] = [*own, *_run_callbacks(stage), *average, RunFolder(), *bar]
     if stage == "fit" and options["enable_checkpointing"] is not False:
