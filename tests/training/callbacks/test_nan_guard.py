@@ -137,14 +137,8 @@ def test_an_operation_without_a_deterministic_implementation_is_reported() -> No
         torch.use_deterministic_algorithms(False)
     message = sentence(error.value)
     assert message is not None
-<<<<<<< HEAD
     start = "put_ has no deterministic implementation on this device; give --trainer"
     assert message.startswith(start)
-=======
-    assert message.startswith(
-        "put_ has no deterministic implementation on this device; give --trainer"
-    )
->>>>>>> de4a691 (A line within 100 characters)
 
 
 def test_other_errors_of_the_system_are_no_sentence() -> None:
