@@ -71,6 +71,10 @@ def test_dry_run_prints_every_key_and_writes_nothing(
 ) -> None:
     assert main(["convert", str(checkpoint), str(tmp_path / "m"), "--dry-run"]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert "  output_stride 8 (file name)" in lines
+    assert "  align_corners true (file name)" in lines
+    assert "  recurrence 2 (released default)" in lines
+    assert "  preprocessing as in the line 'images' (released default)" in lines
     keys = dict(line.split("->") for line in lines if "->" in line)
     keys = {key.strip(): target.strip() for key, target in keys.items()}
     assert len(keys) == 365

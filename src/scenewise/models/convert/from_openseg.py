@@ -4,6 +4,8 @@ Networks that were trained with PyTorch's own batch norm have one more level in 
 (``oc_module_pre.1.0.weight``) and ReLU in place of leaky ReLU; they are refused.
 """
 
+from typing import Any
+
 from scenewise.classes import likely_classes
 from scenewise.errors import UserError
 from scenewise.models.convert.spec import (
@@ -107,7 +109,8 @@ def _design(source: Source, options: Options) -> Design:
         raise UserError(f"'{source.name}' does not hold a supported network of openseg")
     network, variant, head, classifier = matching[0]
     backbone, mapping = find_backbone(source, "backbone.")
-    settings = settle(options, multi_grid=(), align_corners=True, output_stride=8)
+    tile: dict[str, Any] = {"tile": (8, 8)} if network == "isa" else {}
+    settings = settle(options, multi_grid=(), align_corners=True, output_stride=8, **tile)
     auxiliary = {} if network == "ocr" else {"auxiliary": source.has("dsn")}  # OCR's is in its head
     return Design(
         network,

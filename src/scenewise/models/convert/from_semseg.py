@@ -24,7 +24,9 @@ _HEAD = {
 def _design(source: Source, options: Options) -> Design:
     """PSPNet. The code takes images with sides of 8 k + 1 pixels only; any size works here."""
     backbone, mapping = find_backbone(source, "")
-    settings = settle(options, multi_grid=(), align_corners=True, output_stride=8)
+    settings = settle(
+        options, multi_grid=(), align_corners=True, output_stride=8, bins=(1, 2, 3, 6)
+    )
     return Design(
         "pspnet",
         "official",

@@ -12,6 +12,7 @@ from scenewise.models.convert.spec import (
     Design,
     Family,
     Options,
+    Setting,
     Source,
     arguments,
     binary_classes,
@@ -48,6 +49,9 @@ def _design(source: Source, options: Options) -> Design:
     count = source.rows("classifier.4.weight")
     binary: dict[str, Any] = {"threshold": 0.5} if count == 1 else {}
     settings = settle(options, multi_grid=(), align_corners=False, output_stride=8, **binary)
+    if deeplabv3:
+        rates = [rate * 8 // settings["output_stride"].value for rate in (12, 24, 36)]
+        settings["rates"] = Setting(rates, settings["output_stride"].origin)
     importer: Callable[[str, Tensor], Tensor] = unsqueeze_scale
     if binary:
         importer = partial(_import_binary, check_threshold(settings["threshold"].value))
