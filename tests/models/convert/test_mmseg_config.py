@@ -148,6 +148,43 @@ def test_head_settings(network: str, head: str, option: str, value: Any) -> None
     assert settings(config, network)[option] == (value, "config in the file")
 
 
+PUBLISHED = {
+    "ann": "type='ANNHead', in_index=[2, 3], project_channels=256, query_scales=(1, ), "
+    "key_pool_scales=(1, 3, 6, 8)",
+    "ccnet": "type='CCHead', in_index=3, recurrence=2",
+    "danet": "type='DAHead', in_index=3, pam_channels=64",
+    "deeplabv3": "type='ASPPHead', in_index=3, dilations=(1, 12, 24, 36)",
+    "dnl": "type='DNLHead', in_index=3, reduction=2, use_scale=True, mode='embedded_gaussian'",
+    "emanet": "type='EMAHead', in_index=3, ema_channels=256, num_bases=64, num_stages=3",
+    "encnet": "type='EncHead', in_index=(1, 2, 3), num_codes=32, add_lateral=False",
+    "fcn": "type='FCNHead', in_index=3, num_convs=2, concat_input=True",
+    "gcnet": "type='GCHead', in_index=3, ratio=0.25, pooling_type='att', "
+    "fusion_types=('channel_add', )",
+    "isa": "type='ISAHead', in_index=3, isa_channels=256, down_factor=(8, 8)",
+    "nonlocal": "type='NLHead', in_index=3, reduction=2, use_scale=True",
+    "ocr": "type='OCRHead', in_index=3, ocr_channels=256",
+    "pspnet": "type='PSPHead', in_index=3, pool_scales=(1, 2, 3, 6)",
+}
+
+
+@pytest.mark.parametrize("network", PUBLISHED)
+def test_published_configs_give_the_released_settings(network: str) -> None:
+    """A config of each head, as published, decides what its published file name decides."""
+    norm = "norm_cfg=dict(type='SyncBN', requires_grad=True), align_corners=False"
+    head = f"dict(channels=512, {PUBLISHED[network]}, {norm})"
+    if network == "ocr":
+        regions = "type='FCNHead', in_index=2, num_convs=1, concat_input=False"
+        head = f"[dict({regions}, {norm}), {head}]"
+    mean, std = "mean=[123.675, 116.28, 103.53]", "std=[58.395, 57.12, 57.375]"
+    rest = f"img_norm_cfg = dict({mean}, {std}, to_rgb=True)"
+    config = text("", rest=rest).replace("dict(in_index=3, channels=512, )", head)
+    assert head in config
+    decided = settings(config, network)
+    released = _settings(f"{network}.pth", network, None, Options())
+    assert {k: s.value for k, s in decided.items()} == {k: s.value for k, s in released.items()}
+    assert {setting.origin for setting in decided.values()} == {"config in the file"}
+
+
 @pytest.mark.parametrize(
     ("head", "backbone", "message"),
     [

@@ -62,6 +62,8 @@ _HEADS: dict[str, dict[str, tuple[Any, ...]]] = {
     "nonlocal": _NON_LOCAL,
     "ocr": {"scale": (1,)},
 }
+# The stages of heads that take several; EncNet uses the last of them without its lateral layers.
+_STAGES = {"ann": ((2, 3),), "encnet": (3, (1, 2, 3), (3,))}
 _REGIONS = {"type": ("FCNHead",), "in_index": (2, -2), "concat_input": (False,), "dilation": (1,)}
 
 
@@ -126,7 +128,7 @@ class Config:
             self._check_layers(regions)
         else:
             main = self._section(self._model, "decode_head")
-        stages = ((2, 3), (-2, -1)) if network == "ann" else (3, -1)
+        stages = _STAGES.get(network, (3,))
         self._check(main, in_index=(-1, *stages), **_HEADS.get(network, {}))
         self._check_layers(main)
         return main
