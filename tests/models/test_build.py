@@ -139,6 +139,8 @@ def test_classes_travel() -> None:
         ({"backbone": "resnet999"}, "unknown backbone 'resnet999'"),
         ({"backbone": "mobilenetv2_100", "multi_grid": (1, 2)}, "needs a ResNet"),
         ({"backbone": "tiny", "multi_grid": (1, 2)}, "tiny backbone has no multi_grid"),
+        ({"backbone": "resnet18c", "pretrained": True}, "timm has no weights of 'resnet18c'"),
+        ({"name": "fcn", "dilation": 6}, "dilation 6 needs a positive number and variant 'mmseg'"),
         ({"widht": 3}, "has no option 'widht'; it has width"),
         ({"width": 4}, "cannot be built with these options: 4 channels cannot be reduced by 8"),
         ({"backbone_weights": "nowhere.pth"}, "no such file: 'nowhere.pth'"),

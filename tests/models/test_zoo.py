@@ -127,7 +127,9 @@ def test_pooling_that_rounds_up_gives_one_more_row(name: str, rows: int) -> None
 
 
 @pytest.mark.parametrize("backbone", ["tiny", "mobilenetv2_100"])
-@pytest.mark.parametrize("option", [{"contract_dilation": False}, {"ceil_pool": True}])
+@pytest.mark.parametrize(
+    "option", [{"contract_dilation": False}, {"ceil_pool": True}, {"dilate_second": False}]
+)
 def test_options_of_resnets_are_refused_elsewhere(backbone: str, option: dict[str, bool]) -> None:
     assert create_model("ccnet", num_classes=2, backbone=backbone, pretrained=False)
     with pytest.raises(UserError, match=next(iter(option))):
