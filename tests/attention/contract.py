@@ -4,7 +4,8 @@ Every block (:class:`BlockLaw`):
 
 - maps (B, C, H, W) to the same shape and dtype, in training and evaluation;
 - equals an independent reference, dense or in plain loops, written in its test;
-- has correct, finite gradients, from the first step on;
+- has correct, finite gradients, from the first step on, second derivatives and forward mode;
+- gives the gradients of each sample under ``torch.func``;
 - treats samples independently of each other, and any memory format alike;
 - is close to float32 under autocast and in half precision;
 - runs on the device of its inputs, compiles as one graph, and exports.
@@ -26,14 +27,14 @@ scale of 0 would hide errors. Sizes are 5 x 7, so that swapped axes are noticed.
 """
 
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd import gradcheck
-from torch.func import functional_call
+from torch.autograd import gradcheck, gradgradcheck
+from torch.func import functional_call, grad, jvp, vjp, vmap
 from torch.profiler import ProfilerActivity, profile
 from torch.testing import assert_close
 
@@ -131,7 +132,8 @@ class BlockLaw:
             assert value.grad is not None, name
             assert value.grad.isfinite().all(), name
 
-    def test_gradients_are_those_of_the_function(self) -> None:
+    def function(self) -> tuple[Callable[..., Tensor], list[Tensor]]:
+        """The block as a function of its inputs and parameters, and a small set of these."""
         block = self.ready()
         names = [name for name, _ in block.named_parameters()]
         inputs = self.inputs(2, self.channels, self.tiny)
@@ -140,9 +142,48 @@ class BlockLaw:
             parameters = dict(zip(names, values[len(inputs) :], strict=True))
             return functional_call(block, parameters, values[: len(inputs)])  # type: ignore[no-any-return]
 
-        values = [*inputs, *(p.detach() for p in block.parameters())]
-        values = [value.clone().requires_grad_() for value in values]
+        return run, [*inputs, *(p.detach().clone() for p in block.parameters())]
+
+    def test_gradients_are_those_of_the_function(self) -> None:
+        run, values = self.function()
+        for value in values:
+            value.requires_grad_()
         assert gradcheck(run, values, fast_mode=True, check_undefined_grad=False)
+
+    def test_second_derivatives_are_those_of_the_function(self) -> None:
+        run, values = self.function()
+        for value in values:
+            value.requires_grad_()
+        checks = {"fast_mode": True, "check_fwd_over_rev": True, "check_undefined_grad": False}
+        assert gradgradcheck(run, values, **checks)
+
+    def test_tangents_are_those_of_the_function(self) -> None:
+        """Forward mode: the adjoint of reverse mode, which the laws above check."""
+        run, values = self.function()
+        tangents = tuple(map(torch.randn_like, values))
+        out, tangent = jvp(run, tuple(values), tangents)
+        weight = torch.randn_like(out)
+        gradients = vjp(run, *values)[1](weight)
+        products = [(a * b).sum() for a, b in zip(gradients, tangents, strict=True)]
+        assert_close((weight * tangent).sum(), torch.stack(products).sum(), **EXACT)
+        assert tangent.abs().max() > 1e-3
+
+    def test_gradients_of_each_sample(self) -> None:
+        """``torch.func.vmap(grad(f))`` over samples and shared parameters."""
+        block, inputs = self.ready(), self.sample(3)
+        parameters = {name: p.detach() for name, p in block.named_parameters()}
+
+        def loss(parameters: dict[str, Tensor], *sample: Tensor) -> Tensor:
+            out: Tensor = functional_call(block, parameters, tuple(x[None] for x in sample))
+            return out.square().sum()
+
+        every = vmap(grad(loss), in_dims=(None, *(0 for _ in inputs)))(parameters, *inputs)
+        for i in range(3):
+            block.zero_grad()
+            block(*(x[i : i + 1] for x in inputs)).square().sum().backward()
+            for name, parameter in block.named_parameters():
+                if parameter.grad is not None:
+                    assert_close(every[name][i], parameter.grad, **EXACT)
 
     def test_samples_are_independent(self) -> None:
         block, inputs = self.ready(), self.sample(3)
@@ -175,9 +216,8 @@ class BlockLaw:
         out.float().sum().backward()
         assert all(x.grad is not None and x.grad.dtype == dtype for x in narrow)
 
-    def test_runs_on_the_device_of_its_inputs(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_runs_on_the_device_of_its_inputs(self) -> None:
         """The meta device refuses tensors of another device, forward and backward."""
-        monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # meta has none
         block, inputs = self.ready().to("meta"), self.sample()
         meta = [x.to("meta").requires_grad_() for x in inputs]
         out = block(*meta)

@@ -44,18 +44,30 @@ class TestExpectationMaximisation(BlockLaw, PermutesPositions, WeighsPositions):
                 assert value.grad is not None
                 assert value.grad.isfinite().all(), name
 
-    def test_gradients_are_those_of_the_function(self) -> None:
-        """Of the function with the reconstructed pixels held constant."""
+    def held(self) -> tuple[Tensor, Tensor, list[Tensor]]:
+        """The output, that with the reconstructed pixels held constant, and what both depend on."""
         block, (x,) = self.ready(), self.sample()
         assert isinstance(block, ExpectationMaximisation)
         x.requires_grad_()
         fixed = rebuilt(block, x).detach().relu()
         y = block.norm(torch.einsum("oc,bcn->bon", block.last.weight.flatten(1), fixed)[..., None])
         expected = (y[..., 0].view_as(x) + x).relu()
-        inputs = [x, block.last.weight, block.norm.weight]
-        weight = torch.randn_like(x)
-        gradients = torch.autograd.grad((block(x) * weight).sum(), inputs)
+        return block(x), expected, [x, block.last.weight, block.norm.weight]
+
+    def test_gradients_are_those_of_the_function(self) -> None:
+        out, expected, inputs = self.held()
+        weight = torch.randn_like(out)
+        gradients = torch.autograd.grad((out * weight).sum(), inputs)
         assert_close(gradients, torch.autograd.grad((expected * weight).sum(), inputs), **EXACT)
+
+    def test_second_derivatives_are_those_of_the_function(self) -> None:
+        out, expected, inputs = self.held()
+        second = []
+        for y in (out, expected):
+            first = torch.autograd.grad(y.square().sum(), inputs, create_graph=True)
+            total = torch.stack([g.square().sum() for g in first]).sum()
+            second.append(torch.autograd.grad(total, inputs))
+        assert_close(second[0], second[1], **EXACT)
 
     def test_training_updates_the_bases_and_evaluation_does_not(self) -> None:
         block, (x,) = self.ready(), self.sample()

@@ -1,7 +1,11 @@
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
-from torch.autograd import gradcheck
+from torch.autograd import forward_ad, functional, gradcheck, gradgradcheck
+from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.testing import assert_close
 
 from scenewise.attention import PositionAttention, position_attention
@@ -16,6 +20,8 @@ from tests.attention.contract import (
     WeighsPositions,
     peak_bytes,
 )
+
+Attention = Callable[..., Tensor]
 
 
 def dense(query: Tensor, key: Tensor, value: Tensor, scale: float = 1.0) -> Tensor:
@@ -74,7 +80,77 @@ def test_equals_dense_for_any_block(
 
 def test_gradcheck_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     cut(monkeypatch, 4)
-    assert gradcheck(position_attention, (draw(2, 19, 3), draw(2, 5, 3), draw(2, 5, 4)))
+    inputs = draw(2, 19, 3), draw(2, 5, 3), draw(2, 5, 4)
+    assert gradcheck(position_attention, inputs, check_forward_ad=True)
+    assert gradgradcheck(position_attention, inputs, check_fwd_over_rev=True)
+
+
+def total(function: Attention) -> Attention:
+    """A scalar whose second derivatives by each pair of inputs are not 0."""
+    return lambda *inputs: function(*inputs, scale=0.7).sin().sum()
+
+
+DERIVATIVES: dict[str, Callable[[Attention, list[Tensor]], Any]] = {
+    "jvp": lambda f, x: jvp(f, tuple(x), tuple(x)),
+    "jacfwd": lambda f, x: jacfwd(f, (0, 1, 2))(*x),
+    "grad": lambda f, x: grad(f, (0, 1, 2))(*x),
+    "vjp": lambda f, x: vjp(f, *x)[1](torch.ones_like(f(*x))),
+    "hessian": lambda f, x: hessian(f, (0, 1, 2))(*x),
+    "jacrev of jacfwd": lambda f, x: jacrev(jacfwd(f, (0, 1, 2)), (0, 1, 2))(*x),
+    "jacrev of jacrev": lambda f, x: jacrev(jacrev(f, (0, 1, 2)), (0, 1, 2))(*x),
+    "grad of grad": lambda f, x: grad(lambda *x: grad(f)(*x).square().sum(), (0, 1, 2))(*x),
+    "autograd hessian": lambda f, x: functional.hessian(f, tuple(x)),
+    "autograd hvp": lambda f, x: functional.hvp(f, tuple(x), tuple(x)),
+    "autograd vhp": lambda f, x: functional.vhp(f, tuple(x), tuple(x)),
+    "vmap": lambda f, x: vmap(lambda q: f(q, *x[1:]))(torch.stack([x[0], 2 * x[0]], dim=1)),
+}
+
+
+@pytest.mark.parametrize("name", DERIVATIVES)
+def test_transforms_equal_those_of_the_dense_form(name: str) -> None:
+    inputs = [x.detach() for x in (draw(2, 5, 3), draw(2, 7, 3), draw(2, 7, 4))]
+    if name == "vmap":
+        inputs = [x.expand(2, *x.shape[1:]) for x in (y[:1] for y in inputs)]
+    derivative = DERIVATIVES[name]
+    result, expected = (derivative(total(f), inputs) for f in (position_attention, dense))
+    assert_close(result, expected, **EXACT)
+
+
+def test_dual_numbers_carry_the_tangent_of_the_dense_form() -> None:
+    """``forward_ad`` without a transform, and a gradient taken inside it without a graph."""
+    query, key, value = draw(2, 5, 3), draw(2, 7, 3), draw(2, 7, 4)
+    results = []
+    for function in (position_attention, dense):
+        with forward_ad.dual_level():
+            dual = forward_ad.make_dual(query, query.detach().cos())
+            out = function(dual, key, value)
+            (gradient,) = torch.autograd.grad(out.sin().sum(), dual)
+            results.append([forward_ad.unpack_dual(x).tangent for x in (out, gradient)])
+    assert_close(results[0], results[1], **EXACT)
+
+
+def test_a_compiled_tangent_is_that_of_the_dense_form() -> None:
+    inputs = tuple(x.detach() for x in (draw(2, 5, 3), draw(2, 7, 3), draw(2, 7, 4)))
+    tangents = [
+        torch.compile(lambda f=f: jvp(f, inputs, inputs)[1], backend="eager")()
+        for f in (position_attention, dense)
+    ]
+    torch.compiler.reset()
+    assert_close(tangents[0], tangents[1], **EXACT)
+
+
+def test_what_has_no_derivative_says_what_has() -> None:
+    inputs = [x.detach() for x in (draw(1, 3, 2), draw(1, 4, 2), draw(1, 4, 3))]
+
+    def first(*x: Tensor) -> Tensor:
+        return grad(total(position_attention))(*x).square().sum()
+
+    with pytest.raises(NotImplementedError, match=r"no third .* use torch\.softmax"):
+        grad(lambda *x: grad(first)(*x).square().sum())(*inputs)
+    with pytest.raises(NotImplementedError, match=r"no third"):
+        jvp(grad(first), tuple(inputs), tuple(inputs))
+    with pytest.raises(NotImplementedError, match=r"no forward mode within forward mode"):
+        jacfwd(jacfwd(total(position_attention)))(*inputs)
 
 
 @pytest.mark.parametrize("spread", [1.0, 30.0, 1000.0])
@@ -161,6 +237,23 @@ def test_parts_are_few_and_nearly_equal(length: int, most: int, expected: list[i
     assert [i for part in slices for i in range(length)[part]] == list(range(length))
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_second_derivatives_and_tangents_are_of_the_dtypes_of_the_inputs(
+    dtype: torch.dtype,
+) -> None:
+    inputs = [torch.randn(1, n, c) for n, c in ((3, 2), (5, 2), (5, 4))]
+    narrow = [x.to(dtype) for x in inputs]
+    results = [
+        vjp(lambda *x: jvp(dense, tuple(x), tuple(x))[1], *inputs)[1](torch.ones(1, 3, 4)),
+        vjp(lambda *x: jvp(position_attention, tuple(x), tuple(x))[1], *narrow)[1](
+            torch.ones(1, 3, 4, dtype=dtype)
+        ),
+    ]
+    for exact, result in zip(*results, strict=True):
+        assert result.dtype == dtype
+        assert_close(result.float(), exact, rtol=0, atol=0.1 * exact.abs().max().item())
+
+
 def test_only_needed_gradients() -> None:
     query, key, value = draw(1, 4, 2), draw(1, 5, 2), draw(1, 5, 3)
     total = position_attention(query.detach(), key.detach(), value).sum()
@@ -179,6 +272,21 @@ def test_memory_grows_with_pixels_not_pairs() -> None:
     pixels = 8192
     assert peak(pixels) < 0.3 * 4 * pixels**2
     assert peak(2 * pixels) - peak(pixels) < 0.02 * 4 * pixels**2
+
+
+def test_memory_of_second_derivatives_grows_with_pixels_not_pairs() -> None:
+    def penalty(*inputs: Tensor) -> None:
+        first = torch.autograd.grad(position_attention(*inputs).sum(), inputs, create_graph=True)
+        torch.stack([x.square().sum() for x in first]).sum().backward()
+
+    def tangent(*inputs: Tensor) -> None:
+        values = tuple(x.detach() for x in inputs)
+        jvp(position_attention, values, values)
+
+    pixels = 8192
+    inputs = [torch.randn(1, pixels, c, requires_grad=True) for c in (4, 4, 8)]
+    for run in (penalty, tangent):
+        assert peak_bytes(lambda run=run: run(*inputs)) < 0.3 * 4 * pixels**2
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from itertools import product
 import torch
 from torch import Tensor, nn
 
+from scenewise.attention.kernels.operators import Rules, define, has_tangent
 from scenewise.attention.kernels.precision import FLOOR, no_autocast, upcast
 from scenewise.attention.kernels.tiled import parts
 from scenewise.attention.layers import reduced
@@ -26,7 +27,8 @@ def criss_cross_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     One softmax covers the row and the column; the pixel itself is counted once, in its row. Time is
     O(N (H + W)); memory is O(N), as only the weights of a few rows of pixels are in memory and the
     backward pass recomputes them. Energies and softmax are float32 for half-precision inputs, also
-    under autocast. Gradients are exact; second derivatives are not provided.
+    under autocast. Derivatives of any order and in forward mode are exact; all but the first
+    gradient hold the weights of all crosses, O(N (H + W)).
 
     Args:
         query: (B, D, H, W).
@@ -84,7 +86,7 @@ class CrissCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        y = x.contiguous(memory_format=torch.channels_last)
+        y = _rows(x).permute(0, 3, 1, 2)  # channels last
         for _ in range(self.recurrence):
             y = self._round(y)
         return y.contiguous() if x.is_contiguous() else y
@@ -122,7 +124,9 @@ class CrissCrossAttention(nn.Module):
         crosses = []
         for k in range(self.recurrence):
             x = self._round(x) if k else x
-            crosses.append(_cross_weights(self.query(x), self.key(x)))
+            query, key = self.query(x), self.key(x)
+            with no_autocast(x):
+                crosses.append(_softmax(query, key))
         return crosses
 
     def _round(self, x: Tensor) -> Tensor:
@@ -148,8 +152,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _like_rows(x: Tensor) -> Tensor:
     """An empty channels-last tensor of the shape of ``x`` (B, C, H, W)."""
-    batch, channels, height, width = x.shape
-    return x.new_empty(batch, height, width, channels).permute(0, 3, 1, 2)
+    return torch.empty_like(x, memory_format=torch.channels_last)
 
 
 def _products(a: Tensor, b: Tensor, rows: slice, out: Tensor) -> Tensor:
@@ -208,17 +211,6 @@ def _scratch(like: Tensor, row_parts: list[slice]) -> Tensor:
     return like.new_empty(row_parts[0].stop, width, height + width)
 
 
-def _cross_weights(query: Tensor, key: Tensor) -> Tensor:
-    """Attention weights of all pixels, (B, H, W, H + W): first the column, then the row."""
-    with torch.no_grad(), no_autocast(query):
-        whole, weights = slice(0, query.shape[2]), []
-        for q, k in zip(_rows(upcast(query)), _rows(upcast(key)), strict=True):
-            energies = _products(q, k, whole, _scratch(q, [whole]))
-            _own(energies, whole).fill_(float("-inf"))
-            weights.append(energies.softmax(-1))
-        return torch.stack(weights)
-
-
 def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """The operator below in standard PyTorch operators, for export formats that know no others.
 
@@ -227,21 +219,13 @@ def decomposed(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tupl
     Returns:
         gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross.
     """
-    height = query.shape[2]
-    q, k = upcast(query), upcast(key)
-    down = torch.einsum("bdhw,bdkw->bhwk", q, k)  # (B, H, W, H)
-    own = torch.eye(height, dtype=torch.bool, device=query.device)[:, None]  # (H, 1, H)
-    down = down.masked_fill(own, float("-inf"))
-    energies = torch.cat([down, torch.einsum("bdhw,bdhk->bhwk", q, k)], dim=-1)  # (B, H, W, H + W)
+    energies = _cross_products(upcast(query), upcast(key))  # (B, H, W, H + W)
+    energies = energies.masked_fill(_own_in_column(query), float("-inf"))
     weights = (energies.softmax(-1) * gamma).to(value.dtype)
-    gathered = torch.einsum("bhwk,bckw->bchw", weights[..., :height], value) + torch.einsum(
-        "bhwk,bchk->bchw", weights[..., height:], value
-    )
-    return gathered, energies.logsumexp(-1, keepdim=True)
+    return _collect(weights, value), energies.logsumexp(-1, keepdim=True)
 
 
-@torch.library.custom_op("scenewise::criss_cross", mutates_args=())
-def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+def _kernel(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     """gamma times the attention (B, C, H, W), and the log-sum-exp (B, H, W, 1) of each cross."""
     out = _like_rows(value)
     with no_autocast(query):
@@ -259,14 +243,12 @@ def _attend(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[T
     return out, log_sum
 
 
-@_attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
+def _fake(query: Tensor, key: Tensor, value: Tensor, gamma: Tensor) -> tuple[Tensor, Tensor]:
     batch, _, height, width = query.shape
     return _like_rows(value), upcast(query.new_empty(batch, height, width, 1))
 
 
-@torch.library.custom_op("scenewise::criss_cross_backward", mutates_args=())
-def _attend_backward(
+def _backward_kernel(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, log_sum: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of query, key, value and gamma."""
@@ -290,19 +272,127 @@ def _attend_backward(
     return d_query, d_key, d_value, d_gamma.to(gamma.dtype)
 
 
-@_attend_backward.register_fake
-def _(
+def _fake_gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, gamma: Tensor, *_: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return _like_rows(query), _like_rows(key), _like_rows(value), torch.empty_like(gamma)
 
 
-def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    ctx.save_for_backward(*inputs, output[1])
+# Forward mode and second derivatives hold the weights of all crosses, (B, H, W, H + W), in standard
+# operators, which PyTorch differentiates further; never the map of all pairs.
 
 
-def _backward(ctx, grad: Tensor, _: Tensor):  # type: ignore[no-untyped-def]
-    return _attend_backward(grad, *ctx.saved_tensors)
+def _cross_products(a: Tensor, b: Tensor) -> Tensor:
+    """(B, D, H, W) twice -> (B, H, W, H + W): products with the column, then with the row."""
+    down, along = torch.einsum("bdhw,bdkw->bhwk", a, b), torch.einsum("bdhw,bdhk->bhwk", a, b)
+    return torch.cat([down, along], dim=-1)
 
 
-_attend.register_autograd(_backward, setup_context=_setup)
+def _own_in_column(x: Tensor) -> Tensor:
+    """(H, 1, H + W): where the weight of a pixel itself would be counted a second time."""
+    height, width = x.shape[2:]
+    own = torch.eye(height, dtype=torch.bool, device=x.device)
+    return nn.functional.pad(own, (0, width))[:, None]
+
+
+def _softmax(query: Tensor, key: Tensor) -> Tensor:
+    """Weights (B, H, W, H + W), in standard operators."""
+    energies = _cross_products(upcast(query), upcast(key))
+    return energies.masked_fill(_own_in_column(query), float("-inf")).softmax(-1)
+
+
+def _collect(weights: Tensor, source: Tensor) -> Tensor:
+    """Sums of ``source`` (B, C, H, W) over the crosses, of that shape: _gather out of place."""
+    height = source.shape[2]
+    down = torch.einsum("bhwk,bckw->bchw", weights[..., :height], source)
+    return down + torch.einsum("bhwk,bchk->bchw", weights[..., height:], source)
+
+
+def _distribute(weights: Tensor, source: Tensor) -> Tensor:
+    """The adjoint of _collect: _scatter out of place."""
+    height = source.shape[2]
+    down = torch.einsum("bhwk,bchw->bckw", weights[..., :height], source)
+    return down + torch.einsum("bhwk,bchw->bchk", weights[..., height:], source)
+
+
+def _tangent(
+    kept: Sequence[Tensor],
+    t_query: Tensor | None,
+    t_key: Tensor | None,
+    t_value: Tensor | None,
+    t_gamma: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Tangents of the output and of the log-sum-exp; None is 0."""
+    query, key, value, gamma = kept
+    with no_autocast(query):
+        q, k, v = upcast(query), upcast(key), upcast(value)
+        weights = _softmax(q, k)
+        slope = torch.zeros_like(weights)
+        if t_query is not None:
+            slope = slope + _cross_products(upcast(t_query), k)
+        if t_key is not None:
+            slope = slope + _cross_products(q, upcast(t_key))
+        mean = (weights * slope).sum(-1, keepdim=True)
+        t_weights = weights * (slope - mean)
+        t_out = gamma * _collect(t_weights, v)
+        if t_value is not None:
+            t_out = t_out + gamma * _collect(weights, upcast(t_value))
+        if t_gamma is not None:
+            t_out = t_out + t_gamma * _collect(weights, v)
+    return t_out.to(value.dtype), mean
+
+
+def _gradients(grad: Tensor, kept: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """What the backward operator returns, in standard operators."""
+    query, key, value, gamma = kept
+    with no_autocast(query):
+        q, k, v, g = upcast(query), upcast(key), upcast(value), upcast(grad)
+        weights = _softmax(q, k)
+        d_weights = weights * _cross_products(g, v)  # weights: the pixel's own column entry is 0
+        row_sum = d_weights.sum(-1, keepdim=True)
+        d_energies = gamma * (d_weights - weights * row_sum)
+        return (
+            _collect(d_energies, k).to(query.dtype),
+            _distribute(d_energies, q).to(key.dtype),
+            _distribute(gamma * weights, g).to(value.dtype),
+            row_sum.sum().reshape(1).to(gamma.dtype),
+        )
+
+
+def _backward(
+    kept: Sequence[Tensor], grad: Tensor | None, _: Tensor | None
+) -> Sequence[Tensor | None]:
+    if grad is None:
+        return None, None, None, None
+    if torch.is_grad_enabled() or has_tangent(grad, *kept):
+        return _gradients(grad, kept[:4])
+    gradients: Sequence[Tensor] = _attend_backward(grad, *kept)
+    return gradients
+
+
+def _not_differentiable(*_: object) -> Sequence[Tensor]:
+    raise NotImplementedError(
+        "this gradient of criss-cross attention was computed without a graph; pass "
+        "create_graph=True, and use no compiled network, to differentiate it again"
+    )
+
+
+_attend = define(
+    "criss_cross(Tensor query, Tensor key, Tensor value, Tensor gamma) -> (Tensor, Tensor)",
+    _kernel,
+    _fake,
+    Rules(
+        lambda inputs, outputs: (*inputs, outputs[1]),
+        _backward,
+        lambda kept, *tangents: _tangent(kept[:4], *tangents),
+    ),
+    batched=False,
+)
+_attend_backward = define(
+    "criss_cross_backward(Tensor grad, Tensor query, Tensor key, Tensor value, Tensor gamma,"
+    " Tensor log_sum) -> (Tensor, Tensor, Tensor, Tensor)",
+    _backward_kernel,
+    _fake_gradients,
+    Rules(lambda *_: (), _not_differentiable, _not_differentiable),
+    batched=False,
+)

@@ -77,7 +77,7 @@ class ExpectationMaximisation(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W), non-negative."""
         with torch.no_grad():
-            shares, fitted = self._fit(x)
+            shares, fitted = (y.detach() for y in self._fit(x))  # constants in forward mode too
             if self.training:
                 average = self.bases.lerp(fitted.mean(0).to(self.bases.dtype), self.momentum)
                 self.bases.copy_(normalize(average, dim=-1))

@@ -3,13 +3,20 @@
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.2.
 """
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels import autotune, tiled
+from scenewise.attention.kernels.operators import Rules, define
 from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.kernels.tiled import BackwardInputs
 from scenewise.attention.layers import reduced
+
+Kept = tuple[Tensor, ...]
+Gradients = tuple[Tensor | None, ...]
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -22,8 +29,9 @@ def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: floa
     with Nq + Nk, not with Nq * Nk. Sums over tiles follow Milakov and Gimelshein, "Online
     normalizer calculation for softmax", 2018. ``kernels.tiled`` has the arithmetic; on CUDA GPUs
     ``kernels.autotune`` also tries other kernels. Energies, softmax and sums are float32 for
-    half-precision inputs, also under autocast. Gradients are exact; second derivatives are not
-    provided.
+    half-precision inputs, also under autocast. Gradients, second derivatives and forward mode are
+    exact and in linear memory; third derivatives, and forward mode within forward mode, raise a
+    NotImplementedError.
 
     Args:
         query: (B, Nq, D).
@@ -132,52 +140,163 @@ def _check_shapes(query: Tensor, key: Tensor, value: Tensor) -> None:
         raise ValueError(f"query and key differ in channels: {shapes}")
 
 
-@torch.library.custom_op("scenewise::position_attention", mutates_args=())
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
-    """Output (B, Nq, C) and row log-sum-exp (B, Nq)."""
+def _kernel(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     attend = autotune.attend if query.is_cuda else tiled.attend
     return attend(query, key, value, scale)
 
 
-@_attend.register_fake
-def _(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+def _backward_kernel(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    named = BackwardInputs(*inputs)  # operators take flat arguments, no named tuples
+    attend = autotune.attend_backward if named.query.is_cuda else tiled.attend_backward
+    return attend(named)
+
+
+def _backward_tangent_kernel(*inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    named = BackwardInputs._make((*inputs[:6], inputs[-1]))
+    return tiled.attend_backward_tangent(named, *inputs[6:-1])
+
+
+def _fake(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
     out = value.new_empty(*query.shape[:2], value.shape[2])
     return out, upcast(query.new_empty(query.shape[:2]))
 
 
-@torch.library.custom_op("scenewise::position_attention_backward", mutates_args=())
-def _attend_backward(
-    grad: Tensor,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    out: Tensor,
-    log_sum: Tensor,
-    scale: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of query, key and value; operators take flat arguments, no named tuples."""
-    inputs = BackwardInputs(grad, query, key, value, out, log_sum, scale)
-    return autotune.attend_backward(inputs) if query.is_cuda else tiled.attend_backward(inputs)
-
-
-@_attend_backward.register_fake
-def _(
+def _fake_gradients(
     grad: Tensor, query: Tensor, key: Tensor, value: Tensor, *_: object
 ) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(query), torch.empty_like(key), torch.empty_like(value)
 
 
-def _setup(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
-    query, key, value, ctx.scale = inputs
-    ctx.save_for_backward(query, key, value, *output)
-    ctx.set_materialize_grads(False)
+def _filled(tangents: Sequence[Tensor | None], like: Sequence[Tensor]) -> list[Tensor]:
+    """Zeros for the tangents or gradients that are None."""
+    pairs = zip(tangents, like, strict=True)
+    return [torch.zeros_like(x) if tangent is None else tangent for tangent, x in pairs]
 
 
-def _backward(ctx, grad: Tensor | None, _: Tensor | None):  # type: ignore[no-untyped-def]
-    if grad is None:
-        return None, None, None, None
-    query, key, value, out, log_sum = ctx.saved_tensors
-    return *_attend_backward(grad, query, key, value, out, log_sum, ctx.scale), None
+# Second derivatives are closed under four operators: the derivative of the backward pass in a
+# direction is the same in reverse mode and in forward mode. ``out``, ``log_sum``, ``t_out`` and
+# ``mean`` are functions of the other inputs, whose derivatives include theirs.
 
 
-_attend.register_autograd(_backward, setup_context=_setup)
+def _rules() -> Rules:
+    """Of the attention (query, key, value) -> (out, log_sum)."""
+
+    def backward(kept: Kept, scale: float, grad: Tensor | None, _: object) -> Gradients:
+        (grad,) = _filled([grad], kept[3:4])
+        gradients: Gradients = _attend_backward(grad, *kept, scale)
+        return gradients
+
+    def tangent(kept: Kept, scale: float, *tangents: Tensor | None) -> Gradients:
+        result: Gradients = _attend_tangent(*kept, *_filled(tangents, kept[:3]), scale)
+        return result
+
+    return Rules(lambda inputs, outputs: (*inputs[:3], *outputs), backward, tangent)
+
+
+def _backward_rules() -> Rules:
+    """Of the backward pass (grad, query, key, value, out, log_sum) -> gradients."""
+
+    def backward(kept: Kept, scale: float, *directions: Tensor | None) -> Gradients:
+        filled = _filled(directions, kept[1:4])
+        t_out, mean = _attend_tangent(*kept[1:], *filled, scale)
+        change = _second(*kept, *filled, t_out, mean, scale)
+        return t_out, *change, None, None
+
+    def tangent(
+        kept: Kept, scale: float, t_grad: Tensor | None, *tangents: Tensor | None
+    ) -> Gradients:
+        filled = _filled(tangents[:3], kept[1:4])
+        t_out, mean = _attend_tangent(*kept[1:], *filled, scale)
+        change = _second(*kept, *filled, t_out, mean, scale)
+        if t_grad is None:
+            return tuple(change)
+        linear = _attend_backward(t_grad, *kept[1:], scale)
+        return tuple(a + b for a, b in zip(change, linear, strict=True))
+
+    return Rules(lambda inputs, _: inputs[:6], backward, tangent)
+
+
+def _tangent_rules() -> Rules:
+    """Of the tangent (query, key, value, out, log_sum, t_query, ...) -> (t_out, mean)."""
+
+    def backward(kept: Kept, scale: float, grad: Tensor | None, _: object) -> Gradients:
+        (grad,) = _filled([grad], kept[3:4])
+        change = _second(grad, *kept, scale)
+        return *change, None, None, *_attend_backward(grad, *kept[:5], scale)
+
+    def tangent(kept: Kept, scale: float, *tangents: Tensor | None) -> Gradients:
+        if any(t is not None for t in tangents[:3]):
+            _not_available()
+        result: Gradients = _attend_tangent(*kept[:5], *_filled(tangents[5:], kept[5:8]), scale)
+        return result
+
+    return Rules(lambda inputs, outputs: (*inputs[:8], *outputs), backward, tangent)
+
+
+def _second_rules() -> Rules:
+    """Of the backward pass's tangent (grad, query, ..., t_query, ...): linear in the latter."""
+
+    def backward(kept: Kept, scale: float, *directions: Tensor | None) -> Gradients:
+        filled = _filled(directions, kept[1:4])
+        results = _attend_tangent(*kept[1:], *filled, scale)
+        change = _attend_backward_tangent(*kept, *filled, *results, scale)
+        return *(None for _ in kept), *change, None, None
+
+    def tangent(kept: Kept, scale: float, *tangents: Tensor | None) -> Gradients:
+        if any(t is not None for t in tangents[:4]):
+            _not_available()
+        return backward(kept, scale, *tangents[6:9])[6:9]
+
+    return Rules(lambda inputs, _: inputs[:6], backward, tangent)
+
+
+def _not_available(*_: object) -> Gradients:
+    raise NotImplementedError(
+        "position attention has first and second derivatives, also as torch.func.hessian, but no "
+        "third ones and no forward mode within forward mode; for those, use "
+        "torch.softmax(scale * query @ key.mT, dim=-1) @ value"
+    )
+
+
+def _second(*inputs: Any) -> list[Tensor]:
+    """The backward pass's tangent; whoever needs its derivatives by ``grad`` to ``value`` raises.
+
+    The zeros that are added are in the graph for that alone. So derivatives by the direction, which
+    ``torch.autograd.functional.hvp`` needs, do not raise.
+    """
+    zeros = _third_derivative(*inputs[:4])
+    return [change + zeros.to(change.dtype) for change in _attend_backward_tangent(*inputs)]
+
+
+_QKV = "Tensor query, Tensor key, Tensor value"
+_attend = define(
+    f"position_attention({_QKV}, float scale) -> (Tensor, Tensor)", _kernel, _fake, _rules()
+)
+_attend_backward = define(
+    f"position_attention_backward(Tensor grad, {_QKV}, Tensor out, Tensor log_sum, float scale)"
+    " -> (Tensor, Tensor, Tensor)",
+    _backward_kernel,
+    _fake_gradients,
+    _backward_rules(),
+)
+_attend_tangent = define(
+    f"position_attention_tangent({_QKV}, Tensor out, Tensor log_sum, Tensor t_query, Tensor t_key,"
+    " Tensor t_value, float scale) -> (Tensor, Tensor)",
+    tiled.attend_tangent,
+    lambda query, key, value, *_: _fake(query, key, value, 1.0),
+    _tangent_rules(),
+)
+_attend_backward_tangent = define(
+    f"position_attention_backward_tangent(Tensor grad, {_QKV}, Tensor out, Tensor log_sum,"
+    " Tensor t_query, Tensor t_key, Tensor t_value, Tensor t_out, Tensor mean, float scale)"
+    " -> (Tensor, Tensor, Tensor)",
+    _backward_tangent_kernel,
+    _fake_gradients,
+    _second_rules(),
+)
+_third_derivative = define(
+    f"position_attention_third(Tensor grad, {_QKV}) -> Tensor",
+    lambda *inputs: inputs[0].new_zeros(inputs[0].shape[0], 1, 1),
+    lambda *inputs: inputs[0].new_empty(inputs[0].shape[0], 1, 1),
+    Rules(lambda *_: (), _not_available, lambda *_: None),
+)

@@ -1,6 +1,6 @@
 """Numerical precision of attention: float32 energies under mixed precision, and a safe softmax."""
 
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor
@@ -20,8 +20,8 @@ def upcast(x: Tensor) -> Tensor:
 
 
 def no_autocast(x: Tensor) -> AbstractContextManager[None]:
-    """A context that disables autocast on the device of ``x``."""
-    return torch.autocast(x.device.type, enabled=False)
+    """A context that disables autocast on the device of ``x``; the meta device has none."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
 
 
 def softmax(energy: Tensor) -> Tensor:

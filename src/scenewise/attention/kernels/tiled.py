@@ -60,8 +60,7 @@ def attend_backward(inputs: BackwardInputs) -> tuple[Tensor, Tensor, Tensor]:
         row_sum = None if whole else (d_out * upcast(out)).sum(-1, keepdim=True)  # (B, Nq, 1)
         for b, keys, rows in product(samples, key_parts, row_parts):
             q_b, d_out_b, k_b, v_b = q[b, rows], d_out[b, rows], k[b, keys], v[b, keys]
-            weights = torch.bmm(q_b, k_b.transpose(1, 2), out=_shaped(scratch[0], q_b, keys))
-            weights.sub_(log_sum[b, rows, None]).clamp_(min=FLOOR).exp_()  # (b, n, m), recomputed
+            weights = _recomputed(q_b, k_b, log_sum[b, rows], scratch[0])  # (b, n, m)
             d_v[b, keys].baddbmm_(weights.transpose(1, 2), d_out_b)
             d_energy = torch.bmm(d_out_b, v_b.transpose(1, 2), out=_shaped(scratch[1], q_b, keys))
             if row_sum is None:
@@ -72,6 +71,92 @@ def attend_backward(inputs: BackwardInputs) -> tuple[Tensor, Tensor, Tensor]:
             d_q[b, rows].baddbmm_(d_energy, k_b)
             d_k[b, keys].baddbmm_(d_energy.transpose(1, 2), q_b)
     return (d_q * scale).to(query.dtype), d_k.to(key.dtype), d_v.to(value.dtype)
+
+
+def attend_tangent(  # noqa: PLR0913 - the flat arguments of an operator
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    log_sum: Tensor,
+    t_query: Tensor,
+    t_key: Tensor,
+    t_value: Tensor,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Tangent of the output (B, Nq, C), and of the row log-sum-exp (B, Nq), tile by tile.
+
+    With weights P and energies E: tO_i = sum_j P_ij (tE_ij - m_i) V_j + P_ij tV_j, where
+    m_i = sum_j P_ij tE_ij is the tangent of the log-sum-exp.
+    """
+    samples, row_parts, key_parts = _tiling(query, key)
+    with no_autocast(query):
+        q, k, v = upcast(query) * scale, upcast(key), upcast(value)
+        t_q, t_k, t_v = upcast(t_query) * scale, upcast(t_key), upcast(t_value)
+        t_out, mean = (torch.zeros(x.shape, dtype=q.dtype, device=q.device) for x in (out, log_sum))
+        scratch = [_scratch(q, samples, row_parts, key_parts) for _ in range(2)]
+        for b, rows, keys in product(samples, row_parts, key_parts):
+            q_b, k_b = q[b, rows], k[b, keys]
+            weights = _recomputed(q_b, k_b, log_sum[b, rows], scratch[0])
+            slope = _energy_tangent(q_b, k_b, t_q[b, rows], t_k[b, keys], scratch[1])
+            mean[b, rows] += slope.mul_(weights).sum(-1)
+            t_out[b, rows].baddbmm_(slope, v[b, keys]).baddbmm_(weights, t_v[b, keys])
+        t_out.addcmul_(mean[..., None], upcast(out), value=-1)
+    return t_out.to(value.dtype), mean
+
+
+def attend_backward_tangent(
+    inputs: BackwardInputs,
+    t_query: Tensor,
+    t_key: Tensor,
+    t_value: Tensor,
+    t_out: Tensor,
+    mean: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Tangent of the gradients of query, key and value, at a constant gradient of the output.
+
+    As second derivatives are symmetric, this is also what the backward pass of the backward pass
+    and of :func:`attend_tangent` need. ``t_out`` and ``mean`` are the results of the latter.
+    """
+    grad, query, key, value, out, log_sum, scale = inputs
+    with no_autocast(query):
+        q, k, v, g = upcast(query) * scale, upcast(key), upcast(value), upcast(grad)
+        t_q, t_k, t_v = upcast(t_query) * scale, upcast(t_key), upcast(t_value)
+        d_q, d_k, d_v = (torch.zeros(x.shape, dtype=x.dtype, device=x.device) for x in (q, k, v))
+        row_sum = (g * upcast(out)).sum(-1, keepdim=True)  # (B, Nq, 1)
+        t_row_sum = (g * upcast(t_out)).sum(-1, keepdim=True)
+        samples, row_parts, key_parts = _tiling(query, key)
+        scratch = [_scratch(q, samples, row_parts, key_parts) for _ in range(4)]
+        for b, keys, rows in product(samples, key_parts, row_parts):
+            q_b, k_b, t_q_b, t_k_b = q[b, rows], k[b, keys], t_q[b, rows], t_k[b, keys]
+            g_b = g[b, rows]
+            weights = _recomputed(q_b, k_b, log_sum[b, rows], scratch[0])
+            t_weights = _energy_tangent(q_b, k_b, t_q_b, t_k_b, scratch[1])
+            t_weights.sub_(mean[b, rows, None]).mul_(weights)
+            d_v[b, keys].baddbmm_(t_weights.transpose(1, 2), g_b)
+            slope = torch.bmm(g_b, v[b, keys].transpose(1, 2), out=_shaped(scratch[2], q_b, keys))
+            slope.sub_(row_sum[b, rows])  # gradient of the weights, less its mean
+            change = torch.bmm(
+                g_b, t_v[b, keys].transpose(1, 2), out=_shaped(scratch[3], q_b, keys)
+            )
+            change.sub_(t_row_sum[b, rows]).mul_(weights).addcmul_(t_weights, slope)
+            slope.mul_(weights)  # gradient of the energies; `change` is its tangent
+            d_q[b, rows].baddbmm_(change, k_b).baddbmm_(slope, t_k_b)
+            d_k[b, keys].baddbmm_(change.transpose(1, 2), q_b)
+            d_k[b, keys].baddbmm_(slope.transpose(1, 2), t_q_b)
+    return (d_q * scale).to(query.dtype), d_k.to(key.dtype), d_v.to(value.dtype)
+
+
+def _recomputed(q: Tensor, k: Tensor, log_sum: Tensor, scratch: Tensor) -> Tensor:
+    """Weights (b, n, m) of the rows ``q`` and keys ``k``, from the rows' log-sum-exp (b, n)."""
+    energies = torch.bmm(q, k.transpose(1, 2), out=_shaped(scratch, q, slice(0, k.shape[1])))
+    return energies.sub_(log_sum[..., None]).clamp_(min=FLOOR).exp_()
+
+
+def _energy_tangent(q: Tensor, k: Tensor, t_q: Tensor, t_k: Tensor, scratch: Tensor) -> Tensor:
+    """Tangent of the energies of a tile, (b, n, m)."""
+    shape = _shaped(scratch, q, slice(0, k.shape[1]))
+    return torch.bmm(t_q, k.transpose(1, 2), out=shape).baddbmm_(q, t_k.transpose(1, 2))
 
 
 def parts(length: int, most: int) -> list[slice]:
