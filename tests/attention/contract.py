@@ -316,6 +316,14 @@ class WeighsPositions:
         assert (weights >= 0).all()
         assert_close(weights.sum(-1), torch.ones_like(weights[..., 0]), **EXACT)
 
+    def test_weights_have_gradients(self: Any) -> None:
+        block, inputs = self.ready(), self.sample()
+        for at in (None, (1, 5)):
+            x = inputs[0].clone().requires_grad_()
+            block.weights(x, *inputs[1:], at=at).square().sum().backward()
+            assert x.grad is not None
+            assert x.grad.abs().max() > 0
+
     def test_one_row_is_a_row_of_the_map(self: Any) -> None:
         block, inputs = self.ready(), self.sample()
         height, width = self.size

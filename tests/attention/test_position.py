@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad, functional, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from scenewise.attention import PositionAttention, position_attention
 from scenewise.attention.kernels import tiled
@@ -333,3 +334,17 @@ def test_pixel_outside_raises(at: tuple[int, int]) -> None:
 def test_too_few_channels_raise() -> None:
     with pytest.raises(ValueError, match="4 channels cannot be reduced by 8"):
         PositionAttention(4)
+
+
+def test_flops_are_those_of_the_dense_form() -> None:
+    """Forward equal; backward recomputes the energies, 2 B Nq Nk D more."""
+    inputs = draw(2, 11, 3), draw(2, 7, 3), draw(2, 7, 4)
+    counts = []
+    for function in (position_attention, dense):
+        with FlopCounterMode(display=False) as forward:
+            out = function(*inputs)
+        with FlopCounterMode(display=False) as backward:
+            out.sum().backward()
+        counts.append((forward.get_total_flops(), backward.get_total_flops()))
+    assert counts[0][0] == counts[1][0] == 2 * 2 * 11 * 7 * (3 + 4)
+    assert counts[0][1] == counts[1][1] + 2 * 2 * 11 * 7 * 3
