@@ -467,3 +467,18 @@ def test_bad_figures_are_reported(network, at, name, message, tmp_path):
     with pytest.raises(UserError, match=message):
         explain_figure(model, torch.rand(3, 41, 59), at, tmp_path / name)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", ["danet", "ccnet"])
+def test_maps_recorded_under_autocast_are_computed_in_the_dtype_of_the_weights(name: str) -> None:
+    model = create_model(name, num_classes=5, backbone="tiny").eval()
+    with (
+        torch.no_grad(),
+        attention_maps(model) as maps,
+        torch.autocast("cpu", torch.bfloat16),
+    ):
+        model(torch.randn(1, 3, 40, 56))
+    for block in maps.positions.values():
+        rows = block.rows([(0, 0), (4, 6)])
+        assert rows.dtype == torch.float32
+        assert_close(rows.sum((2, 3)), torch.ones(1, 2))

@@ -78,7 +78,10 @@ class BlockMaps:
             ) from None
 
     def _evaluate(self, method: Any, call: int, **options: Any) -> Any:
+        weight = next(self.module.parameters(), None)
         arguments = self._arguments(call)
+        if weight is not None:  # autocast may have recorded another dtype
+            arguments = tuple(_cast(x, weight.dtype) for x in arguments)
         with torch.no_grad(), evaluating(self.module):
             try:
                 return method(*arguments, **options)
@@ -282,6 +285,12 @@ def _detached(value: Any) -> Any:
     if isinstance(value, Tensor):
         return value.detach()
     return [_detached(part) for part in value] if isinstance(value, list | tuple) else value
+
+
+def _cast(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    return [_cast(part, dtype) for part in value] if isinstance(value, list | tuple) else value
 
 
 def main_input(args: tuple[Any, ...]) -> Tensor:
