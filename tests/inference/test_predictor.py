@@ -252,7 +252,7 @@ def test_floats_may_leave_0_to_1_by_a_thousandth():
     for inside in (-1e-3, 1 + 1e-3):
         assert as_floats(torch.full_like(image, inside)).max() == inside
     for outside in (-1.1e-3, 1.0011):
-        with pytest.raises(UserError, match="floats is in 0"):
+        with pytest.raises(UserError, match="floats must be in 0"):
             as_floats(torch.full_like(image, outside))
     assert as_floats(image.half()).dtype == torch.float32
 
