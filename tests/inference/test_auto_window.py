@@ -159,14 +159,14 @@ words = ["predict", "--model", model, "--out", out, "--device", "cpu"]
 assert main([*words, small]) == 0  # everything is loaded now
 auto_window.free_bytes = lambda device: None  # else the estimate is enough
 used = int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
-resource.setrlimit(resource.RLIMIT_AS, (used + 200 * 2**20, resource.RLIM_INFINITY))
+resource.setrlimit(resource.RLIMIT_AS, (used + 256 * 2**20, resource.RLIM_INFINITY))
 sys.exit(main([*words, large]))
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_a_limit_of_the_address_space(model, tmp_path):
-    """An address space of 200 MiB more than is in use: the allocator fails, windows are taken."""
+    """An address space of 256 MiB more than is in use: the allocator fails, windows are taken."""
     model.save_pretrained(tmp_path / "model")
     size = {"small": (80, 64), "large": (2000, 1400)}
     for name, sides in size.items():

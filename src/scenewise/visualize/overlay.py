@@ -30,8 +30,8 @@ def colorize(labels: Labels, classes: Classes) -> Image.Image:
         UserError: ids outside 0..255, or not (H, W).
 
     >>> image = colorize(torch.tensor([[0, 1, 255]]), Classes(("a", "b"), ((1, 2, 3), (4, 5, 6))))
-    >>> image.mode, image.convert("RGB").getpixel((1, 0)), np.asarray(image)[0, 2]
-    ('P', (4, 5, 6), np.uint8(255))
+    >>> image.mode, image.convert("RGB").getpixel((1, 0)), int(np.asarray(image)[0, 2])
+    ('P', (4, 5, 6), 255)
     """
     image = Image.fromarray(_ids(labels))
     image.putpalette(classes.palette())  # the mode becomes P

@@ -1,10 +1,12 @@
 """``SegmentationCLI``: LightningCLI whose Trainer comes from ``training.trainer.build_trainer``."""
 
 import argparse
-from collections.abc import Sequence
-from functools import partial
+import inspect
+import operator
+from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, get_args
 
 from jsonargparse import DefaultHelpFormatter
 from lightning.pytorch import Trainer
@@ -33,6 +35,20 @@ class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter)
     """Options as jsonargparse shows them, examples as they are written."""
 
 
+def _int_before_float(function: Callable[..., Any]) -> None:
+    """Reorder annotations so that the parser tries ``int`` first: ``1`` is one batch, ``1.0`` all.
+
+    Trainer declares ``Union[int, float]``, but ``typing`` returns a cached ``Union[float, int]``
+    instead if another module has asked for that shortly before.
+    """
+    annotations = inspect.unwrap(function).__annotations__
+    for name, annotation in annotations.items():
+        alternatives = get_args(annotation)
+        if {int, float} <= set(alternatives):
+            others = [t for t in alternatives if t not in (int, float)]
+            annotations[name] = reduce(operator.or_, others, int | float)  # "|" is not cached
+
+
 class SegmentationCLI(LightningCLI):
     """``fit``, ``validate`` and ``test`` of a :class:`SegmentationTask` on a dataset."""
 
@@ -43,6 +59,7 @@ class SegmentationCLI(LightningCLI):
     @classmethod
     def start(cls, command: str, words: Sequence[str], examples: str) -> "SegmentationCLI":
         """Parse ``words`` and run ``command``."""
+        _int_before_float(Trainer.__init__)
         return cls(
             SegmentationTask,
             SegmentationData,
