@@ -76,9 +76,14 @@ def _expand_options(words: Sequence[str]) -> list[str]:
     ['--model=danet.yaml']
     >>> _expand_options(["street", "--protocol", "mmseg_ms"])
     ['--data.root', 'street', '--model.protocol', 'mmseg_ms']
+    >>> _expand_options(["street", "--data.root=town"])
+    Traceback (most recent call last):
+    scenewise.errors.UserError: 'street' and --data.root both name the data; give one of them
     """
     expanded: list[str] = []
     if words and not words[0].startswith("-"):
+        if any(word.partition("=")[0] == "--data.root" for word in words):
+            raise UserError(f"'{words[0]}' and --data.root both name the data; give one of them")
         expanded, words = ["--data.root", words[0]], words[1:]
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
