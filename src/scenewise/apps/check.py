@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> None:
     check_workers(args.workers)
 
     def build(split: str) -> SegmentationDataset:
-        return FORMATS[args.format](args.root, split, None)
+        return FORMATS[args.format].open(args.root, split, None)
 
     report = check(build, args.split, progress, args.workers)
     if args.json:

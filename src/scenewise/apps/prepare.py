@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(args.root) / f"prepared_{args.format}"
 
     def build(split: str) -> SegmentationDataset:
-        return FORMATS[args.format](args.root, split, None)
+        return FORMATS[args.format].open(args.root, split, None)
 
     if args.shards is None:
         prepare(build, out, args.split, progress, args.workers)

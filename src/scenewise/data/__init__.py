@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from scenewise.data.datasets import FolderDataset, PairedDataset, SegmentationDataset
+    from scenewise.data.formats.recognise import open_dataset
     from scenewise.data.images import read_image, read_mask
     from scenewise.data.module import SegmentationData
     from scenewise.data.scenes import Scenes
@@ -17,6 +18,7 @@ __all__ = [
     "SegmentationData",
     "SegmentationDataset",
     "eval_transform",
+    "open_dataset",
     "read_image",
     "read_mask",
     "train_transform",
@@ -29,6 +31,7 @@ _HOME = {
     "SegmentationData": "module",
     "SegmentationDataset": "datasets",
     "eval_transform": "transforms",
+    "open_dataset": "formats.recognise",
     "read_image": "images",
     "read_mask": "images",
     "train_transform": "transforms",

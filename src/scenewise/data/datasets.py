@@ -4,11 +4,12 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar, Self, TypedDict
 
 import torch
 from torch import Tensor
@@ -63,6 +64,12 @@ class SegmentationDataset(Dataset[Sample]):
         """Image (3, H, W), uint8, RGB, and mask (H, W), uint8, before the transform."""
         raise NotImplementedError
 
+    def select(self, indices: Sequence[int]) -> Self:
+        """The same dataset with these images alone; a subclass with other lists extends it."""
+        chosen = copy(self)
+        chosen.names = [self.names[i] for i in indices]
+        return chosen
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -102,6 +109,13 @@ class PairedDataset(SegmentationDataset):
         super().__init__(names, classes, transform)
         self.images = list(images)
         self.masks = list(masks)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """The same dataset with these images and masks alone."""
+        chosen = super().select(indices)
+        chosen.images = [self.images[i] for i in indices]
+        chosen.masks = [self.masks[i] for i in indices]
+        return chosen
 
     def read_mask(self, path: Path) -> Tensor:
         """The class ids (H, W), uint8, in the file ``path``."""

@@ -168,7 +168,7 @@ class SegmentationData(LightningDataModule):
             held_out = {"val": 2**31, "test": 2**31 + 1}  # seeds that no training uses
             length = self.scenes_val if split in held_out else self.scenes_train
             return Scenes(length, self.scenes_size, held_out.get(split, self.seed))
-        return FORMATS[self.format](self.root or "", split, eval_transform())
+        return FORMATS[self.format].open(self.root or "", split, eval_transform())
 
     def setup(self, stage: str) -> None:
         """Open the splits of ``stage`` and choose the arguments that are ``None``.

@@ -55,15 +55,15 @@ def test_colours_are_looked_up_exactly(tmp_path):
 @pytest.mark.parametrize("name", sorted(set(FORMATS) - {"folder", "hugging_face", "stream"}))
 def test_a_wrong_root_reports_what_was_expected(name, tmp_path):
     with pytest.raises(UserError) as empty:
-        FORMATS[name](tmp_path, "train", None)
+        FORMATS[name].open(tmp_path, "train", None)
     assert "not found" in str(empty.value)
     assert "it is empty" in str(empty.value)
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="it holds images"):
-        FORMATS[name](tmp_path, "train", None)
+        FORMATS[name].open(tmp_path, "train", None)
     with pytest.raises(UserError, match="that folder does not exist"):
-        FORMATS[name](tmp_path / "none", "train", None)
+        FORMATS[name].open(tmp_path / "none", "train", None)
     file = tmp_path / "archive.zip"
     file.write_bytes(b"")
     with pytest.raises(UserError, match="that is a file"):
-        FORMATS[name](file, "train", None)
+        FORMATS[name].open(file, "train", None)

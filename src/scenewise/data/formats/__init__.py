@@ -4,7 +4,8 @@ Published datasets have one file each: class names, official colours, and how th
 The publishers' archives are read as they unpack; nothing has to be converted first.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from scenewise.data.datasets import FolderDataset, Root, SegmentationDataset, Transform
 from scenewise.data.formats.ade20k import ADE20K
@@ -12,23 +13,41 @@ from scenewise.data.formats.camvid import CamVid, CamVid32
 from scenewise.data.formats.cityscapes import Cityscapes, CityscapesCoarse
 from scenewise.data.formats.coco_stuff import CocoStuff
 from scenewise.data.formats.hugging_face import HuggingFace
+from scenewise.data.formats.listing import Listing
 from scenewise.data.formats.pascal_context import PascalContext, PascalContext59
 from scenewise.data.formats.voc import VOC, VOCAug
 from scenewise.data.shards import ShardSet
 
-# How to open one split of stored data: (root, split, transform) -> dataset.
-FORMATS: dict[str, Callable[[Root, str, Transform | None], SegmentationDataset]] = {
-    "folder": FolderDataset,
-    "ade20k": ADE20K,
-    "camvid": CamVid,
-    "camvid_32": CamVid32,
-    "cityscapes": Cityscapes,
-    "cityscapes_coarse": CityscapesCoarse,
-    "coco_stuff": CocoStuff,
-    "hugging_face": HuggingFace,
-    "pascal_context": PascalContext,
-    "pascal_context_59": PascalContext59,
-    "stream": ShardSet,
-    "voc": VOC,
-    "voc_aug": VOCAug,
+
+class Format(NamedTuple):
+    """How data of one layout is opened and recognised.
+
+    Attributes:
+        open: (root, split, transform) -> one split.
+        recognise: listing -> why the folder has this layout, in one line without a full stop, or
+            None; None in place of the function if only its name chooses the format.
+        splits: listing -> the splits that ``open`` accepts for this folder, of train, val and
+            test, or ``("all",)`` if the data is not divided. A missing val is then taken out of
+            train, or of all, by a seeded division. None: the publisher's splits.
+    """
+
+    open: Callable[[Root, str, Transform | None], SegmentationDataset]
+    recognise: Callable[[Listing], str | None] | None = None
+    splits: Callable[[Listing], Sequence[str]] | None = None
+
+
+FORMATS: dict[str, Format] = {
+    "folder": Format(FolderDataset),
+    "ade20k": Format(ADE20K),
+    "camvid": Format(CamVid),
+    "camvid_32": Format(CamVid32),
+    "cityscapes": Format(Cityscapes),
+    "cityscapes_coarse": Format(CityscapesCoarse),
+    "coco_stuff": Format(CocoStuff),
+    "hugging_face": Format(HuggingFace),
+    "pascal_context": Format(PascalContext),
+    "pascal_context_59": Format(PascalContext59),
+    "stream": Format(ShardSet),
+    "voc": Format(VOC),
+    "voc_aug": Format(VOCAug),
 }

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from PIL import Image
 from torch import Tensor
@@ -77,6 +77,12 @@ class HuggingFace(SegmentationDataset):
         names = [f"{part}_{i:08d}" for i in range(len(self.rows))]
         classes = _classes(source) or _numbered(source, self.columns[1])
         super().__init__(names, classes, transform)
+
+    def select(self, indices: Sequence[int]) -> Self:
+        """The same dataset with these rows alone."""
+        chosen = super().select(indices)
+        chosen.rows = self.rows.select(indices)
+        return chosen
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image and mask of row ``index``.
