@@ -115,9 +115,53 @@ def test_every_type_of_input_is_the_same_image(tmp_path):
         image.convert("RGBA"),
         tmp_path / "a.png",
         str(tmp_path / "a.png"),
+        (tmp_path / "a.png").read_bytes(),
     ]
     for value in inputs:
         assert_close(as_floats(value), bytes_ / 255, rtol=0, atol=1e-7, check_dtype=False)
+
+
+COLOURS = np.arange(5 * 7 * 4, dtype=np.uint8).reshape(5, 7, 4)
+GREY = torch.zeros(5, 7)
+
+
+@pytest.mark.parametrize(
+    ("value", "message", "advised"),
+    [
+        (COLOURS[..., 0], r"not \(5, 7\); of grey", lambda x: np.dstack([x] * 3)),
+        (COLOURS[..., :1], r"not \(5, 7, 1\); of grey", lambda x: np.dstack([x] * 3)),
+        (COLOURS, r"of RGBA image\[\.\.\., :3\]", lambda x: x[..., :3]),
+        (COLOURS[..., :3].transpose(2, 0, 1), "of channels first", lambda x: x.transpose(1, 2, 0)),
+        (COLOURS[None, ..., :3], r"of a batch list\(image\)", lambda x: list(x).pop()),
+        (COLOURS[:3, :, :3], "colours first or last", Image.fromarray),
+        (COLOURS[..., :3].astype(np.int64), "uint8 or floats", None),
+        (COLOURS[..., :3].astype(">f4"), "uint8 or floats", None),
+        (COLOURS[..., :3].astype(object), "uint8 or floats", None),
+        (GREY, "of grey", lambda x: x.expand(3, -1, -1)),
+        (GREY[None], "of grey", lambda x: x.expand(3, -1, -1)),
+        (torch.zeros(4, 5, 7), "of RGBA", lambda x: x[:3]),
+        (torch.zeros(5, 7, 3), "of channels last", lambda x: x.permute(2, 0, 1)),
+        (torch.zeros(1, 3, 5, 7), "of a batch", lambda x: list(x).pop()),
+        (b"raw pixels", "cannot read image 'bytes'", None),
+        ([[0.5]], "a PIL image, an array or a tensor, not list", None),
+        (None, "not NoneType", None),
+    ],
+)
+def test_an_array_of_another_layout_is_refused_with_advice_that_works(value, message, advised):
+    with pytest.raises(UserError, match=message):
+        as_floats(value)
+    if advised is not None:
+        assert as_floats(advised(value)).shape[0] == 3
+
+
+def test_a_list_of_images_gives_the_list_of_their_predictions(image):
+    predictor = Predictor(toy_model())
+    other = torch.rand(3, 9, 11)
+    for prediction, alone in zip(predictor([image, other]), (image, other), strict=True):
+        assert torch.equal(prediction.labels, predictor(alone).labels)
+    assert predictor([]) == []
+    with pytest.raises(UserError, match=r"image 1 of 2, from 0: an image tensor must be"):
+        predictor((image, image[:2]))
 
 
 def test_exif_orientation_is_applied(tmp_path):

@@ -25,7 +25,7 @@ except ImportError:
     pyspng = simplejpeg = None
 
 _Path = str | os.PathLike[str]
-ImageLike = str | os.PathLike[str] | Image.Image | NDArray[Any] | Tensor
+ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 # File types that are opened, whatever a file is called: PIL's EPS reader starts other programs.
 KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
@@ -63,6 +63,10 @@ def read_mask(path: _Path) -> Tensor:
 def as_floats(image: ImageLike) -> Tensor:
     """An image of any type as (3, H, W), RGB, float32 (or wider) in 0..1.
 
+    A file, also as its bytes, and a PIL image of any mode are converted as by :func:`read_image`.
+    An array must be (H, W, 3) and a tensor (3, H, W): which axis holds the colours, and what a
+    fourth channel means, is not guessed.
+
     Raises:
         UserError: the file is not an image, the shape or type is unsupported, or values are outside
             0..1.
@@ -72,25 +76,50 @@ def as_floats(image: ImageLike) -> Tensor:
     """
     if isinstance(image, str | os.PathLike):
         return read_image(image) / 255
+    if isinstance(image, bytes):
+        return decode_image(image, "bytes") / 255
     if isinstance(image, Image.Image):
         return to_rgb(ImageOps.exif_transpose(image)) / 255
     if isinstance(image, np.ndarray):
-        if image.ndim != 3 or image.shape[2] != 3:
-            raise UserError(f"an image array must be (H, W, 3), not {image.shape}; convert it")
-        image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)  # (3, H, W)
-    return _tensor_as_floats(image)
+        return _tensor_as_floats(_array_as_tensor(image))
+    if isinstance(image, Tensor):
+        return _tensor_as_floats(image)
+    raise UserError(
+        "an image is a path, a file's bytes, a PIL image, an array or a tensor, not "
+        f"{type(image).__name__}; convert it"
+    )
+
+
+def _array_as_tensor(image: NDArray[Any]) -> Tensor:
+    """(H, W, 3) -> (3, H, W)."""
+    if image.ndim != 3 or image.shape[2] != 3:
+        raise UserError(
+            f"an image array must be (H, W, 3), not {image.shape}; of grey give np.dstack([image] "
+            "* 3), of RGBA image[..., :3], of channels first image.transpose(1, 2, 0), of a batch "
+            "list(image)"
+        )
+    if image.shape[0] == 3:
+        raise UserError(
+            f"an image array of shape {image.shape} may have its colours first or last; give "
+            "PIL's Image.fromarray for colours last, a tensor for colours first"
+        )
+    try:
+        return torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
+    except (TypeError, ValueError) as error:  # a dtype or byte order that PyTorch lacks
+        raise _not_uint8_or_float(image.dtype) from error
 
 
 def _tensor_as_floats(image: Tensor) -> Tensor:
     if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
         raise UserError(
-            f"an image tensor must be (3, H, W), not {tuple(image.shape)}; convert it, a batch "
-            "image by image"
+            f"an image tensor must be (3, H, W), not {tuple(image.shape)}; of grey give "
+            "image.expand(3, -1, -1), of RGBA image[:3], of channels last image.permute(2, 0, 1), "
+            "of a batch list(image)"
         )
     if image.dtype == torch.uint8:
         return image / 255
     if not image.is_floating_point():
-        raise UserError(f"an image must be uint8 or floats in 0..1, not {image.dtype}; convert it")
+        raise _not_uint8_or_float(image.dtype)
     low, high = float(image.min()), float(image.max())
     if not (low >= -1e-3 and high <= 1 + 1e-3):  # rounding is allowed; also false for NaN
         raise UserError(
@@ -98,6 +127,10 @@ def _tensor_as_floats(image: Tensor) -> Tensor:
             "normalisation to the model"
         )
     return image.to(torch.promote_types(image.dtype, torch.float32))
+
+
+def _not_uint8_or_float(dtype: object) -> UserError:
+    return UserError(f"an image must be uint8 or floats in 0..1, not {dtype}; convert it")
 
 
 def decode_image(content: bytes, path: _Path) -> Tensor:

@@ -11,7 +11,7 @@ import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
@@ -144,16 +144,37 @@ class Predictor:
         other.protocol = partial(self.protocol, window=other.window, stride=stride)
         return other
 
-    def __call__(self, image: ImageLike) -> Prediction:
-        """Label an image.
+    @overload
+    def __call__(self, image: ImageLike) -> Prediction: ...
+
+    @overload
+    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
+
+    def __call__(self, image: Any) -> Prediction | list[Prediction]:
+        """Label an image, or each of a list of images, one after the other.
 
         Args:
-            image: a file's path, a PIL image, an array (H, W, 3) or a tensor (3, H, W), RGB;
-                arrays and tensors are uint8 or floats in 0..1.
+            image: a file's path or its bytes, a PIL image, an array (H, W, 3) or a tensor
+                (3, H, W), RGB; arrays and tensors are uint8 or floats in 0..1. Or a list of these,
+                of any sizes.
+
+        Returns:
+            The prediction; for a list, the list of predictions.
 
         Raises:
             UserError: not a valid image.
         """
+        if isinstance(image, list | tuple):
+            return [self._one_of(image, index) for index in range(len(image))]
+        return self._label(image)
+
+    def _one_of(self, images: Sequence[ImageLike], index: int) -> Prediction:
+        try:
+            return self._label(images[index])
+        except UserError as error:
+            raise UserError(f"image {index} of {len(images)}, from 0: {error}") from error
+
+    def _label(self, image: ImageLike) -> Prediction:
         if self.at_once:
             labels, confidence = self._run(_label_whole, image)
         else:
