@@ -48,7 +48,8 @@ def export_model(
             without suffix is a folder of :meth:`Segmenter.save_pretrained`.
         postprocess: the graph takes uint8 RGB images (B, H, W, 3) and returns labels,
             probabilities or logits. Without it, it takes normalised images (B, 3, H, W), float32,
-            and returns logits.
+            and returns logits. A model of C channels takes C, and one with the value range of a
+            sensor float32 in place of uint8.
         opset: of ONNX; default 18. From 23 on, attention is ONNX's own operator.
 
     Raises:

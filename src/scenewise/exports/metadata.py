@@ -10,8 +10,6 @@ from scenewise.files import parse_json
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
 
-_NORMALISED = "images: float32 (batch, 3, height, width), normalised"
-_RGB = "images: uint8 (batch, height, width, 3), RGB"
 _OUTPUTS = {
     "logits": "logits: float32 (batch, classes, height, width)",
     "probabilities": "probabilities: float32 (batch, classes, height, width)",
@@ -25,7 +23,7 @@ def build_metadata(model: Segmenter, postprocess: Postprocess | None, **more: st
     entries: dict[str, Any] = {
         **model.config(),
         "align_corners": model.align_corners,
-        "input": _NORMALISED if postprocess is None else _RGB,
+        "input": _input(model.preprocessing, normalised=postprocess is None),
         "output": _OUTPUTS[postprocess or "logits"],
         "postprocess": postprocess or "none",
         **more,
@@ -34,6 +32,20 @@ def build_metadata(model: Segmenter, postprocess: Postprocess | None, **more: st
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in entries.items()
     }
+
+
+def _input(images: Preprocessing, *, normalised: bool) -> str:
+    """Name, type, shape and content of the input.
+
+    >>> _input(Preprocessing(), normalised=False)
+    'images: uint8 (batch, height, width, 3), RGB'
+    """
+    if normalised:
+        return f"images: float32 (batch, {images.in_channels}, height, width), normalised"
+    kind = "uint8" if images.input_range is None else "float32"
+    order = "as in the files" if images.channel_order == "data" else "RGB"
+    values = "" if images.input_range is None else ", values of the sensor"
+    return f"images: {kind} (batch, height, width, {images.in_channels}), {order}{values}"
 
 
 def segmenter_arguments(metadata: Metadata, file: object) -> dict[str, Any]:

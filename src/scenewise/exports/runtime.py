@@ -23,7 +23,7 @@ class EngineSegmenter(Segmenter):
     It has no weights, cannot be trained, and has no attention blocks to explain.
 
     Args:
-        engine: normalised images (B, 3, H, W), float32 -> logits (B, K, H, W).
+        engine: normalised images (B, C, H, W), float32 -> logits (B, K, H, W).
         **arguments: classes, preprocessing and align_corners of the network.
     """
 
@@ -33,7 +33,7 @@ class EngineSegmenter(Segmenter):
         self.device_of = nn.Parameter(torch.empty(0), requires_grad=False)  # for .device and .dtype
 
     def forward(self, images: Tensor) -> SegmenterOutput:
-        """Normalised images (B, 3, H, W) -> logits (B, K, H, W)."""
+        """Normalised images (B, C, H, W) -> logits (B, K, H, W)."""
         logits = self.engine(images.detach().float().cpu())  # engines take float32 on the CPU
         return SegmenterOutput(logits.to(images.device), {}, {})
 

@@ -21,8 +21,9 @@ _TRACED = (2, 65, 97)  # batch, height, width: all different, so that none is ta
 class Graph(nn.Module):
     """The module that is exported: a float32 copy of a model on the CPU, in evaluation mode.
 
-    Without ``postprocess``, normalised images (B, 3, H, W), float32 -> logits (B, K, H, W). With
-    it, RGB images (B, H, W, 3), uint8, as image readers return -> :func:`finish` of the logits.
+    Without ``postprocess``, normalised images (B, C, H, W), float32 -> logits (B, K, H, W). With
+    it, images (B, H, W, C) as image readers return -> :func:`finish` of the logits: uint8, or
+    float32 where the model has the value range of a sensor.
     """
 
     def __init__(self, model: Segmenter, postprocess: Postprocess | None = None) -> None:
@@ -37,7 +38,7 @@ class Graph(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """The logits before :func:`finish`, (B, K, H, W)."""
         if self.postprocess is not None:
-            images = self.model.normalize(images.permute(0, 3, 1, 2))  # (B, 3, H, W)
+            images = self.model.normalize(images.permute(0, 3, 1, 2))  # (B, C, H, W)
         logits: Tensor = self.model(images).logits
         return logits
 
@@ -53,17 +54,18 @@ def finish(logits: Tensor, postprocess: Postprocess | None) -> Tensor:
     return logits.softmax(1) if postprocess == "probabilities" else logits
 
 
-def example(postprocess: Postprocess | None, shape: tuple[int, int, int]) -> Tensor:
-    """Random input of the graph for (batch, height, width), the same in each call.
-
-    >>> example(None, (2, 5, 7)).shape, example("labels", (2, 5, 7)).shape
-    (torch.Size([2, 3, 5, 7]), torch.Size([2, 5, 7, 3]))
-    """
+def example(graph: Graph, shape: tuple[int, int, int]) -> Tensor:
+    """Random input of the graph for (batch, height, width), the same in each call."""
     batch, height, width = shape
+    of_images = graph.model.preprocessing
     random = torch.Generator().manual_seed(0)
-    if postprocess is None:
-        return torch.randn(batch, 3, height, width, generator=random)
-    return torch.randint(0, 256, (batch, height, width, 3), generator=random, dtype=torch.uint8)
+    if graph.postprocess is None:
+        return torch.randn(batch, of_images.in_channels, height, width, generator=random)
+    size = (batch, height, width, of_images.in_channels)
+    if of_images.input_range is None:
+        return torch.randint(0, 256, size, generator=random, dtype=torch.uint8)
+    low, high = of_images.input_range
+    return low + (high - low) * torch.rand(size, generator=random)
 
 
 def export_program(graph: Graph) -> ExportedProgram:
@@ -76,7 +78,7 @@ def export_program(graph: Graph) -> ExportedProgram:
     dynamic = dict.fromkeys((0, *sides), Dim.DYNAMIC)
     try:
         with torch.no_grad(), quiet():
-            images = example(graph.postprocess, _TRACED)
+            images = example(graph, _TRACED)
             return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,))
     except Exception as error:
         raise failed("torch.export", error) from error

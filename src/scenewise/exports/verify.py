@@ -50,7 +50,7 @@ def compare(graph: Graph, engine: Engine) -> list[Difference]:
     """
     differences = []
     for shape in _SIZES:
-        images = example(graph.postprocess, shape)
+        images = example(graph, shape)
         with torch.no_grad():
             logits = graph.logits(images)
         difference = _differ(shape, logits, finish(logits, graph.postprocess), engine(images))

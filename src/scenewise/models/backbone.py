@@ -39,6 +39,8 @@ class Backbone(nn.Module):
             stage. False for ResNets only.
         ceil_pool: let the stem's pooling round up. ResNets only.
         dilate_second: dilate the second convolution of basic blocks too. False for ResNets only.
+        in_channels: of the images. ImageNet weights of the first layer are repeated over the
+            channels and scaled, for one channel summed, as timm does.
         pretrained: load ImageNet weights: from a package of the extra ``weights`` if it has them,
             else timm's, from its cache or the hub.
 
@@ -69,10 +71,11 @@ class Backbone(nn.Module):
         contract_dilation: bool = True,
         ceil_pool: bool = False,
         dilate_second: bool = True,
+        in_channels: int = 3,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        self.net = _timm_network(name, output_stride, pretrained)
+        self.net = _timm_network(name, output_stride, in_channels, pretrained)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]  # no stem
         self.stride: int = self.net.feature_info.reduction()[-1]
         _drop_early_features(self.net)
@@ -92,7 +95,7 @@ class Backbone(nn.Module):
             _resnet_part(self.net, "maxpool", "ceil_pool", name).ceil_mode = True
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> up to four feature maps (B, channels[i], H / stride_i, W / stride_i)."""
+        """(B, in_channels, H, W) -> up to four feature maps (B, channels[i], H / s_i, W / s_i)."""
         features: list[Tensor] = self.net(images)[-4:]
         if self._channels_last:
             return [x.permute(0, 3, 1, 2).contiguous() for x in features]  # (B, H, W, C) -> NCHW
@@ -116,18 +119,18 @@ class TinyBackbone(nn.Module):
     mean: tuple[float, ...] = IMAGENET_MEAN
     std: tuple[float, ...] = IMAGENET_STD
 
-    def __init__(self) -> None:
+    def __init__(self, in_channels: int = 3) -> None:
         super().__init__()
         self.stages = nn.ModuleList(
             [
-                nn.Sequential(_conv(3, 32, stride=2), _conv(32, 32)),  # stride 2
+                nn.Sequential(_conv(in_channels, 32, stride=2), _conv(32, 32)),  # stride 2
                 nn.Sequential(_conv(32, 64, stride=2), _conv(64, 64)),  # stride 4
                 _conv(64, 64, stride=2),  # stride 8
             ]
         )
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        """(B, 3, H, W) -> feature maps at strides 2, 4 and 8."""
+        """(B, in_channels, H, W) -> feature maps at strides 2, 4 and 8."""
         features = []
         for stage in self.stages:
             images = stage(images)
@@ -135,7 +138,7 @@ class TinyBackbone(nn.Module):
         return features
 
 
-def create_backbone(
+def create_backbone(  # noqa: PLR0913 - the options of a backbone
     name: str,
     *,
     output_stride: int = 8,
@@ -143,6 +146,7 @@ def create_backbone(
     contract_dilation: bool = True,
     ceil_pool: bool = False,
     dilate_second: bool = True,
+    in_channels: int = 3,
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> Backbone | TinyBackbone:
@@ -162,7 +166,7 @@ def create_backbone(
                 "the tiny backbone has no multi_grid, contract_dilation, dilate_second or "
                 "ceil_pool; leave them out, or choose a ResNet"
             )
-        return _load_weights(TinyBackbone(), weights)
+        return _load_weights(TinyBackbone(in_channels), weights)
     backbone = Backbone(
         name,
         output_stride=output_stride,
@@ -170,6 +174,7 @@ def create_backbone(
         contract_dilation=contract_dilation,
         ceil_pool=ceil_pool,
         dilate_second=dilate_second,
+        in_channels=in_channels,
         pretrained=pretrained and weights is None,
     )
     return _load_weights(backbone, weights)
@@ -204,7 +209,7 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
+def _timm_network(name: str, output_stride: int, in_channels: int, pretrained: bool) -> Any:
     if name in _DEEP_STEMS:
         if pretrained:
             raise UserError(
@@ -214,6 +219,7 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
             _DEEP_STEMS[name],
             features_only=True,
             output_stride=output_stride,
+            in_chans=in_channels,
             stem_type="deep",
             stem_width=32,  # 32, 32, 64 channels
         )
@@ -229,7 +235,8 @@ def _timm_network(name: str, output_stride: int, pretrained: bool) -> Any:
         {"strict_img_size": False},  # Swin and relatives
         {},
     )
-    for options in alternatives:
+    for architecture in alternatives:
+        options = {"in_chans": in_channels, **architecture}
         try:
             net = timm.create_model(name, features_only=True, **options)
         except (TypeError, AssertionError, NotImplementedError):
@@ -254,7 +261,8 @@ def _pretrained(net: nn.Module, name: str, options: dict[str, Any]) -> Any:
     """The network with ImageNet weights: of an installed pip package, else timm's."""
     packaged = pip_weights(name)
     if packaged is not None:
-        net.load_state_dict({key: packaged[key] for key in net.state_dict()})  # no classifier
+        state = net.state_dict()  # no classifier
+        net.load_state_dict({key: _adapted(packaged[key], state[key]) for key in state})
         return net
     try:
         return timm.create_model(name, features_only=True, pretrained=True, **options)
@@ -263,6 +271,19 @@ def _pretrained(net: nn.Module, name: str, options: dict[str, Any]) -> Any:
         raise UserError(
             f"the ImageNet weights of '{name}' could not be fetched ({reason}); {_ALTERNATIVES}"
         ) from error
+
+
+def _adapted(weight: Tensor, like: Tensor) -> Tensor:
+    """A first layer's weight (O, 3, h, w) for the channels of ``like``; any other as it is.
+
+    >>> import torch
+    >>> _adapted(torch.ones(1, 3, 1, 1), torch.zeros(1, 4, 1, 1)).flatten().tolist()
+    [0.75, 0.75, 0.75, 0.75]
+    """
+    if weight.ndim != 4 or weight.shape[1] != 3 or like.shape[1] == 3:
+        return weight
+    adapted: Tensor = timm.models.adapt_input_conv(like.shape[1], weight)
+    return adapted
 
 
 def _set_multi_grid(net: nn.Module, grid: Sequence[int], name: str) -> None:
@@ -312,7 +333,7 @@ def _load_weights(backbone: _B, path: str | Path | None) -> _B:
         return backbone
     network = backbone.net if isinstance(backbone, Backbone) else backbone
     tensors, state = timm_names(read_tensors(path)), network.state_dict()
-    known = {key: tensor for key, tensor in tensors.items() if key in state}
+    known = {key: _adapted(t, state[key]) for key, t in tensors.items() if key in state}
     misshapen = [key for key, tensor in known.items() if tensor.shape != state[key].shape]
     if misshapen or not known:
         reason = f"'{misshapen[0]}' has another shape" if misshapen else "no name matches"

@@ -9,7 +9,7 @@ from torch import nn
 
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.models.backbone import create_backbone, is_resnet
+from scenewise.models.backbone import Backbone, TinyBackbone, create_backbone, is_resnet
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
 from scenewise.models.variants import Variant
@@ -23,6 +23,7 @@ _BACKBONE_OPTIONS = (
     "contract_dilation",
     "ceil_pool",
     "dilate_second",
+    "in_channels",
 )
 
 
@@ -49,6 +50,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
     contract_dilation: bool | None = None,
     ceil_pool: bool | None = None,
     dilate_second: bool = True,
+    in_channels: int = 3,
     auxiliary: bool | None = None,
     auxiliary_weight: float | None = None,
     align_corners: bool | None = None,
@@ -69,6 +71,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
         contract_dilation: keep the smaller dilation in the first block of a ResNet's dilated stage.
         ceil_pool: let the pooling of a ResNet's stem round up.
         dilate_second: dilate the second convolution of a ResNet-18's or 34's blocks too.
+        in_channels: of the images: 3 for RGB, 1 for grey, or those of a sensor.
         auxiliary: train with an auxiliary FCN head on the third stage.
         auxiliary_weight: its weight in the loss.
         align_corners: of the bilinear upsampling of logits.
@@ -101,6 +104,8 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
     options = {"output_stride": output_stride, "multi_grid": grid, "variant": variant, **settled}
     if not dilate_second:  # only then in the recipe, which files written before do not have
         options["dilate_second"] = False
+    if in_channels != 3:
+        options["in_channels"] = _positive(in_channels)
     body = create_backbone(
         backbone,
         pretrained=pretrained,
@@ -121,7 +126,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
         decoder,
         auxiliary_head,
         classes=classes,
-        preprocessing=Preprocessing(mean=body.mean, std=body.std),
+        preprocessing=_preprocessing(body, in_channels),
         align_corners=options["align_corners"],
         loss_weights=weights,
         recipe=_recipe({"name": name, "backbone": backbone, **options, **head}),
@@ -136,6 +141,19 @@ def _settle(published: Variant, resnet: bool, **given: Any) -> dict[str, Any]:
         "ceil_pool": published.ceil_pool and resnet,
     }
     return {key: defaults[key] if value is None else value for key, value in given.items()}
+
+
+def _positive(in_channels: int) -> int:
+    if in_channels < 1:
+        raise UserError(f"in_channels is {in_channels}; give the number of channels of the images")
+    return in_channels
+
+
+def _preprocessing(body: Backbone | TinyBackbone, channels: int) -> Preprocessing:
+    """The backbone's own for RGB; else of values around the middle, until the data is known."""
+    if channels == 3:
+        return Preprocessing(mean=body.mean, std=body.std)
+    return Preprocessing((0.5,) * channels, (0.25,) * channels, channel_order="data")
 
 
 def _published(name: str, network: Network, variant: str) -> Variant:

@@ -17,7 +17,13 @@ from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter
 
 # Arguments of create_model that config.json may not set, and the types of those that it may.
 _FORBIDDEN = {"classes", "num_classes", "pretrained", "backbone_weights"}
-_TYPES = {"name": str, "variant": str, "backbone": str, "output_stride": int} | dict.fromkeys(
+_TYPES = {
+    "name": str,
+    "variant": str,
+    "backbone": str,
+    "output_stride": int,
+    "in_channels": int,
+} | dict.fromkeys(
     ("contract_dilation", "ceil_pool", "dilate_second", "auxiliary", "align_corners"), bool
 )
 
@@ -79,9 +85,18 @@ def _build(config: dict[str, Any], source: str | Path) -> Segmenter:
         raise UserError(
             f"the configuration of '{source}' is damaged: {reason}; restore the file"
         ) from error
+    _check_channels(preprocessing, recipe.get("in_channels", 3), source)
     model.preprocessing = preprocessing
     model.source = config.get("source")
     return model
+
+
+def _check_channels(preprocessing: Preprocessing, channels: int, source: str | Path) -> None:
+    if len(preprocessing.mean) != channels:
+        raise UserError(
+            f"the configuration of '{source}' is damaged: it normalises "
+            f"{len(preprocessing.mean)} channels for a network of {channels}; restore the file"
+        )
 
 
 def _options(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def estimate(
         trained = [state[n] for n, p in model.named_parameters() if p.requires_grad]
         for parameter in trained:
             parameter.requires_grad_()
-        images = torch.empty(batch, 3, size[0], size[1])
+        images = torch.empty(batch, model.preprocessing.in_channels, size[0], size[1])
         memory = _Memory([*state.values(), images])
         autocast = torch.autocast("cpu", torch.bfloat16, enabled=mixed)
         with flops, memory, autocast, _quick_collection():

@@ -79,7 +79,7 @@ class Segmenter(nn.Module):
         self.source = source
 
     def forward(self, images: Tensor) -> SegmenterOutput:
-        """Normalised images (B, 3, H, W) -> logits (B, K, H, W)."""
+        """Normalised images (B, C, H, W) -> logits (B, K, H, W); C is 3 for RGB."""
         out, size = self.low_res(images)
         height, width = images.shape[2:]
 
@@ -98,10 +98,11 @@ class Segmenter(nn.Module):
         That size is the images', or larger for backbones that need multiples of a number;
         ``forward`` then crops the padding on the right and below.
         """
-        if images.ndim != 4 or images.shape[1] != 3:
+        channels = self.preprocessing.in_channels
+        if images.ndim != 4 or images.shape[1] != channels:
             raise UserError(
-                f"a network takes images of shape (B, 3, H, W), not {tuple(images.shape)}; "
-                "add or permute axes"
+                f"the network takes images of shape (B, {channels}, H, W), not "
+                f"{tuple(images.shape)}; add or permute axes"
             )
         images = _pad(images, getattr(self.backbone, "multiple", 1))
         features = self.backbone(images)  # each (B, C_i, H / stride_i, W / stride_i)
@@ -113,7 +114,7 @@ class Segmenter(nn.Module):
         return SegmenterOutput(out.logits, auxiliary, out.penalties), size
 
     def normalize(self, images: Tensor) -> Tensor:
-        """RGB images (B, 3, H, W), uint8 or float in 0..1, -> the network's input."""
+        """Images (B, C, H, W) -> the network's input, as :class:`Preprocessing` describes."""
         return self.preprocessing(images)
 
     def upsample(self, logits: Tensor, size: tuple[int, int]) -> Tensor:

@@ -38,8 +38,9 @@ def for_inference(model: Segmenter) -> Segmenter:
     plain.auxiliary_head = None
     plain = plain.to(memory_format=torch.channels_last)
     fast = deepcopy(plain)
-    weight = next(fast.parameters())
-    sample = torch.rand(1, 3, 97, 129, generator=torch.Generator().manual_seed(0)).to(weight)
+    weight, channels = next(fast.parameters()), model.preprocessing.in_channels
+    random = torch.Generator().manual_seed(0)
+    sample = torch.rand(1, channels, 97, 129, generator=random).to(weight)
     with torch.no_grad():
         expected = fast(sample).logits
         _fold_batch_norms(fast, sample)
