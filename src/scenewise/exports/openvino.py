@@ -36,7 +36,9 @@ def convert(program: ExportedProgram, metadata: Metadata) -> Any:
             model = front_end.convert(front_end.load(decoder))
     except Exception as error:
         raise failed("OpenVINO", error) from error
-    model.reshape([-1, 3, -1, -1] if metadata["postprocess"] == "none" else [-1, -1, -1, 3])
+    (images,), _ = program.example_inputs
+    axis = 1 if metadata["postprocess"] == "none" else 3  # of the channels
+    model.reshape([images.shape[axis] if k == axis else -1 for k in range(4)])
     model.inputs[0].set_names({metadata["input"].partition(":")[0]})
     model.outputs[0].set_names({metadata["output"].partition(":")[0]})
     for name, text in metadata.items():
