@@ -54,7 +54,7 @@ def test_there_and_back(
     assert "recurrence 3" in output
     assert "classes  2: road, sky" in output
     assert "images   RGB, 0 to 255, mean 123.675 116.28 103.53" in output
-    assert "tensors  365 loaded, 0 skipped" in output
+    assert "tensors  365 loaded, 0 left out" in output
     source = json.loads((out / "config.json").read_text())["source"]
     assert source["file"] == checkpoint.name
     assert source["sha256"] in output

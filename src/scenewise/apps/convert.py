@@ -7,7 +7,7 @@ from typing import Any
 from scenewise.errors import UserError
 from scenewise.models.checkpoints import load_model
 from scenewise.models.convert.detect import FAMILIES
-from scenewise.models.convert.key_mapping import Plan, fill, format_setting, make_plan
+from scenewise.models.convert.key_mapping import Plan, fill, first_keys, format_setting, make_plan
 from scenewise.models.convert.spec import Options
 from scenewise.models.convert.to_external import save_external
 from scenewise.models.preprocessing import Preprocessing
@@ -44,6 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--threshold", type=float, help="of one output channel; its object is above it"
     )
+    parser.add_argument(
+        "--ema",
+        action=argparse.BooleanOptionalAction,
+        help="take the averaged weights, or not, of a file with both; default: as it is deployed",
+    )
     parser.add_argument("--to", choices=("mmseg", "danet"), help="write a model in that layout")
 
 
@@ -58,6 +63,7 @@ def run(args: argparse.Namespace) -> None:
         args.align_corners,
         args.output_stride,
         args.threshold,
+        args.ema,
     )
     if args.to is not None:
         _write_back(args, options)
@@ -75,7 +81,7 @@ def run(args: argparse.Namespace) -> None:
 
 def _summary(plan: Plan) -> str:
     """Network, classes, preprocessing and number of tensors, one a line."""
-    design, skipped = plan.design, len(plan.key_mapping) - plan.placed
+    design, found = plan.design, plan.found
     settings = {"backbone": design.backbone, "variant": design.variant, **design.arguments}
     names = design.classes.names
     images = design.preprocessing
@@ -87,13 +93,21 @@ def _summary(plan: Plan) -> str:
         "classes": f"{len(names)}: {', '.join(names[:3])}{', ...' if len(names) > 3 else ''}",
         "images": f"{images.channel_order}, 0 to {images.value_range:g}, mean "
         f"{format_setting(images.mean)}, std {format_setting(images.std)}",
-        "tensors": f"{plan.placed} loaded, {skipped} skipped",
+        "tensors": f"{plan.placed} loaded, {len(plan.left_out)} left out"
+        + (f", from '{found.place}'" if found.place else "")
+        + (f", prefix '{found.prefix}' removed" if found.prefix else ""),
     }
+    reasons = dict.fromkeys(plan.left_out.values())
+    skipped = [
+        f"  {why}: {first_keys([key for key, reason in plan.left_out.items() if reason == why])}"
+        for why in reasons
+    ]
     decided = [
         f"  {name} {_shown(setting.value)} ({setting.origin})"
         for name, setting in design.settings.items()
     ]
-    return "\n".join([*(f"{name:9}{text}" for name, text in lines.items()), "settings", *decided])
+    head = [f"{name:9}{text}" for name, text in lines.items()]
+    return "\n".join([*head, *(["left out", *skipped] if skipped else []), "settings", *decided])
 
 
 def _shown(value: Any) -> str:
@@ -106,7 +120,7 @@ def _mapping_lines(plan: Plan) -> list[str]:
     """A line for each tensor of the file."""
     width = max(map(len, plan.key_mapping))
     return [
-        f"{key:{width}}  ->  {target or '(skipped)'}" for key, target in plan.key_mapping.items()
+        f"{key:{width}}  ->  {target or '(left out)'}" for key, target in plan.key_mapping.items()
     ]
 
 

@@ -12,7 +12,7 @@ from scenewise.errors import UserError
 from scenewise.models.pip_weights import PACKAGED, pip_weights
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from scenewise.models.resnet_keys import timm_names
-from scenewise.models.safe_load import read_tensors
+from scenewise.models.state_dict import read_tensors
 
 _log = logging.getLogger("scenewise")
 

@@ -1,6 +1,7 @@
 """Load tensors from untrusted files; nothing in a file is executed."""
 
 import pickle
+import threading
 import warnings
 import zipfile
 from pathlib import Path
@@ -8,53 +9,26 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
 
 from scenewise.errors import UserError
+from scenewise.models.stand_ins import CallsCode, Inert, stand_ins, unsafe_names
 
-_WRAPPERS = ("state_dict", "model", "model_state_dict")  # keys around the tensors
-
-
-def read_tensors(path: str | Path) -> dict[str, Tensor]:
-    """The named tensors of a ``.safetensors`` file or of a ``torch.save`` file.
-
-    A dictionary around the tensors (``state_dict``, ``model``) and the prefix ``module.`` that
-    DataParallel adds are removed; other entries than tensors are ignored.
-
-    Raises:
-        UserError: the file is missing, damaged, holds no tensors, or would run code.
-
-    >>> import tempfile
-    >>> file = Path(tempfile.mkdtemp()) / "w.pth"
-    >>> torch.save({"state_dict": {"module.a": torch.ones(2)}, "epoch": 3}, file)
-    >>> read_tensors(file)
-    {'a': tensor([1., 1.])}
-    """
-    return tensors_of(read_file(path), path)
-
-
-def tensors_of(content: dict[str, Any], path: str | Path) -> dict[str, Tensor]:
-    """The named tensors in the result of :func:`read_file`.
-
-    Raises:
-        UserError: no tensor is found.
-    """
-    for wrapper in _WRAPPERS:
-        if isinstance(content.get(wrapper), dict):
-            content = content[wrapper]
-            break
-    named = ((str(k).removeprefix("module."), v) for k, v in content.items())
-    tensors = {key: value for key, value in named if isinstance(value, Tensor)}
-    if not tensors:
-        raise UserError(f"weights '{path}' hold no named tensors; give a state_dict")
-    return tensors
+_allowing = threading.Lock()
 
 
 def read_file(path: str | Path) -> dict[str, Any]:
     """The dictionary in a file of tensors and plain values, unchanged.
 
+    Objects of other classes become :mod:`inert <scenewise.models.stand_ins>`.
+
     Raises:
-        UserError: as :func:`read_tensors`.
+        UserError: the file is missing, damaged, no dictionary, or would run code.
+
+    >>> import tempfile
+    >>> file = Path(tempfile.mkdtemp()) / "w.pth"
+    >>> torch.save({"state_dict": {"a": torch.ones(2)}, "folder": Path("/data")}, file)
+    >>> read_file(file)
+    {'state_dict': {'a': tensor([1., 1.])}, 'folder': '/data'}
     """
     file = Path(path)
     if not file.is_file():
@@ -63,19 +37,32 @@ def read_file(path: str | Path) -> dict[str, Any]:
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about old pickle formats
-            content = torch.load(file, map_location="cpu", weights_only=True)
+        content = _unpickle(file)
+    except CallsCode as error:
+        raise UserError(
+            f"'{file}' calls {error} and is not opened, because that could run code; save its "
+            "state_dict alone"
+        ) from error
     except pickle.UnpicklingError as error:
         raise UserError(
             f"'{file}' holds more than tensors and plain values and is not opened, because that "
-            "could run code (NumPy numbers are refused too); save its state_dict alone"
+            "could run code; save its state_dict alone"
         ) from error
     except Exception as error:  # damaged bytes raise anything
         raise UserError(f"'{file}' is damaged or not a weights file; fetch it again") from error
+    if isinstance(content, Inert):  # torch.save(network)
+        return {"model": content}
     if not isinstance(content, dict):
         raise UserError(f"'{file}' holds no dictionary of tensors; give a state_dict")
     return content
+
+
+def _unpickle(file: Path) -> Any:
+    """What ``torch.load`` returns, with stand-ins for what it refuses to name."""
+    with warnings.catch_warnings(), _allowing:  # the allowed names are global
+        warnings.simplefilter("ignore")  # about old pickle formats
+        with torch.serialization.safe_globals([*stand_ins(unsafe_names(file))]):
+            return torch.load(file, map_location="cpu", weights_only=True)
 
 
 def _check_archive(file: Path) -> None:

@@ -5,7 +5,6 @@ import zipfile
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -89,12 +88,6 @@ def test_no_code_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, tensors: 
     with pytest.raises(UserError):
         load_model(tmp_path / "b.pth")
     assert not (tmp_path / "executed").exists()
-
-
-def test_numpy_numbers_are_refused(tmp_path: Path) -> None:
-    refused(
-        tmp_path / "a.pth", {"state_dict": {}, "best": np.float64(3)}, "NumPy numbers are refused"
-    )
 
 
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from scenewise.models.convert import (
     from_torchvision,
 )
 from scenewise.models.convert.spec import Family, Source
+from scenewise.models.state_dict import shared_prefix
 
 FAMILIES: dict[str, Family] = {
     **from_danet.FAMILIES,
@@ -21,8 +22,8 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def recognise(source: Source, family: str | None = None) -> str:
-    """The name of the family in FAMILIES.
+def recognise(source: Source, family: str | None = None) -> tuple[str, str]:
+    """The name of the family in FAMILIES, and a prefix of all names to remove first.
 
     Raises:
         UserError: ``family`` is unknown, or no family has such names.
@@ -30,10 +31,16 @@ def recognise(source: Source, family: str | None = None) -> str:
     if family is not None:
         if family not in FAMILIES:
             raise UserError(f"unknown family '{family}'; choose one of {', '.join(FAMILIES)}")
-        return family
-    for name, candidate in FAMILIES.items():
-        if candidate.matches(source.tensors):
-            return name
+        return family, ""
+    prefix, tensors = "", source.tensors
+    while tensors:
+        for name, candidate in FAMILIES.items():
+            if candidate.matches(tensors):
+                return name, prefix
+        shared = shared_prefix(tensors)  # an attribute of a training code, such as "danet."
+        prefix += shared
+        tensors = {k.removeprefix(shared): v for k, v in tensors.items() if k.startswith(shared)}
+        tensors = tensors if shared else {}
     if source.has("backbone.net."):  # timm's network inside Backbone
         raise UserError(
             f"'{source.name}' belongs to a Scenewise model with a config.json; give the folder"

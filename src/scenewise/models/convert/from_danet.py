@@ -81,7 +81,7 @@ def _design(
         likely_classes(source.rows(classifier)),
         RGB_1,
         {**arguments(settings), "auxiliary": source.has("cls_aux.") or source.has("auxlayer.")},
-        dropped=("pretrained.fc",),  # the ImageNet classifier
+        dropped={"pretrained.fc": "the ImageNet classifier"},
         settings=settings,
     )
 

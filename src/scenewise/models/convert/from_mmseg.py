@@ -348,13 +348,17 @@ def _network(source: Source) -> str:
 
 
 def _classes(content: Mapping[str, Any], count: int) -> Classes:
-    """The file's ``CLASSES`` and ``PALETTE``, or ``dataset_meta``, if their number matches."""
+    """The file's ``CLASSES`` and ``PALETTE``, or ``dataset_meta``, if their number matches.
+
+    1.x has ``dataset_meta`` in ``meta``; deployed and older 1.x files have it beside the tensors.
+    """
     meta = _mapping(content.get("meta"))
-    entries = {**meta, **_mapping(meta.get("dataset_meta"))}
-    lower = {str(key).lower(): value for key, value in entries.items()}
-    names, palette = lower.get("classes"), lower.get("palette", ())
-    if not isinstance(names, Sequence) or len(names) != count:
+    places = (content.get("dataset_meta"), meta, meta.get("dataset_meta"))
+    lower = {str(key).lower(): value for p in places for key, value in _mapping(p).items()}
+    names, palette = lower.get("classes"), lower.get("palette")
+    if isinstance(names, str) or not isinstance(names, Sequence) or len(names) != count:
         return likely_classes(count)
+    palette = palette if isinstance(palette, Sequence) else ()
     try:
         colors: tuple[Color, ...] = tuple((int(r), int(g), int(b)) for r, g, b in palette)
     except (TypeError, ValueError):

@@ -16,6 +16,7 @@ from scenewise.models.resnet_keys import is_basic, resnet_mapping, resnet_name
 Tensors = Mapping[str, Tensor]
 KeyMapping = dict[str, str]  # prefixes of the file's keys -> prefixes here
 
+_MOST_CLASSES = 256  # one byte a pixel
 _LARGEST_CLASSIFIER = 1_000_000  # elements; an expanded tensor claims any number
 RGB_255 = Preprocessing((123.675, 116.28, 103.53), (58.395, 57.12, 57.375), "RGB", 255.0)
 RGB_1 = Preprocessing(IMAGENET_MEAN, IMAGENET_STD)
@@ -32,6 +33,7 @@ class Options:
         align_corners: of the bilinear upsampling of logits.
         output_stride: 8, 16 or 32.
         threshold: above which a pixel is the object, in networks with one output channel.
+        ema: whether to take the averaged weights where the file has both copies.
     """
 
     family: str | None = None
@@ -40,6 +42,7 @@ class Options:
     align_corners: bool | None = None
     output_stride: int | None = None
     threshold: float | None = None
+    ema: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """The options that are not None, as JSON types."""
@@ -68,7 +71,7 @@ class Source:
 
     Attributes:
         name: without folders; mmsegmentation's file names hold crop and stride.
-        tensors: by their names in the file, without ``module.``.
+        tensors: by their names in the file, without the prefixes of wrappers.
         content: the whole file; mmsegmentation's holds class names too.
     """
 
@@ -80,7 +83,13 @@ class Source:
         """The number of classes: rows of the first of these tensors that the file has."""
         for key in keys:
             if key in self.tensors and self.tensors[key].ndim:
-                return int(self.tensors[key].shape[0])
+                count = int(self.tensors[key].shape[0])
+                if not 1 <= count <= _MOST_CLASSES:
+                    raise UserError(
+                        f"'{self.name}' has {count:,} classes in '{key}'; a mask has 1 to "
+                        f"{_MOST_CLASSES}"
+                    )
+                return count
         raise UserError(f"'{self.name}' has no tensor '{keys[0]}'; the file is incomplete")
 
     def has(self, prefix: str) -> bool:
@@ -137,7 +146,7 @@ class Design:
         key_mapping: prefixes of the file's keys -> prefixes here.
         classes, preprocessing: saved with the weights.
         arguments: further ones for ``create_model``.
-        dropped: prefixes that are skipped on purpose, such as the ImageNet classifier.
+        dropped: prefixes that are left out on purpose, and what they are.
         import_tensor: (key in the file, tensor) -> tensor here, where shapes differ.
         absolute_norms: the norms are InPlaceABN's.
         settings: those that no tensor's shape shows, and what decided each.
@@ -150,7 +159,7 @@ class Design:
     classes: Classes
     preprocessing: Preprocessing
     arguments: dict[str, Any] = field(default_factory=dict)
-    dropped: tuple[str, ...] = ()
+    dropped: Mapping[str, str] = field(default_factory=dict)
     import_tensor: Callable[[str, Tensor], Tensor] = unsqueeze_scale
     absolute_norms: bool = False
     settings: dict[str, Setting] = field(default_factory=dict)
