@@ -18,7 +18,7 @@ from scenewise.data.images import decode_image, decode_mask
 from scenewise.data.shards import ShardSet, read_shard
 from scenewise.errors import UserError
 from scenewise.models.checkpoints import load_model
-from scenewise.models.safe_load import read_tensors
+from scenewise.models.state_dict import read_tensors
 
 FOLDER = Path(tempfile.mkdtemp(prefix="scenewise-fuzz-"))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from scenewise.models.safe_load import read_tensors
+from scenewise.models.state_dict import read_tensors
 
 # timm's name -> blocks in each stage
 PACKAGED = {
