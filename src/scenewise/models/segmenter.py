@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from scenewise._version import __version__
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, write_json
+from scenewise.models.classifiers import replace_classifiers
 from scenewise.models.heads.base import HeadOutput
 from scenewise.models.preprocessing import Preprocessing
 
@@ -122,14 +124,46 @@ class Segmenter(nn.Module):
         return F.interpolate(logits, size=size, mode="bilinear", align_corners=self.align_corners)
 
     def parameter_groups(self, lr: float, head_multiplier: float = 1.0) -> list[dict[str, Any]]:
-        """Parameter groups: the backbone at ``lr``, all else at ``lr * head_multiplier``."""
+        """Parameter groups: the backbone at ``lr``, all else at ``lr * head_multiplier``.
+
+        Frozen parameters (without ``requires_grad``) are in none, and there is no empty group.
+        """
         backbone = list(self.backbone.parameters())
         ids = {id(p) for p in backbone}  # `in` would compare tensors elementwise
         rest = [p for p in self.parameters() if id(p) not in ids]
-        return [
+        groups: list[dict[str, Any]] = [
             {"params": backbone, "lr": lr, "name": "backbone"},
             {"params": rest, "lr": lr * head_multiplier, "name": "head"},
         ]
+        for group in groups:
+            group["params"] = [p for p in group["params"] if p.requires_grad]
+        return [group for group in groups if group["params"]]
+
+    def with_classes(self, classes: Classes) -> "Segmenter":
+        """A copy for other classes: everything but the classifiers is equal to the bit.
+
+        In every classifier, those of auxiliary heads included, the rows of classes that both call
+        by the same name are kept; the others are random, as PyTorch initialises a layer.
+
+        Raises:
+            UserError: a network of custom parts; build it again with the classes.
+
+        >>> from scenewise import create_model
+        >>> street = Classes(("road", "sky"), ((128, 64, 128), (70, 130, 180)))
+        >>> harbour = Classes(("ship", "sky", "water"), ((9, 9, 9), (70, 130, 180), (0, 0, 250)))
+        >>> model = create_model("danet", classes=street, backbone="tiny")
+        >>> other = model.with_classes(harbour)
+        >>> bool((other.head.classify[1].weight[1] == model.head.classify[1].weight[1]).all())
+        True
+        """
+        if self.recipe is None:
+            raise UserError(
+                "a network with custom parts cannot take other classes; build it again with them"
+            )
+        model = deepcopy(self)
+        replace_classifiers(model, self.classes, classes)
+        model.classes = classes
+        return model
 
     def config(self) -> dict[str, Any]:
         """The content of ``config.json``; ``load_model`` builds the network from it.

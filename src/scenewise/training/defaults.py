@@ -1,7 +1,8 @@
 """What a training starts from: a new or a trained network, and the defaults that depend on it."""
 
 import logging
-from typing import Any, Literal
+from collections.abc import Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import nn
@@ -10,6 +11,7 @@ from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.models.build import create_model
 from scenewise.models.checkpoints import load_model
+from scenewise.models.classifiers import classifiers, kept_rows
 from scenewise.models.segmenter import Segmenter
 
 _log = logging.getLogger(__name__)
@@ -46,25 +48,54 @@ def default_lr(optimizer: str, model: Segmenter) -> float:
     return 1e-4 if optimizer == "adamw" else 0.01 / (1 + sum(model.loss_weights.values()))
 
 
-def new_network(network: str, *, pretrained: bool | None, **options: Any) -> Segmenter:
+class Start(NamedTuple):
+    """The network of a training, and which of its parts have trained weights.
+
+    Attributes:
+        model: the network, in training mode.
+        trained: "all", "backbone" or "nothing".
+        report: what was loaded, kept and left out; empty where nothing was.
+    """
+
+    model: Segmenter
+    trained: Literal["all", "backbone", "nothing"]
+    report: str = ""
+
+
+def new_network(
+    network: str,
+    *,
+    pretrained: bool | None,
+    output_stride: int | None,
+    backbone: str | None,
+    head: dict[str, Any] | None,
+    **options: Any,
+) -> Start:
     """``create_model``; with ``pretrained=None`` from ImageNet weights if available."""
+    options |= {"backbone": backbone or default_backbone(), **(head or {})}
+    options["output_stride"] = 8 if output_stride is None else output_stride
     if pretrained is not None or options["backbone_weights"] is not None:
-        return create_model(network, pretrained=bool(pretrained), **options)
+        model = create_model(network, pretrained=bool(pretrained), **options)
+        started = bool(pretrained) or options["backbone_weights"] is not None
+        tiny = options["backbone"] == "tiny" and options["backbone_weights"] is None
+        return Start(model, "backbone" if started and not tiny else "nothing")
     try:
-        return create_model(network, pretrained=True, **options)
+        model = create_model(network, pretrained=True, **options)
+        return Start(model, "nothing" if options["backbone"] == "tiny" else "backbone")
     except UserError as error:
         model = create_model(network, pretrained=False, **options)  # raises for other reasons
         _log.warning("%s; the backbone starts from random weights", error)
-        return model
+        return Start(model, "nothing")
 
 
-def trained_network(path: str, classes: Classes) -> Segmenter:
+def trained_network(path: str, classes: Classes) -> Start:
     """The model in ``path``, checked against the classes of the data."""
     model = load_model(path).train()
     if len(model.classes) != len(classes):
         raise UserError(
             f"the model in '{path}' has {len(model.classes)} classes but the data has "
-            f"{len(classes)}; give data with the classes that it was trained on"
+            f"{len(classes)}; give data with the classes that it was trained on, or train it for "
+            f"these with scenewise fit DIR --start '{path}'"
         )
     renamed = [i for i, name in enumerate(classes.names) if name != model.classes.names[i]]
     if renamed:
@@ -77,4 +108,77 @@ def trained_network(path: str, classes: Classes) -> Segmenter:
             classes.names[renamed[0]],
             len(renamed),
         )
-    return model
+    return Start(model, "all")
+
+
+def transferred_network(source: str, classes: Classes, given: dict[str, Any]) -> Start:
+    """The model in ``source`` for other classes; see :meth:`Segmenter.with_classes`.
+
+    Args:
+        source: whatever :func:`load_model` takes.
+        classes: of the data.
+        given: the options of the network that the user has chosen, None where not.
+
+    Raises:
+        UserError: an option that contradicts ``source``, or as :func:`load_model`.
+    """
+    for option in ("weights", "backbone_weights"):
+        if given[option] is not None:
+            raise UserError(f"--start and --model.{option} both give the weights; leave one out")
+    if given["pretrained"]:
+        raise UserError("--start and --model.pretrained both give the weights; leave one out")
+    old = load_model(source)
+    _refuse_conflicts(source, old.recipe or {}, given)
+    return Start(old.with_classes(classes).train(), "all", _transfer_report(source, old, classes))
+
+
+_HEAD_KEYS = ("backbone", "variant", "output_stride", "multi_grid", "auxiliary")
+
+
+def _refuse_conflicts(source: str, recipe: dict[str, Any], given: dict[str, Any]) -> None:
+    chosen = {"network": given["network"]} | {key: given[key] for key in _HEAD_KEYS}
+    chosen |= {f"head.{key}": value for key, value in (given["head"] or {}).items()}
+    for option, value in chosen.items():
+        key = "name" if option == "network" else option.removeprefix("head.")
+        if value is not None and value != recipe.get(key):
+            raise UserError(
+                f"--model.{option} is {value} but '{source}' has {recipe.get(key, 'its default')}; "
+                "leave the option out, or train without --start"
+            )
+
+
+def _transfer_report(source: str, old: Segmenter, classes: Classes) -> str:
+    """What :meth:`Segmenter.with_classes` takes over, in a few lines.
+
+    >>> model = create_model("fcn", num_classes=2, backbone="tiny")
+    >>> print(_transfer_report("runs/fcn", model, Classes.numbered(3)))
+    started from 'runs/fcn': fcn with backbone tiny, 37 of 39 tensors, all but 1 classifier
+      classes kept: class_0, class_1
+      classes new: class_2
+    """
+    recipe, layers = old.recipe or {}, classifiers(old)
+    total = len(old.state_dict())
+    replaced = sum(len(layer.state_dict()) for layer in layers.values())
+    kept = kept_rows(old.classes, classes)
+    rows = {
+        "kept": [classes.names[k] for k in kept],
+        "new": [name for k, name in enumerate(classes.names) if k not in kept],
+        "left out": [n for k, n in enumerate(old.classes.names) if k not in kept.values()],
+    }
+    plural = "" if len(layers) == 1 else "s"
+    lines = [
+        f"started from '{source}': {recipe['name']} with backbone {recipe['backbone']}, "
+        f"{total - replaced} of {total} tensors, all but {len(layers)} classifier{plural}"
+    ]
+    lines += [f"  classes {what}: {_listing(names)}" for what, names in rows.items() if names]
+    return "\n".join(lines)
+
+
+def _listing(names: Sequence[str], most: int = 12) -> str:
+    """The first names, and how many more there are.
+
+    >>> _listing(["road", "sky", "car"], most=2)
+    'road, sky and 1 more'
+    """
+    rest = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + rest
