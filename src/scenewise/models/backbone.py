@@ -152,9 +152,10 @@ def create_backbone(  # noqa: PLR0913 - the options of a backbone
 ) -> Backbone | TinyBackbone:
     """The backbone ``name``: ``"tiny"``, or any timm model that returns feature maps.
 
-    With ``weights``, a whole or partial file of tensors (.pth or .safetensors) is loaded. ResNets
-    may have the names of timm, torchvision, PyTorch-Encoding, mmsegmentation, semseg, openseg or
-    MIT's weights; others have timm's. Missing tensors start from random values and are named in a
+    With ``weights``, a whole or partial file of tensors (.pth or .safetensors) is loaded; of a
+    trained model (``model.safetensors``, or a .ckpt of a training) its backbone. ResNets may have
+    the names of timm, torchvision, PyTorch-Encoding, mmsegmentation, semseg, openseg or MIT's
+    weights; others have timm's. Missing tensors start from random values and are named in a
     warning.
 
     Raises:
@@ -328,11 +329,21 @@ def _resnet_part(net: nn.Module, part: str, option: str, name: str) -> Any:
     return getattr(net, part)
 
 
+def _own_backbone(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Of the tensors of a :class:`Segmenter` or of its training those of its backbone, else all."""
+    for prefix in ("", "model."):  # the latter in a training's checkpoint
+        body = f"{prefix}backbone."
+        own = {k.removeprefix(body): t for k, t in tensors.items() if k.startswith(body)}
+        if own and any(key.startswith(f"{prefix}head.") for key in tensors):
+            return {key.removeprefix("net."): tensor for key, tensor in own.items()}
+    return tensors
+
+
 def _load_weights(backbone: _B, path: str | Path | None) -> _B:
     if path is None:
         return backbone
     network = backbone.net if isinstance(backbone, Backbone) else backbone
-    tensors, state = timm_names(read_tensors(path)), network.state_dict()
+    tensors, state = timm_names(_own_backbone(read_tensors(path))), network.state_dict()
     known = {key: _adapted(t, state[key]) for key, t in tensors.items() if key in state}
     misshapen = [key for key, tensor in known.items() if tensor.shape != state[key].shape]
     if misshapen or not known:

@@ -15,6 +15,7 @@ from scenewise.models.classifiers import classifiers, kept_rows
 from scenewise.models.segmenter import Segmenter
 
 _log = logging.getLogger(__name__)
+DEFAULT_NETWORK = "danet"
 
 
 def default_backbone() -> str:
@@ -48,6 +49,17 @@ def default_lr(optimizer: str, model: Segmenter) -> float:
     return 1e-4 if optimizer == "adamw" else 0.01 / (1 + sum(model.loss_weights.values()))
 
 
+def network_name(network: str | None, start: str | None) -> str:
+    """The name of the network that a training with these options trains.
+
+    >>> network_name(None, None), network_name("fcn", None)
+    ('danet', 'fcn')
+    """
+    if network is None and start is not None:
+        return str((load_model(start).recipe or {"name": "custom"})["name"])
+    return network or DEFAULT_NETWORK
+
+
 class Start(NamedTuple):
     """The network of a training, and which of its parts have trained weights.
 
@@ -62,6 +74,31 @@ class Start(NamedTuple):
     report: str = ""
 
 
+def begin(
+    classes: Classes,
+    *,
+    start: str | None,
+    weights: str | None,
+    network: str | None,
+    **options: Any,
+) -> Start:
+    """The network that a training begins with.
+
+    Args:
+        classes: of the data.
+        start: trained model to transfer to these classes, see :func:`transferred_network`.
+        weights: trained model that has these classes.
+        network: name of a new network; by default danet.
+        **options: of a new network.
+    """
+    if start is not None:
+        given = options | {"network": network, "weights": weights}
+        return transferred_network(start, classes, given)
+    if weights is not None:
+        return trained_network(weights, classes)
+    return new_network(network or DEFAULT_NETWORK, classes=classes, **options)
+
+
 def new_network(
     network: str,
     *,
@@ -74,18 +111,17 @@ def new_network(
     """``create_model``; with ``pretrained=None`` from ImageNet weights if available."""
     options |= {"backbone": backbone or default_backbone(), **(head or {})}
     options["output_stride"] = 8 if output_stride is None else output_stride
-    if pretrained is not None or options["backbone_weights"] is not None:
-        model = create_model(network, pretrained=bool(pretrained), **options)
-        started = bool(pretrained) or options["backbone_weights"] is not None
-        tiny = options["backbone"] == "tiny" and options["backbone_weights"] is None
-        return Start(model, "backbone" if started and not tiny else "nothing")
+    from_file = options["backbone_weights"] is not None
     try:
-        model = create_model(network, pretrained=True, **options)
-        return Start(model, "nothing" if options["backbone"] == "tiny" else "backbone")
+        model = create_model(network, pretrained=pretrained is not False, **options)
+        loaded = from_file or (pretrained is not False and options["backbone"] != "tiny")
     except UserError as error:
+        if pretrained is not None or from_file:
+            raise
         model = create_model(network, pretrained=False, **options)  # raises for other reasons
         _log.warning("%s; the backbone starts from random weights", error)
-        return Start(model, "nothing")
+        loaded = False
+    return Start(model, "backbone" if loaded else "nothing")
 
 
 def trained_network(path: str, classes: Classes) -> Start:
@@ -132,15 +168,12 @@ def transferred_network(source: str, classes: Classes, given: dict[str, Any]) ->
     return Start(old.with_classes(classes).train(), "all", _transfer_report(source, old, classes))
 
 
-_HEAD_KEYS = ("backbone", "variant", "output_stride", "multi_grid", "auxiliary")
-
-
 def _refuse_conflicts(source: str, recipe: dict[str, Any], given: dict[str, Any]) -> None:
-    chosen = {"network": given["network"]} | {key: given[key] for key in _HEAD_KEYS}
-    chosen |= {f"head.{key}": value for key, value in (given["head"] or {}).items()}
-    for option, value in chosen.items():
-        key = "name" if option == "network" else option.removeprefix("head.")
+    named = ("backbone", "variant", "output_stride", "multi_grid", "auxiliary")
+    chosen = {"name": given["network"], **{key: given[key] for key in named}}
+    for key, value in (chosen | (given["head"] or {})).items():
         if value is not None and value != recipe.get(key):
+            option = {"name": "network"}.get(key, key if key in named else f"head.{key}")
             raise UserError(
                 f"--model.{option} is {value} but '{source}' has {recipe.get(key, 'its default')}; "
                 "leave the option out, or train without --start"

@@ -15,8 +15,8 @@ from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
 from scenewise.files import write_text
 from scenewise.models.segmenter import Segmenter
-from scenewise.training.checkpoint import resume_point
-from scenewise.training.defaults import default_backbone
+from scenewise.training.checkpoint import ResumePoint, resume_point
+from scenewise.training.defaults import default_backbone, network_name
 from scenewise.training.task import SegmentationTask
 from scenewise.training.trainer import build_trainer, quiet, run_folder
 
@@ -63,8 +63,8 @@ def fit(
         save_every: write ``checkpoints/last.ckpt`` every so many steps too.
         seed: of the initial weights and everything random. PyTorch, NumPy and Python are seeded.
         **options: arguments of :class:`~scenewise.training.task.SegmentationTask` (``network``,
-            ``backbone``, ``lr``, ...) and of ``lightning.pytorch.Trainer`` (``max_epochs``,
-            ``max_steps``, ``accelerator``, ``precision``, ``callbacks``, ...).
+            ``backbone``, ``start``, ``lr``, ...) and of ``lightning.pytorch.Trainer``
+            (``max_epochs``, ``max_steps``, ``accelerator``, ``precision``, ``callbacks``, ...).
 
     Returns:
         The run, with the best model.
@@ -84,13 +84,16 @@ def fit(
     of_data, of_task, of_trainer = _split(options)
     data = _data_module(data, of_data, seed)
     with quiet():
-        runs = Path(root) / (name or of_task.get("network", "danet"))
-        point = None if resume is None else resume_point(resume, runs)
-        if point is not None:
-            of_task["pretrained"] = False  # the checkpoint has the weights
-        of_task.setdefault("backbone", default_backbone())  # so that config.yaml has it
-        task = SegmentationTask(data.classes, **of_task)
-        config = _config(data, of_task, of_trainer | {"default_root_dir": str(root)})
+        point = None
+        if resume is not None:
+            network = network_name(of_task.get("network"), of_task.get("start"))
+            point = resume_point(resume, Path(root) / (name or network))
+        if of_task.get("start") is None:
+            of_task.setdefault("backbone", default_backbone())  # so that config.yaml has it
+        task = SegmentationTask(data.classes, **_resumed(of_task, point))
+        if task.start_report and point is None:
+            print(task.start_report)
+        config = _config(data, of_task | _names(task), of_trainer | {"default_root_dir": str(root)})
         config |= {"seed_everything": seed, "name": name, "ema": ema, "save_every": save_every}
         own = of_trainer.pop("callbacks", None) or []
         trainer = build_trainer(
@@ -108,6 +111,20 @@ def fit(
         _fit(trainer, task, data, None if point is None else point.path)
     run = run_folder(trainer)  # knows the best model
     return Run(run.folder, (run.model or task.model).eval(), run.scores, run.matrix)
+
+
+def _resumed(of_task: dict[str, Any], point: ResumePoint | None) -> dict[str, Any]:
+    """The options of the task; a checkpoint that is resumed has the weights and the network."""
+    if point is None:
+        return of_task
+    start = None if of_task.get("start") is None else str(point.path)
+    return of_task | {"pretrained": False, "start": start}
+
+
+def _names(task: SegmentationTask) -> dict[str, Any]:
+    """The network that a training started from, for ``config.yaml``."""
+    recipe = task.model.recipe or {}
+    return {"network": recipe["name"], "backbone": recipe["backbone"]} if recipe else {}
 
 
 class _SaveConfig(Callback):

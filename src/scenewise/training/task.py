@@ -13,19 +13,15 @@ from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
+from scenewise.models.freeze import Freeze, hold_statistics
+from scenewise.models.freeze import freeze as freeze_parts
 from scenewise.training.checkpoint import (
     exact_state,
     refuse_other_model,
     restore_exact_state,
     shapes_of,
 )
-from scenewise.training.defaults import (
-    default_backbone,
-    default_lr,
-    default_optimizer,
-    new_network,
-    trained_network,
-)
+from scenewise.training.defaults import begin, default_lr, default_optimizer
 from scenewise.training.distributed import full_tensor
 from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_loss
 from scenewise.training.metrics import SegmentationMetrics
@@ -49,15 +45,21 @@ class SegmentationTask(LightningModule):
 
     Args:
         classes: what the ids in the masks mean; the dataset has them.
-        network: name of the network; `scenewise models` lists them.
+        network: name of the network; `scenewise models` lists them. Default: danet.
         backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else
             tf_efficientnet_lite0.
         pretrained: start the backbone from timm's ImageNet weights. Default: if available, else
             from random weights with a warning.
-        weights: folder or .ckpt of a trained model to start from or to test. It brings its own
-            network: the arguments from network to head are then ignored.
+        start: trained model to start from, with any classes: whatever load_model takes. It brings
+            its network and preprocessing, so the arguments from network to head may not contradict
+            it; classifiers start anew, except for classes of the same name.
+        freeze: leave parts of the network as they are, batch-norm statistics included: "backbone",
+            "all-but-classifier", or the number of its first stages.
+        weights: folder or .ckpt of a trained model with the classes of the data, to test or to
+            train on. It brings its own network: the arguments from network to head are then
+            ignored.
         backbone_weights: file of tensors, whole or partial, to start the backbone from.
-        output_stride: size of the image over that of the feature map: 8, 16 or 32.
+        output_stride: size of the image over that of the feature map: 8, 16 or 32. Default: 8.
         multi_grid: dilations of the last ResNet stage, for example [4, 8, 16].
         auxiliary: train an auxiliary FCN head on the third stage. Default: as published.
         variant: whose code of the network to follow, where several are published. Default: the
@@ -97,12 +99,14 @@ class SegmentationTask(LightningModule):
     def __init__(  # noqa: PLR0913 - the options of --model
         self,
         classes: Classes,
-        network: str = "danet",
+        network: str | None = None,
         backbone: str | None = None,
         pretrained: bool | None = None,
+        start: str | None = None,
+        freeze: Freeze | None = None,
         weights: str | None = None,
         backbone_weights: str | None = None,
-        output_stride: int = 8,
+        output_stride: int | None = None,
         multi_grid: list[int] | None = None,
         auxiliary: bool | None = None,
         variant: str | None = None,
@@ -124,23 +128,26 @@ class SegmentationTask(LightningModule):
         protocol: str | None = None,
     ) -> None:
         super().__init__()
-        self.model = (
-            trained_network(weights, classes)
-            if weights is not None
-            else new_network(
-                network,
-                pretrained=pretrained,
-                classes=classes,
-                backbone=backbone or default_backbone(),
-                backbone_weights=backbone_weights,
-                output_stride=output_stride,
-                multi_grid=multi_grid,
-                auxiliary=auxiliary,
-                variant=variant,
-                **(head or {}),
-            )
+        begun = begin(
+            classes,
+            start=start,
+            weights=weights,
+            network=network,
+            pretrained=pretrained,
+            backbone=backbone,
+            backbone_weights=backbone_weights,
+            output_stride=output_stride,
+            multi_grid=multi_grid,
+            auxiliary=auxiliary,
+            variant=variant,
+            head=head,
         )
-        self.model = self.model.to(memory_format=torch.channels_last)
+        self.model = begun.model.to(memory_format=torch.channels_last)
+        self.trained, self.start_report = begun.trained, begun.report
+        self.frozen = freeze
+        if freeze is not None:
+            freeze_parts(self.model, freeze)
+            hold_statistics(self.model)
         if checkpoint_activations:
             recompute_backbone(self.model.backbone)
         self.classes = classes
@@ -165,10 +172,19 @@ class SegmentationTask(LightningModule):
         self._check(compile and checkpoint_activations)
         self.losses_of = torch.compile(self.losses) if compile else self.losses
 
+    def train(self, mode: bool = True) -> "SegmentationTask":
+        """Training mode; frozen parts stay in evaluation mode."""
+        super().train(mode)
+        if self.frozen is not None:
+            hold_statistics(self.model)
+        return self
+
     def setup(self, stage: str) -> None:
         """Take the groups of classes to score from the data, and choose the metrics."""
         data = getattr(self.trainer, "datamodule", None)
         self.metrics.fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if self.metrics.fitting and self.trainer.ckpt_path is None:  # a checkpoint has the weights
+            self._refuse_frozen_random()
         self.metrics.context_classes = getattr(data, "context_classes", ())
         self.metrics.categories = getattr(data, "categories", None)
 
@@ -271,6 +287,19 @@ class SegmentationTask(LightningModule):
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
         if not 0 <= self.floor <= 1:
             raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
+
+    def _refuse_frozen_random(self) -> None:
+        """A part that is frozen needs weights from somewhere."""
+        if self.frozen == "all-but-classifier" and self.trained != "all":
+            raise UserError(
+                "--model.freeze all-but-classifier would freeze a head of random weights; give a "
+                "trained model with --start"
+            )
+        if self.frozen is not None and self.trained == "nothing":
+            raise UserError(
+                f"--model.freeze {self.frozen} would freeze a backbone of random weights; give "
+                "--start or --model.backbone_weights"
+            )
 
     def _optimizer(self) -> Optimizer:
         scaled = self._trainer is not None and str(self._trainer.precision) == "16-mixed"

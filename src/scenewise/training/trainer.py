@@ -56,6 +56,7 @@ _HARMLESS = (  # warnings of Lightning about what is on purpose here
     r"The dirpath has changed from",  # a run resumed from another run's checkpoint
     r"You're resuming from a checkpoint that ended before the epoch ended",  # the loader knows
     r"Checkpoint directory .* exists and is not empty",
+    r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen parts
     r"The number of training batches \(\d+\) is smaller than the logging interval",
 )
 _HARMLESS_OUTSIDE_FIT = (r"Be aware that when using `ckpt_path`, callbacks",)

@@ -20,6 +20,7 @@ examples:
   scenewise fit DIR
   scenewise fit DIR --model.network fcn --trainer.max_epochs 40
   scenewise fit DIR --data.format cityscapes
+  scenewise fit DIR --start RUN_FOLDER --model.freeze backbone
   scenewise fit --config configs/danet_camvid.yaml --data.root DIR
   scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path last
   torchrun --nproc-per-node 2 -m scenewise fit --data.format folder --data.root DIR \\
@@ -68,7 +69,7 @@ def run(command: "Stage", words: Sequence[str]) -> None:
 
 
 def _expand_options(words: Sequence[str]) -> list[str]:
-    """Expand the short options: a first DIR, ``--protocol``, ``--model PATH`` unless it is YAML.
+    """Expand the short options: a first DIR, ``--protocol``, ``--start``, ``--model`` without YAML.
 
     >>> _expand_options(["--model", "runs/danet/version_0", "--data.root", "street"])
     ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
@@ -90,8 +91,8 @@ def _expand_options(words: Sequence[str]) -> list[str]:
         value = value if equals else next(iter(words[index + 1 :]), "")
         if name == "--model" and Path(value).suffix not in (".yaml", ".yml"):
             word = "--model.weights" + word.removeprefix("--model")
-        if name == "--protocol":
-            word = "--model.protocol" + word.removeprefix("--protocol")
+        if name in ("--protocol", "--start"):
+            word = "--model." + word.removeprefix("--")
         expanded.append(word)
     return expanded
 

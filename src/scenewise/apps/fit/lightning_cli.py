@@ -17,9 +17,10 @@ from rich.console import Console
 from scenewise.apps.fit.preflight import check_labels, forecast
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
+from scenewise.models.freeze import frozen_parameters
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.checkpoint import ResumePoint, describe, resume_point
-from scenewise.training.defaults import default_backbone
+from scenewise.training.defaults import default_backbone, network_name
 from scenewise.training.metrics.confusion import table
 from scenewise.training.task import SegmentationTask
 from scenewise.training.trainer import (
@@ -29,6 +30,18 @@ from scenewise.training.trainer import (
     build_trainer,
     run_folder,
 )
+
+
+def _count_parameters(model: Segmenter) -> str:
+    """The number of parameters in words, and how many of them are frozen.
+
+    >>> from scenewise.models import create_model
+    >>> _count_parameters(create_model("fcn", num_classes=2, backbone="tiny"))
+    '0.1 million parameters'
+    """
+    total, frozen = sum(p.numel() for p in model.parameters()), frozen_parameters(model)
+    text = f"{total / 1e6:.1f} million parameters"
+    return f"{text}, {frozen / 1e6:.1f} million of them frozen" if frozen else text
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -109,22 +122,25 @@ class SegmentationCLI(LightningCLI):
         self.resume: ResumePoint | None = None
         if config.ckpt_path is not None:
             runs = Path(config.trainer.default_root_dir or "runs")
-            self.resume = resume_point(
-                config.ckpt_path, runs / (config.name or config.model.network)
-            )
+            network = network_name(config.model.network, config.model.start)
+            self.resume = resume_point(config.ckpt_path, runs / (config.name or network))
             config.ckpt_path = None if self.resume is None else str(self.resume.path)
 
     def before_instantiate_classes(self) -> None:
         """Check what is loaded, and choose what depends on the machine."""
         config = self.config[self.subcommand]
+        self.transferred = config.model.start
+        if self.subcommand != "fit":
+            config.model.start = config.model.freeze = None
         if config.ckpt_path is not None:
             config.model.pretrained = False
+            config.model.start = self.transferred and config.ckpt_path  # has its network too
         elif self.subcommand != "fit" and config.model.weights is None:
             raise UserError(
                 f"nothing to {self.subcommand}; give --model RUN_FOLDER, or --config and "
                 "--ckpt_path"
             )
-        if config.model.backbone is None:
+        if config.model.backbone is None and config.model.start is None:
             config.model.backbone = default_backbone()
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
@@ -145,12 +161,17 @@ class SegmentationCLI(LightningCLI):
 
     def after_instantiate_classes(self) -> None:
         """Print what is going to run."""
-        self.config[self.subcommand].ckpt_path = None  # config.yaml repeats the run from its start
+        config, model = self.config[self.subcommand], self.model.model
+        config.ckpt_path = None  # config.yaml repeats the run from its start
+        config.model.start = self.transferred
+        if model.recipe is not None:
+            config.model.network = model.recipe["name"]
+            config.model.backbone = model.recipe["backbone"]
         if not self.trainer.is_global_zero:
             return
-        model = self.model.model
-        millions = sum(p.numel() for p in model.parameters()) / 1e6
-        print(f"{describe(model.config())}, {millions:.1f} million parameters")
+        if self.model.start_report and self.resume is None:
+            print(self.model.start_report)
+        print(f"{describe(model.config())}, {_count_parameters(model)}")
         if self.subcommand == "fit":
             steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
             batches = batches_per_epoch(self.datamodule, self.trainer.world_size)
