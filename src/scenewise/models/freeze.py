@@ -99,7 +99,10 @@ def _stage_names(backbone: nn.Module) -> list[tuple[str, ...]]:
     if not isinstance(backbone, Backbone):
         return []
     ends = backbone.net.feature_info.module_name()[-4:]
-    spellings = [(f"net.{end}", f"net.{end.replace('.', '_')}", f"net.model.{end}") for end in ends]
+    spellings: list[tuple[str, ...]] = [
+        (f"net.{end}", f"net.{end.replace('.', '_')}", f"net.model.{end}") for end in ends
+    ]
     names = [name for name, _ in backbone.named_parameters()]
-    exist = all(any(n.startswith(f"{s}.") for n in names for s in each) for each in spellings)
-    return spellings if exist else []  # HRNet's branches have no such modules
+    if not all(any(n.startswith(f"{s}.") for n in names for s in each) for each in spellings):
+        return []  # HRNet's branches have no such modules
+    return spellings

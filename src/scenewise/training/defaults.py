@@ -185,7 +185,7 @@ def _transfer_report(source: str, old: Segmenter, classes: Classes) -> str:
 
     >>> model = create_model("fcn", num_classes=2, backbone="tiny")
     >>> print(_transfer_report("runs/fcn", model, Classes.numbered(3)))
-    started from 'runs/fcn': fcn with backbone tiny, 37 of 39 tensors, all but 1 classifier
+    started from 'runs/fcn': fcn with backbone tiny, 36 of 38 tensors, all but 1 classifier
       classes kept: class_0, class_1
       classes new: class_2
     """

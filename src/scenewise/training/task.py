@@ -183,8 +183,6 @@ class SegmentationTask(LightningModule):
         """Take the groups of classes to score from the data, and choose the metrics."""
         data = getattr(self.trainer, "datamodule", None)
         self.metrics.fitting = self.trainer.state.fn == TrainerFn.FITTING
-        if self.metrics.fitting and self.trainer.ckpt_path is None:  # a checkpoint has the weights
-            self._refuse_frozen_random()
         self.metrics.context_classes = getattr(data, "context_classes", ())
         self.metrics.categories = getattr(data, "categories", None)
 
@@ -259,6 +257,7 @@ class SegmentationTask(LightningModule):
 
     def on_train_start(self) -> None:
         """Restore random states and accumulated gradients of the checkpoint."""
+        self._refuse_frozen_random()
         restore_exact_state(self, self._restored)
         self._restored = {}
 
@@ -272,6 +271,7 @@ class SegmentationTask(LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse the checkpoint of another model."""
+        self.trained = "all"
         self.validated = checkpoint.get("validated")
         self._restored = checkpoint.get("resume", {})
         if "state_dict" in checkpoint:  # else the sharded strategy has checked it
