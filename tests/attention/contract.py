@@ -5,8 +5,9 @@ Every block (:class:`BlockLaw`):
 - maps (B, C, H, W) to the same shape and dtype, in training and evaluation;
 - equals an independent reference, dense or in plain loops, written in its test;
 - has correct, finite gradients, from the first step on, second derivatives and forward mode;
-- gives the gradients of each sample under ``torch.func``;
+- gives the gradients of each sample, and the outputs of an ensemble, under ``torch.func``;
 - treats samples independently of each other, and any memory format alike;
+- takes an empty batch, and refuses one sample without a batch axis, in one sentence;
 - is close to float32 under autocast and in half precision;
 - runs on the device of its inputs, compiles as one graph, and exports.
 
@@ -26,7 +27,8 @@ Results are compared in float64, in evaluation mode, with random parameters and 
 scale of 0 would hide errors. Sizes are 5 x 7, so that swapped axes are noticed.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -34,8 +36,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.autograd import gradcheck, gradgradcheck
-from torch.func import functional_call, grad, jvp, vjp, vmap
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
+from torch.func import functional_call, grad, jvp, stack_module_state, vjp, vmap
 from torch.testing import assert_close
 
 EXACT = {"rtol": 1e-9, "atol": 1e-10}
@@ -60,11 +62,9 @@ def randomise(block: nn.Module, seed: int = 1) -> nn.Module:
 
 def peak_bytes(run: Callable[[], object]) -> int:
     """Peak CPU memory of ``run`` beyond what was allocated before it."""
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiled:
+    with profile(use_kineto=True, profile_memory=True) as profiled:
         run()
-    events = profiled.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = profiled.kineto_results.events()  # type: ignore[union-attr]
     memory = sorted((e for e in events if e.name() == "[memory]"), key=lambda e: e.start_ns())
     held = peak = 0
     for event in memory:
@@ -86,11 +86,23 @@ def dropouts(block: nn.Module) -> list[float]:
     return [m.p for m in block.modules() if isinstance(m, nn.Dropout2d)]
 
 
+def _maps(block: nn.Module) -> Iterator[tuple[Callable[..., Any], dict[str, Any]]]:
+    """The block's methods that return weights or gates, with the arguments after its inputs."""
+    for name in ("weights", "gates", "unary_weights", "centre_weights", "region_weights"):
+        method = getattr(block, name, None)
+        at = None if method is None else inspect.signature(method).parameters.get("at")
+        if method is not None and (at is None or at.default is not at.empty):
+            yield method, {}
+        if at is not None and "tuple[int, int]" in str(at.annotation):
+            yield method, {"at": (1, 2)}
+
+
 class BlockLaw:
     """The laws of all blocks. A subclass defines ``build`` and ``reference``."""
 
     channels = 16
     size: tuple[int, ...] = (5, 7)
+    axes = "B, C, H, W"
     tiny: tuple[int, ...] = (2, 3)
     autocast_tolerance = 0.05
     compiler = "eager"  # "aot_eager", for custom operators, also traces the backward pass
@@ -184,6 +196,52 @@ class BlockLaw:
             for name, parameter in block.named_parameters():
                 if parameter.grad is not None:
                     assert_close(every[name][i], parameter.grad, **EXACT)
+
+    def test_an_ensemble_is_its_members(self) -> None:
+        """``vmap`` over the parameters of ``stack_module_state``: outputs and gradients."""
+        inputs, members = self.sample(1), [randomise(self.ready(), seed) for seed in (2, 3)]
+        parameters, buffers = stack_module_state(members)  # type: ignore[arg-type]
+
+        def loss(state: dict[str, Tensor], buffers: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
+            out: Tensor = functional_call(members[0], (state, buffers), inputs)
+            return out.square().sum(), out
+
+        every, outputs = vmap(grad(loss, has_aux=True))(parameters, buffers)
+        for i, member in enumerate(members):
+            out = member(*inputs)
+            assert_close(outputs[i], out, **EXACT)
+            out.square().sum().backward()
+            for name, parameter in member.named_parameters():
+                if parameter.grad is not None:
+                    assert_close(every[name][i], parameter.grad, **EXACT)
+
+    def test_takes_an_empty_batch(self) -> None:
+        """Forward and backward, in training too; statistics of no samples change no buffer."""
+        block, inputs = self.ready(), [x[:0].clone().requires_grad_() for x in self.sample()]
+        for mode in (True, False):
+            out = block.train(mode)(*inputs)
+            assert out.shape == inputs[0].shape
+            (*gradients,) = torch.autograd.grad(out.sum(), inputs)
+            assert [x.shape for x in gradients] == [x.shape for x in inputs]
+        expected = self.ready().state_dict()
+        for name, value in block.state_dict().items():
+            if "num_batches" not in name and ".parametrizations." not in name:  # spectral norm
+                assert torch.equal(value, expected[name]), name
+        for method, at in _maps(block):
+            result = method(*inputs, **at)
+            assert all(len(x) == 0 for x in (result if isinstance(result, tuple) else (result,)))
+
+    def test_refuses_one_sample_without_a_batch(self) -> None:
+        """Its channels would pass for samples, which must not give a result."""
+        block, inputs = self.ready(), self.sample()
+        alone, axes = [x[0] for x in inputs], self.axes.partition(", ")[2]
+        sentence = rf"expected \({self.axes}\), got .*; of one sample \({axes}\) give x\[None\]"
+        for method, at in [(block, {}), *_maps(block)]:
+            with pytest.raises(ValueError, match=f"^{sentence}$"):
+                method(*alone, **at)
+        for i in range(1, len(inputs)):  # the others are batches
+            with pytest.raises(ValueError, match=f"^{sentence}$"):
+                block(*inputs[:i], alone[i], *inputs[i + 1 :])
 
     def test_samples_are_independent(self) -> None:
         block, inputs = self.ready(), self.sample(3)

@@ -72,13 +72,13 @@ class TestCrissCrossAttention(
         assert (self.ready().weights(x, at=(2, 3)) > 0).all()
 
     def test_memory_is_linear_in_pixels(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(criss_cross, "_ROWS", 8)
+        monkeypatch.setattr(criss_cross, "_ROWS", 4)
         block = randomise(self.build(16))
         peaks = {}
-        for height, width in [(64, 64), (128, 128)]:
+        for height, width in [(24, 24), (48, 48)]:
             x = torch.randn(1, 16, height, width, requires_grad=True)
             peaks[height] = peak_bytes(lambda x=x: block(x).square().sum().backward())
-        assert peaks[128] < 4.5 * peaks[64]
+        assert peaks[48] < 4.5 * peaks[24]  # all rows at once: 5.7
 
     def test_keeps_the_memory_format(self) -> None:
         block, (x,) = self.ready(), self.sample()

@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from scenewise.attention import CBAM, SqueezeExcite
 from scenewise.attention.layers import conv_norm
 from tests.attention.contract import EXACT, randomise
 
@@ -42,3 +43,12 @@ def test_the_activation_is_in_place(slope: float) -> None:
     seen: list[torch.Tensor] = []
     layers[1].register_forward_hook(lambda module, inputs, out: seen.append(out))
     assert layers(torch.randn(2, 4, 5, 7)).data_ptr() == seen[0].data_ptr()
+
+
+@pytest.mark.parametrize("block", [SqueezeExcite(16, 4), CBAM(16, 4)])
+def test_gates_are_traced_symbolically(block: nn.Module) -> None:
+    """For feature extraction and quantisation with torch.fx, where the axes are unknown."""
+    traced, x = torch.fx.symbolic_trace(block.eval()), torch.randn(2, 16, 5, 7)
+    assert torch.equal(traced(x), block(x))
+    with pytest.raises(ValueError, match=r"give x\[None\]"):
+        traced(x[0])

@@ -95,6 +95,7 @@ class TestClipPooledFirst(BlockLaw, StartsAsIdentity):
     """FAIR's variant on a clip: the input is pooled in space, not in time."""
 
     size = (3, 5, 7)
+    axes = "B, C, T, H, W"
     tiny = (1, 2, 3)
 
     def build(self, channels: int) -> NonLocal:
@@ -122,6 +123,7 @@ class TestSequencePooledLast(BlockLaw, StartsAsIdentity):
     """mmcv's variant on a sequence: keys and values are pooled after their convolutions."""
 
     size = (7,)
+    axes = "B, C, T"
     tiny = (5,)
 
     def build(self, channels: int) -> NonLocal:

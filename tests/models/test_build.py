@@ -4,6 +4,7 @@ import torch
 from scenewise import Segmenter, create_model, list_models
 from scenewise.classes import Classes
 from scenewise.errors import UserError
+from tests.models.test_cost import step
 
 
 def dilations(model: Segmenter, stage: str) -> list[int]:
@@ -22,6 +23,15 @@ def test_logits_have_the_size_of_the_images(name: str) -> None:
     tested = model.eval()(images)
     assert tested.logits.shape == (2, 5, 67, 101)
     assert tested.auxiliary == {}
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_an_empty_batch_has_no_logits_and_no_loss(name: str) -> None:
+    model = create_model(name, num_classes=5, backbone="tiny", auxiliary=True).train()
+    images = torch.randn(0, 3, 32, 48)
+    assert step(model, images).isfinite()
+    assert not any(p.grad.any() for p in model.parameters() if p.grad is not None)
+    assert model.eval()(images).logits.shape == (0, 5, 32, 48)
 
 
 @pytest.mark.parametrize("name", list_models())

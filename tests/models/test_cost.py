@@ -29,8 +29,8 @@ class CustomOperators(TorchDispatchMode):
         return func(*args, **(kwargs or {}))
 
 
-def step(model: Any, images: Tensor) -> None:
-    """A training step as the task does it."""
+def step(model: Any, images: Tensor) -> Tensor:
+    """A training step as the task does it; its loss."""
     output, size = model.low_res(images)
     target = torch.zeros(len(images), *size, dtype=torch.int64)
     weights = dict.fromkeys([*output.auxiliary, *output.penalties], 1.0)
@@ -38,6 +38,7 @@ def step(model: Any, images: Tensor) -> None:
         output, target, weights, upsample=lambda scores: model.upsample(scores, size)
     )
     losses.total.backward()
+    return losses.total
 
 
 @pytest.mark.parametrize("name", ["ccnet", "danet", "interaction", "pspnet", "sagan"])
@@ -55,10 +56,21 @@ def test_memory_is_what_the_cpu_holds(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", list_models())
-def test_every_custom_kernel_has_a_flop_formula(name: str) -> None:
-    with CustomOperators() as custom:
-        step(create_model(name, num_classes=5, backbone="tiny"), torch.randn(2, 3, 64, 96))
+def test_a_step_on_the_meta_device_counts_as_estimated(name: str) -> None:
+    """Also, every custom kernel has a FLOP formula: PyTorch's counter knows all of a network."""
+    with torch.device("meta"), CustomOperators() as custom, FlopCounterMode(display=False) as flops:
+        model = create_model(name, num_classes=5, backbone="tiny")
+        assert step(model, torch.empty(2, 3, 64, 96)).is_meta
     assert custom.seen <= set(flop_registry)
+    assert flops.get_total_flops() == estimate(model, (64, 96), 2, training=True).flops
+
+
+@pytest.mark.parametrize("name", ["ccnet", "danet"])
+def test_flops_are_those_that_pytorch_counts_in_a_forward_pass(name: str) -> None:
+    model = create_model(name, num_classes=5, backbone="tiny").eval()
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        model(torch.randn(2, 3, 40, 56))
+    assert estimate(model, (40, 56), 2).flops == flops.get_total_flops()
 
 
 def test_flops_of_a_convolutional_network() -> None:

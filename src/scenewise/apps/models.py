@@ -17,11 +17,12 @@ examples:
   scenewise models danet ccnet --size 769 769 --backbone resnet101
   scenewise models --json > models.json
 
-Nothing is trained or fetched. GFLOPs are of the forward pass for one image; a multiply-add counts
-as two. "test MB" is the peak memory of the forward pass for one image, without the network. "train
-MB" is the peak memory of a training step: activations of --batch images, network, gradients and
-momentum. All in float32; a GPU's libraries take some hundred MB more. Networks are in their first
-variant, the default of create_model.
+Nothing is trained or fetched. GFLOPs are of the forward pass for one image, as PyTorch's
+FlopCounterMode counts them: convolutions and matrix products, a multiply-add as two; not norms,
+softmax, pooling or upsampling. "test MB" is the peak memory of the forward pass for one image,
+without the network. "train MB" is the peak memory of a training step: activations of --batch
+images, network, gradients and momentum. All in float32; a GPU's libraries take some hundred MB
+more. Networks are in their first variant, the default of create_model.
 """
 
 _ROW = "{name:14}{year:>5}{stride:>7}{parameters:>12}{gflops:>9}{test_mb:>9}{train_mb:>10}  {about}"

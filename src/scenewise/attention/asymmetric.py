@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d
 
-from scenewise.attention.layers import check_choice, conv_norm
-from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+from scenewise.attention.layers import check_batch, check_choice, conv_norm
+from scenewise.attention.position import (
+    attention_map,
+    feature_map,
+    pixel,
+    pixels,
+    position_attention,
+)
 
 Variant = Literal["official", "mmseg"]
 
@@ -72,17 +78,19 @@ class _PyramidAttention(nn.Module):
 
     def forward(self, x: Tensor, source: Tensor) -> Tensor:
         """(B, C, H, W), (B, D, h, w) -> (B, C, H, W)."""
+        check_batch(x, source)
         rows = position_attention(
             pixels(self.query(x)),
             pyramid_average((self.key or self.query)(source), self.sizes),  # (B, S, inner)
             pyramid_average(self.value(source), self.sizes),
             scale=self.scale,
         )  # (B, N, inner)
-        context: Tensor = self.out(rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+        context: Tensor = self.out(feature_map(rows, x))
         return context
 
     def weights(self, x: Tensor, source: Tensor, at: tuple[int, int]) -> Tensor:
         """Weights of the averages, each distributed over the pixels that it averages."""
+        check_batch(x, source)
         keys = pyramid_average((self.key or self.query)(source), self.sizes)
         query = pixels(self.query(pixel(x, at)))
         bins = attention_map(query, keys, x, None, self.scale)[:, 0]  # (B, S)

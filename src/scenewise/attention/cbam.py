@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from scenewise.attention.layers import check_choice
+from scenewise.attention.layers import check_batch, check_choice
 
 Variant = Literal["official", "paper"]
 
@@ -83,6 +83,7 @@ class CBAM(nn.Module):
         return channel, self._spatial_gate(channel[:, :, None, None] * x)[:, 0]
 
     def _channel_gate(self, x: Tensor) -> Tensor:
+        check_batch(x)
         gate: Tensor = self.channel(x.mean((2, 3))) + self.channel(x.amax((2, 3)))  # (B, C)
         return gate.sigmoid()
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
-from scenewise.attention.layers import check_choice
+from scenewise.attention.layers import check_batch, check_choice
 
 Similarity = Literal["reversed", "direct"]
 
@@ -77,9 +77,11 @@ class ChannelAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         mixed = channel_attention(x.flatten(2), similarity=self.similarity)  # (B, C, N)
         return self.gamma * mixed.reshape(x.shape) + x
 
     def weights(self, x: Tensor) -> Tensor:
         """Attention weights of each channel over all channels: (B, C, C), rows sum to 1."""
+        check_batch(x)
         return _channel_weights(x.flatten(2), similarity=self.similarity)

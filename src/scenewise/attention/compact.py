@@ -9,8 +9,14 @@ from torch.nn.functional import adaptive_avg_pool2d, interpolate
 
 from scenewise.attention.asymmetric import pixel_shares
 from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
-from scenewise.attention.layers import conv_norm, reduced
-from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+from scenewise.attention.layers import check_batch, conv_norm, reduced
+from scenewise.attention.position import (
+    attention_map,
+    feature_map,
+    pixel,
+    pixels,
+    position_attention,
+)
 
 
 class CompactPosition(nn.Module):
@@ -48,7 +54,7 @@ class CompactPosition(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         centres = self._centres(x)  # (B, S, C)
         rows = position_attention(pixels(self.query(x)), self.key(centres), self.value(centres))
-        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x  # (B, C, H, W)
+        return self.gamma * feature_map(rows, x) + x
 
     def weights(self, x: Tensor, at: tuple[int, int]) -> Tensor:
         """Attention weights of the pixel ``at`` = (row, column), through the centres: (B, H, W).
@@ -62,12 +68,14 @@ class CompactPosition(nn.Module):
 
         Centres of the first size come first, each size in row-major order.
         """
+        keys = self.key(self._centres(x))  # (B, S, C / reduction)
         query = pixels(self.query(x if at is None else pixel(x, at)))
-        rows = attention_map(query, self.key(self._centres(x)), x, None)
+        rows = attention_map(query, keys, x, None)
         return rows if at is None else rows[:, 0]
 
     def _centres(self, x: Tensor) -> Tensor:
         """(B, S, C)."""
+        check_batch(x)
         pairs = zip(self.encode, self.sizes, strict=True)
         return torch.cat([pixels(enc(adaptive_avg_pool2d(x, s))) for enc, s in pairs], dim=1)
 
@@ -98,14 +106,20 @@ class CompactChannel(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
-        centres = self.encode(x).flatten(2)  # (B, S, N)
+        centres = self._centres(x)
         mixed = self._weights(x, centres).to(centres.dtype) @ centres  # (B, C, N)
         y: Tensor = self.gamma * mixed.reshape(x.shape) + x
         return y
 
     def weights(self, x: Tensor) -> Tensor:
         """Weights of each channel over the centres: (B, C, S), rows sum to 1."""
-        return self._weights(x, self.encode(x).flatten(2))
+        return self._weights(x, self._centres(x))
+
+    def _centres(self, x: Tensor) -> Tensor:
+        """(B, S, N)."""
+        check_batch(x)
+        centres: Tensor = self.encode(x).flatten(2)
+        return centres
 
     def _weights(self, x: Tensor, centres: Tensor) -> Tensor:
         with no_autocast(x):
@@ -157,6 +171,7 @@ class CrossLevelGate(nn.Module):
         return self._gate(*self._levels(x, low))[:, 0]
 
     def _levels(self, x: Tensor, low: Tensor) -> tuple[Tensor, Tensor]:
+        check_batch(x, low)
         high = interpolate(x, low.shape[2:], mode="bilinear", align_corners=True)
         return self.low(low), high
 

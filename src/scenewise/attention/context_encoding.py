@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import conv_norm
+from scenewise.attention.layers import check_batch, conv_norm
 from scenewise.attention.position import pixels
 
 
@@ -89,6 +89,7 @@ class ContextEncoding(nn.Module):
         return self._gates(self._encoding(x))
 
     def _encoding(self, x: Tensor) -> Tensor:
+        check_batch(x)
         codes = encode(pixels(self.project(x)), self.codewords, self.smoothing)  # (B, K, C)
         codes = codes.to(self.norm.weight.dtype)
         encoding: Tensor = self.norm(codes).relu().mean(1)  # (B, C)

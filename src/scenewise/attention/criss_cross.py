@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scenewise.attention.kernels.operators import Rules, define, has_tangent
 from scenewise.attention.kernels.precision import FLOOR, no_autocast, upcast
 from scenewise.attention.kernels.tiled import parts
-from scenewise.attention.layers import reduced
+from scenewise.attention.layers import check_batch, reduced
 from scenewise.attention.position import pixel
 
 _ROWS = 20  # of pixels whose weights are in memory at once; fewer read columns more often
@@ -86,6 +86,7 @@ class CrissCrossAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         y = _rows(x).permute(0, 3, 1, 2)  # channels last
         for _ in range(self.recurrence):
             y = self._round(y)
@@ -121,6 +122,7 @@ class CrissCrossAttention(nn.Module):
 
     def crosses(self, x: Tensor) -> list[Tensor]:
         """Attention weights in each round, (B, H, W, H + W): a pixel's column, then its row."""
+        check_batch(x)
         crosses = []
         for k in range(self.recurrence):
             x = self._round(x) if k else x

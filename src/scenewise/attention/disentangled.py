@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import check_choice
-from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+from scenewise.attention.layers import check_batch, check_choice
+from scenewise.attention.position import (
+    attention_map,
+    feature_map,
+    pixel,
+    pixels,
+    position_attention,
+)
 
 Variant = Literal["official", "mmseg"]
 
@@ -72,10 +78,11 @@ class DisentangledNonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         value = pixels(self.value(x))
         query, key = pixels(_centred(self.query(x))), pixels(_centred(self.key(x)))  # (B, N, d)
         rows = position_attention(query, key, value, scale=self.scale)
-        pairwise = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])  # (B, d, H, W)
+        pairwise = feature_map(rows, x)  # (B, d, H, W)
         shares = self.unary_weights(x).flatten(1)[:, None].to(value.dtype)  # (B, 1, N)
         unary = (shares @ value).transpose(1, 2)[..., None]  # (B, d, 1, 1)
         scaled = pairwise if self.gamma is None else self.gamma * pairwise
@@ -87,6 +94,7 @@ class DisentangledNonLocal(nn.Module):
 
         Only that row is computed. Without ``at``, the whole attention map, (B, N, N).
         """
+        check_batch(x)
         query = _centred(self.query(x))
         query = query if at is None else pixel(query, at)
         key = pixels(_centred(self.key(x)))
@@ -94,6 +102,7 @@ class DisentangledNonLocal(nn.Module):
 
     def unary_weights(self, x: Tensor) -> Tensor:
         """Attention weights of the unary term, the same for every pixel: (B, H, W), sum 1."""
+        check_batch(x)
         energy = self.mask(x)
         with no_autocast(x):
             return torch.softmax(upcast(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.nn.functional import normalize
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.position import pixel, pixels
+from scenewise.attention.layers import check_batch
+from scenewise.attention.position import feature_map, pixel, pixels
 
 
 def expectation_maximisation(x: Tensor, bases: Tensor, stages: int = 3) -> tuple[Tensor, Tensor]:
@@ -78,11 +79,11 @@ class ExpectationMaximisation(nn.Module):
         """(B, C, H, W) -> (B, C, H, W), non-negative."""
         with torch.no_grad():
             shares, fitted = (y.detach() for y in self._fit(x))  # constants in forward mode too
-            if self.training:
+            if self.training and x.shape[0]:  # the mean of no samples is not defined
                 average = self.bases.lerp(fitted.mean(0).to(self.bases.dtype), self.momentum)
                 self.bases.copy_(normalize(average, dim=-1))
             with no_autocast(x):
-                rebuilt = (shares @ fitted).transpose(1, 2).reshape(x.shape)  # (B, C, H, W)
+                rebuilt = feature_map(shares @ fitted, x)  # (B, C, H, W)
         y: Tensor = self.norm(self.last(rebuilt.relu().to(x.dtype)))
         return (y + x).relu()
 
@@ -100,6 +101,7 @@ class ExpectationMaximisation(nn.Module):
         return (row @ of_bases).reshape(-1, *x.shape[2:])  # (B, H, W)
 
     def _fit(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        check_batch(x)
         inner = self.first(x)
         with no_autocast(x):
             wide = upcast(pixels(inner))

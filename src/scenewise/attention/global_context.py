@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import reduced
+from scenewise.attention.layers import check_batch, reduced
 from scenewise.attention.position import pixels
 
 
@@ -53,6 +53,7 @@ class GlobalContext(nn.Module):
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
         """Attention weights of every pixel: (B, H, W), sum 1. They do not depend on ``at``."""
+        check_batch(x)
         energy = self.mask(x)
         with no_autocast(x):
             return torch.softmax(upcast(energy).flatten(1), dim=1).reshape(-1, *x.shape[2:])

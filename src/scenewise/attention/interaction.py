@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import adaptive_avg_pool2d, normalize
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
+from scenewise.attention.layers import check_batch
 from scenewise.attention.position import pixel
 
 
@@ -41,7 +42,8 @@ def pca_loss(attention: Tensor, features: Tensor) -> Tensor:
         products = a @ a.transpose(1, 2)  # (B, M, M)
         lengths = products.diagonal(dim1=1, dim2=2)  # (B, M)
         overlap = products.square().sum((1, 2)) - lengths.square().sum(1)  # off the diagonal
-        loss: Tensor = (overlap - energy).mean() / a.shape[1] ** 2
+        count = max(1, a.shape[0])  # 0 for an empty batch
+        loss: Tensor = (overlap - energy).sum() / count / a.shape[1] ** 2
     return loss
 
 
@@ -65,7 +67,8 @@ def diversity_loss(attention: Tensor, scales: Sequence[Tensor]) -> Tensor:
     1.0
     """
     differences = torch.stack([(attention - scale).square() for scale in scales])
-    return ((1 - differences).mean() + 1e-12).sqrt()
+    mean = (1 - differences).sum() / max(1, differences.numel())  # 0 for an empty batch
+    return (mean + 1e-12).sqrt()
 
 
 class InteractionAware(nn.Module):
@@ -141,6 +144,7 @@ class InteractionAware(nn.Module):
     def _positions(self, x: Tensor | Sequence[Tensor]) -> list[Tensor]:
         """Each layer at the block's size, as (B, K H W, C_j)."""
         layers = [x] if isinstance(x, Tensor) else list(x)
+        check_batch(*(layer for layer in layers if layer.ndim != 5))  # 5 axes: clips
         widths = [w.shape[1] for w in self.maps]
         if [layer.shape[-3] for layer in layers] != widths:
             raise ValueError(

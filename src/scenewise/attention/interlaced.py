@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from scenewise.attention.layers import check_choice, conv_norm
+from scenewise.attention.layers import check_batch, check_choice, conv_norm
 from scenewise.attention.position import attention_map, pixel, pixels, position_attention
 
 Variant = Literal["openseg", "mmseg"]
@@ -78,8 +78,8 @@ class InterlacedSparse(nn.Module):
 
         One row of the product of both attention maps. The sum is 1 minus the weight of the padding.
         """
-        pixel(x, at)  # checks
         (top, left), padded = self._margin(x), self._pad(x)
+        pixel(x, at)  # checks
         th, tw = self.tile
         row, column = at[0] + top, at[1] + left
         tile = (
@@ -105,6 +105,7 @@ class InterlacedSparse(nn.Module):
 
     def _margin(self, x: Tensor) -> tuple[int, int]:
         """Rows of padding at the top, columns of padding on the left."""
+        check_batch(x)
         th, tw = self.tile
         return _missing(x.shape[2], th) // 2, _missing(x.shape[3], tw) // 2
 
@@ -129,13 +130,17 @@ class InterlacedSparse(nn.Module):
 
     def _from_grids(self, groups: Tensor, padded: Tensor) -> Tensor:
         (th, tw), (batch, _, height, width) = self.tile, padded.shape
-        split = groups.reshape(batch, th, tw, height // th, width // tw, -1)
-        return split.permute(0, 5, 3, 1, 4, 2).reshape(batch, -1, height, width)  # (B, C, H, W)
+        channels = groups.shape[2]
+        split = groups.reshape(batch, th, tw, height // th, width // tw, channels)
+        split = split.permute(0, 5, 3, 1, 4, 2)  # (B, C, tiles down, th, tiles along, tw)
+        return split.reshape(batch, channels, height, width)
 
     def _from_tiles(self, groups: Tensor, padded: Tensor) -> Tensor:
         (th, tw), (batch, _, height, width) = self.tile, padded.shape
-        split = groups.reshape(batch, height // th, width // tw, th, tw, -1)
-        return split.permute(0, 5, 1, 3, 2, 4).reshape(batch, -1, height, width)  # (B, C, H, W)
+        channels = groups.shape[2]
+        split = groups.reshape(batch, height // th, width // tw, th, tw, channels)
+        split = split.permute(0, 5, 1, 3, 2, 4)  # (B, C, tiles down, th, tiles along, tw)
+        return split.reshape(batch, channels, height, width)
 
 
 class GroupAttention(nn.Module):

@@ -1,6 +1,7 @@
 """What the blocks share: convolution with norm and activation, and checks of arguments."""
 
-from torch import nn
+import torch.fx
+from torch import Tensor, nn
 
 
 def conv_norm(
@@ -33,6 +34,28 @@ def conv_norm(
     if slope is not None:
         layers.append(nn.LeakyReLU(slope, inplace=True) if slope else nn.ReLU(inplace=True))
     return nn.Sequential(*layers)
+
+
+def check_batch(*inputs: Tensor, axes: str = "B, C, H, W") -> None:
+    """Raise a ValueError unless each of ``inputs`` has these axes.
+
+    Without it, some blocks would take a single sample's channels for a batch.
+
+    >>> check_batch(torch.zeros(16, 5, 7))
+    Traceback (most recent call last):
+    ValueError: expected (B, C, H, W), got (16, 5, 7); of one sample (C, H, W) give x[None]
+    """
+    for x in inputs:
+        _check_axes(x, axes)
+
+
+@torch.fx.wrap  # a leaf in symbolic traces, where the number of axes is unknown
+def _check_axes(x: Tensor, axes: str) -> None:
+    if x.ndim != axes.count(",") + 1:
+        raise ValueError(
+            f"expected ({axes}), got {tuple(x.shape)}; of one sample ({axes.partition(', ')[2]}) "
+            "give x[None]"
+        )
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

@@ -9,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import check_choice
-from scenewise.attention.position import position_attention
+from scenewise.attention.layers import check_batch, check_choice
+from scenewise.attention.position import feature_map, pixels, position_attention
 
 Kind = Literal["embedded_gaussian", "gaussian", "dot_product", "concatenation"]
 Variant = Literal["fair", "mmcv"]
 
 _CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_AXES = {1: "B, C, T", 2: "B, C, H, W", 3: "B, C, T, H, W"}
 _NORM = {1: nn.BatchNorm1d, 2: nn.BatchNorm2d, 3: nn.BatchNorm3d}
 
 
@@ -146,7 +147,7 @@ class NonLocal(nn.Module):
         check_choice("variant", variant, get_args(Variant))
         inner = max(1, channels // reduction)
         conv, embedded = _CONV[dims], kind != "gaussian"
-        self.kind, self.variant = kind, variant
+        self.kind, self.variant, self.axes = kind, variant, _AXES[dims]
         self.scale = inner**-0.5 if use_scale and kind == "embedded_gaussian" else 1.0
         self.theta = conv(channels, inner, 1) if embedded else nn.Identity()
         self.phi = conv(channels, inner, 1) if embedded else nn.Identity()
@@ -168,15 +169,15 @@ class NonLocal(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, ...) -> (B, C, ...)."""
-        query, key, value = map(_positions, (self.theta(x), *self._sources(x)))  # (B, N, inner)
+        check_batch(x, axes=self.axes)
+        query, key, value = map(pixels, (self.theta(x), *self._sources(x)))  # (B, N, inner)
         if self.kind == "dot_product":
             y = dot_product_mix(query, key, value)
         elif self.kind == "concatenation":
             y = rectified_sum_mix(*self._scalars(query, key), value)
         else:
             y = position_attention(query, key, value, scale=self.scale)
-        y = y.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])  # (B, inner, ...)
-        z: Tensor = self.norm(self.out(y))
+        z: Tensor = self.norm(self.out(feature_map(y, x)))
         return z + x
 
     def weights(self, x: Tensor, at: tuple[int, ...] | None = None) -> Tensor:
@@ -188,9 +189,10 @@ class NonLocal(nn.Module):
         Raises:
             ValueError: ``at`` is outside the feature map.
         """
-        query = _positions(self.theta(x if at is None else _position(x, at)))
+        check_batch(x, axes=self.axes)
+        query = pixels(self.theta(x if at is None else _position(x, at)))
         keys = self._sources(x)[0]
-        key = _positions(keys)  # (B, Nk, inner)
+        key = pixels(keys)  # (B, Nk, inner)
         with no_autocast(x):
             if self.kind == "concatenation":
                 a, b = self._scalars(upcast(query), upcast(key))
@@ -220,11 +222,6 @@ def _pool(dims: int) -> nn.Module:
     if dims == 3:
         return nn.MaxPool3d((1, 2, 2))
     return nn.MaxPool2d(2) if dims == 2 else nn.MaxPool1d(2)
-
-
-def _positions(x: Tensor) -> Tensor:
-    """(B, C, ...) -> (B, N, C); a view."""
-    return x.flatten(2).transpose(1, 2)
 
 
 def _position(x: Tensor, at: tuple[int, ...]) -> Tensor:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, max_pool2d
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import check_choice, conv_norm
-from scenewise.attention.position import pixel, pixels, position_attention
+from scenewise.attention.layers import check_batch, check_choice, conv_norm
+from scenewise.attention.position import feature_map, pixel, pixels, position_attention
 
 Variant = Literal["ocnet", "openseg"]
 
@@ -69,6 +69,7 @@ class ObjectAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         size = x.shape[2:]
         x = _pooled(x, self.pool)
         query = self.query(x)
@@ -87,7 +88,7 @@ class ObjectAttention(nn.Module):
             for left, right in _edges(query.shape[3], self.tiles):
                 q, k, v = (x[..., top:bottom, left:right] for x in (query, key, value))
                 tile = position_attention(pixels(q), pixels(k), pixels(v), scale=self.scale)
-                row.append(tile.transpose(1, 2).reshape(v.shape))  # (B, C, h, w)
+                row.append(feature_map(tile, v))  # (B, C, h, w)
             rows.append(torch.cat(row, dim=3))
         return torch.cat(rows, dim=2)
 
@@ -96,6 +97,7 @@ class ObjectAttention(nn.Module):
 
         Zero outside the pixel's tile. Without ``at``, the whole attention map, (B, N, N).
         """
+        check_batch(x)
         if at is not None:
             pixel(x, at)  # checks
         x = _pooled(x, self.pool)
@@ -193,6 +195,7 @@ class PyramidOC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         parts = [self.widen(x), *(attention(x) for attention in self.attentions)]
         mixed: Tensor = self.dropout(self.mix(torch.cat(parts, dim=1)))
         return mixed
@@ -249,6 +252,7 @@ class ASPOC(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W); H and W are 2 or larger."""
+        check_batch(x)
         context = self.refine(self.attention(self.reduce(x)))
         parts = [context, *(branch(x) for branch in self.branches)]
         mixed: Tensor = self.dropout(self.mix(torch.cat(parts, dim=1)))
@@ -256,6 +260,7 @@ class ASPOC(nn.Module):
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
         """Attention weights of the context branch, at half the resolution."""
+        check_batch(x)
         return self.attention.weights(self.reduce(x), at)
 
 

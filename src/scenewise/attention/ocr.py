@@ -9,8 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import check_choice, conv_norm
-from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+from scenewise.attention.layers import check_batch, check_choice, conv_norm
+from scenewise.attention.position import (
+    attention_map,
+    feature_map,
+    pixel,
+    pixels,
+    position_attention,
+)
 
 Variant = Literal["openseg", "mmseg"]
 
@@ -95,7 +101,7 @@ class ObjectContextual(nn.Module):
             pixels(self.value(regions)),
             scale=self.scale,
         )  # (B, N, d)
-        context = self.out(rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:]))
+        context = self.out(feature_map(rows, x))
         y: Tensor = self.dropout(self.mix(torch.cat([context, x], dim=1)))
         return y
 
@@ -120,6 +126,7 @@ class ObjectContextual(nn.Module):
 
     def _regions(self, x: Tensor, region_logits: Tensor) -> Tensor:
         """(B, C, K, 1), for the 1x1 convolutions."""
+        check_batch(x, region_logits)
         if region_logits.shape[2:] != x.shape[2:]:
             raise ValueError(
                 f"features are {tuple(x.shape[2:])}, class logits {tuple(region_logits.shape[2:])}"

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from scenewise.attention.kernels.precision import no_autocast, upcast
-from scenewise.attention.layers import conv_norm
+from scenewise.attention.layers import check_batch, conv_norm
 from scenewise.attention.position import pixel
 
 
@@ -95,12 +95,12 @@ class PointwiseSpatial(nn.Module):
         """(B, C, H, W) -> (B, C, H, W)."""
         collect, distribute = self._low_res(x)
         gathered = [
-            source.flatten(2) @ weights.transpose(1, 2).to(source.dtype)  # (B, inner, n)
+            (source.flatten(2) @ weights.transpose(1, 2).to(source.dtype)).reshape(source.shape)
             for source, weights in zip(
                 (collect, distribute), self._weights(collect, distribute), strict=True
             )
         ]
-        out = self.out(torch.cat(gathered, dim=1).reshape(x.shape[0], -1, *collect.shape[2:]))
+        out = self.out(torch.cat(gathered, dim=1))
         y: Tensor = interpolate(out, x.shape[2:], mode="bilinear", align_corners=True)
         return y
 
@@ -121,6 +121,7 @@ class PointwiseSpatial(nn.Module):
 
     def _low_res(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """The features of both branches at the reduced resolution: (B, inner, h, w) each."""
+        check_batch(x)
         size = _shrunk(x.shape[2], self.shrink), _shrunk(x.shape[3], self.shrink)
         collect, distribute = (
             interpolate(branch(x), size, mode="bilinear", align_corners=True)

@@ -13,7 +13,7 @@ from scenewise.attention.kernels import autotune, tiled
 from scenewise.attention.kernels.operators import Rules, define
 from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.kernels.tiled import BackwardInputs
-from scenewise.attention.layers import reduced
+from scenewise.attention.layers import check_batch, reduced
 
 Kept = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -86,16 +86,18 @@ class PositionAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         rows = position_attention(
             pixels(self.query(x)), pixels(self.key(x)), pixels(self.value(x))
         )  # (B, N, C)
-        return self.gamma * rows.transpose(1, 2).reshape(x.shape) + x  # (B, C, H, W)
+        return self.gamma * feature_map(rows, x) + x
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
         """Attention weights of the pixel ``at`` = (row, column) over all pixels: (B, H, W).
 
         Only that row is computed. Without ``at``, the whole attention map, (B, N, N), is returned.
         """
+        check_batch(x)
         queries = x if at is None else pixel(x, at)
         return attention_map(pixels(self.query(queries)), pixels(self.key(x)), x, at)
 
@@ -103,6 +105,11 @@ class PositionAttention(nn.Module):
 def pixels(x: Tensor) -> Tensor:
     """(B, C, H, W) -> (B, N, C), pixels in row-major order; a view, no copy."""
     return x.flatten(2).transpose(1, 2)
+
+
+def feature_map(rows: Tensor, like: Tensor) -> Tensor:
+    """(B, N, C) -> (B, C, H, W), the size of ``like``: the inverse of :func:`pixels`; a view."""
+    return rows.transpose(1, 2).reshape(rows.shape[0], rows.shape[2], *like.shape[2:])
 
 
 def pixel(x: Tensor, at: tuple[int, int]) -> Tensor:

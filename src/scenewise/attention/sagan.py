@@ -8,8 +8,14 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 from torch.nn.utils.parametrizations import spectral_norm as normalised
 
-from scenewise.attention.layers import reduced
-from scenewise.attention.position import attention_map, pixel, pixels, position_attention
+from scenewise.attention.layers import check_batch, reduced
+from scenewise.attention.position import (
+    attention_map,
+    feature_map,
+    pixel,
+    pixels,
+    position_attention,
+)
 
 
 class SAGANAttention(nn.Module):
@@ -63,12 +69,12 @@ class SAGANAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
+        check_batch(x)
         value = self._pool(self.value(x))
         rows = position_attention(
             pixels(self.query(x)), pixels(self._pool(self.key(x))), pixels(value)
         )  # (B, N, C or C / 2)
-        gathered = rows.transpose(1, 2).reshape(x.shape[0], -1, *x.shape[2:])
-        y: Tensor = self.gamma * self.out(gathered) + x
+        y: Tensor = self.gamma * self.out(feature_map(rows, x)) + x
         return y
 
     def weights(self, x: Tensor, at: tuple[int, int] | None = None) -> Tensor:
@@ -76,6 +82,7 @@ class SAGANAttention(nn.Module):
 
         Only that row is computed. Without ``at``, the whole attention map, (B, Nq, Nk).
         """
+        check_batch(x)
         queries = x if at is None else pixel(x, at)
         keys = self._pool(self.key(x))
         return attention_map(pixels(self.query(queries)), pixels(keys), keys, at)

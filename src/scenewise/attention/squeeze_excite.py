@@ -5,6 +5,8 @@ Hu et al., "Squeeze-and-Excitation Networks", CVPR 2018.
 
 from torch import Tensor, nn
 
+from scenewise.attention.layers import check_batch
+
 
 class SqueezeExcite(nn.Module):
     r"""Scale each channel by a gate between 0 and 1.
@@ -38,6 +40,7 @@ class SqueezeExcite(nn.Module):
 
     def gates(self, x: Tensor) -> Tensor:
         """The gate of each channel, between 0 and 1: (B, C)."""
+        check_batch(x)
         mean = x.mean((2, 3), keepdim=True)  # (B, C, 1, 1)
         gates: Tensor = self.excite(self.squeeze(mean).relu()).sigmoid().flatten(1)
         return gates

@@ -31,8 +31,8 @@ class Estimate:
 
     Attributes:
         parameters: their number.
-        flops: of convolutions and matrix products; a multiply-add counts as two. In training of
-            the forward and backward pass.
+        flops: of convolutions and matrix products, as ``torch.utils.flop_counter`` counts them: a
+            multiply-add is two. In training of the forward and backward pass.
         activation_bytes: peak memory without the network and the images. In training with what
             the backward pass needs, and the gradients.
         state_bytes: of the network; in training with one more value for each parameter, the

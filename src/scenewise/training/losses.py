@@ -108,7 +108,7 @@ def ohem_cross_entropy(
         loss = F.cross_entropy(upcast(logits), target, ignore_index=ignore_index, reduction="none")
         probability = loss.neg().exp().masked_fill(target == ignore_index, torch.inf)  # (B, H, W)
         limit = probability.new_tensor(threshold)
-        if min_kept > 0:
+        if min_kept > 0 and probability.numel() > 0:
             rank = min(min_kept, probability.numel())  # kthvalue counts from 1
             limit = limit.maximum(probability.flatten().kthvalue(rank).values)
         hard = target.where(probability <= limit, ignore_index)  # (B, H, W)
@@ -124,7 +124,7 @@ def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) ->
         ignore_index: pixels of this id show no class.
 
     Returns:
-        A scalar, the mean over images and classes.
+        A scalar, the mean over images and classes; 0 without images.
 
     >>> logits = torch.tensor([[9.0, -9.0, 0.0]])  # sure of class 0, sure against 1, unsure of 2
     >>> round(presence_loss(logits, torch.tensor([[[0, 255]]])).item(), 4)  # log 2 / 3
@@ -133,7 +133,9 @@ def presence_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) ->
     logits = upcast(logits)
     ids = target.where(target != ignore_index, logits.shape[1]).flatten(1)  # (B, H W); K: ignored
     shown = logits.new_zeros(logits.shape[0], logits.shape[1] + 1).scatter_(1, ids, 1.0)  # (B, K+1)
-    return F.binary_cross_entropy_with_logits(logits, shown[:, :-1])  # without the ignored pixels
+    shown = shown[:, :-1]  # without the ignored pixels
+    total = F.binary_cross_entropy_with_logits(logits, shown, reduction="sum")
+    return total / max(1, shown.numel())
 
 
 def segmentation_loss(

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.profiler import ProfilerActivity, profile
+from torch.autograd.profiler import profile
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # else PyTorch's profiler logs to stderr
 Run = Callable[[], object]
@@ -88,13 +88,10 @@ def peak_bytes(run: Run) -> int:
     >>> peak_bytes(lambda: torch.zeros(1000).sum()) >= 4000
     True
     """
-    with profile(
-        activities=[ProfilerActivity.CPU], profile_memory=True, acc_events=True
-    ) as profiled:
+    with profile(use_kineto=True, profile_memory=True) as profiled:
         run()
-    assert profiled.profiler is not None
-    assert profiled.profiler.kineto_results is not None
-    events = [e for e in profiled.profiler.kineto_results.events() if e.name() == "[memory]"]
+    assert profiled.kineto_results is not None
+    events = [e for e in profiled.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda e: e.start_ns()):
         held += event.nbytes()  # negative when memory is freed
