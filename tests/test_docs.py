@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from scenewise.apps.cli import COMMANDS, main
+from scenewise.apps.options.fit import known_options
 from scenewise.models import create_model
 from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
 from tests.data.trees import write_tree
@@ -203,6 +204,8 @@ def test_commands_on_every_page_name_what_exists(
     assert words[1] in COMMANDS
     assert main([words[1], "--help"]) == 0
     known = capsys.readouterr().out
+    if words[1] in ("fit", "validate", "test"):  # their help is short
+        known += "".join(f" --{option}" for option in known_options(words[1]))
     for word in words[2:]:
         name = word.partition("=")[0]
         if name.startswith("--") and name != "--model":

@@ -1,6 +1,8 @@
-"""``UserError``, the exception for bad input, and imports of optional packages."""
+"""``UserError``, the exception for bad input, its hints, and imports of optional packages."""
 
+import difflib
 import re
+from collections.abc import Iterable
 from importlib import import_module
 from typing import Any
 
@@ -24,6 +26,29 @@ class UserError(Exception):
     def __init__(self, sentence: str) -> None:
         one_line = re.sub(r"\s*[\r\n]\s*", " ", sentence)
         super().__init__("".join(c if c.isprintable() else repr(c)[1:-1] for c in one_line))
+
+
+def did_you_mean(word: str, names: Iterable[str], prefix: str = "") -> str:
+    """The part of a message that names the nearest of ``names``; empty if none is near.
+
+    >>> did_you_mean("danett", ["fcn", "danet", "dranet"])
+    "did you mean 'danet'? "
+    >>> did_you_mean("x", ["fcn", "danet"])
+    ''
+    """
+    near = difflib.get_close_matches(word, list(names), n=1)
+    return f"did you mean '{prefix}{near[0]}'? " if near else ""
+
+
+def choose(word: str, names: Iterable[str]) -> str:
+    """The end of a message about an unknown name: the nearest, and all.
+
+    >>> choose("danett", ["fcn", "danet"]), choose("x", ["fcn", "danet"])
+    ("did you mean 'danet'? Choose one of fcn, danet", 'choose one of fcn, danet')
+    """
+    known = list(names)
+    hint = did_you_mean(word, known)
+    return f"{hint}{'C' if hint else 'c'}hoose one of {', '.join(known)}"
 
 
 def import_extra(package: str, extra: str) -> Any:

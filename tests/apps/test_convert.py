@@ -100,7 +100,7 @@ def test_bad_input_is_reported_and_nothing_written(
     out = tmp_path / "m"
     assert "no such file" in fails(capsys, tmp_path / "none.pth", out)
     assert "give OUT, or --dry-run" in fails(capsys, checkpoint)
-    assert "invalid choice: 'x'" in fails(capsys, checkpoint, out, "--family", "x")
+    assert "unknown family 'x'; choose one of" in fails(capsys, checkpoint, out, "--family", "x")
     assert "recurrence is 0" in fails(capsys, checkpoint, out, "--recurrence", 0)
     assert "does not match its danet" in fails(capsys, *partly(checkpoint, tmp_path), out)
     assert "leave the other options out" in fails(capsys, "--to", "danet", "m", out, "--dry-run")

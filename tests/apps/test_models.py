@@ -5,6 +5,9 @@ import pytest
 
 from scenewise import create_model, list_models
 from scenewise.apps.cli import main
+from scenewise.apps.models import compute_row
+from scenewise.apps.options.models import SETTINGS
+from scenewise.models.zoo import NETWORKS
 
 TINY = ["models", "--backbone", "tiny", "--size", "64", "96", "--num-classes", "5"]
 
@@ -39,15 +42,30 @@ def test_all_networks_are_listed(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every name, without an estimate of every network."""
-    monkeypatch.setattr("scenewise.apps.models._row", lambda name, _args: {"name": name})
+    monkeypatch.setattr("scenewise.apps.models.compute_row", lambda name, _: {"name": name})
     rows = json.loads(output(capsys, "--json"))
     assert [row["name"] for row in rows] == list_models()
+
+
+def test_the_stored_rows_are_what_is_computed(capsys: pytest.CaptureFixture[str]) -> None:
+    """If this fails, run ``python -m bench.models``."""
+    assert main(["models", "--json"]) == 0
+    rows = {row["name"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(rows) == list(NETWORKS)
+    for name, network in NETWORKS.items():
+        about = [rows[name][column] for column in ("paper", "year", "attention", "variants")]
+        assert about == [network.paper, network.year, network.attention, list(network.variants)]
+    for name in ("danet", "se"):  # a sample, as each takes a second
+        assert compute_row(name, SETTINGS) == rows[name] | {
+            "test_mb": pytest.approx(rows[name]["test_mb"], rel=0.02),  # PyTorch's own buffers
+            "train_mb": pytest.approx(rows[name]["train_mb"], rel=0.02),
+        }
 
 
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["danett"], "unknown network 'danett'"),
+        (["danett"], "unknown network 'danett'; did you mean 'danet'? Choose one of"),
         (["--size", "8", "64"], "--size 8 64 is too small"),
         (["--batch", "1"], "--batch 1 is too small"),
         (["--backbone", "resnet999"], "unknown backbone 'resnet999'"),

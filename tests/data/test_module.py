@@ -218,7 +218,7 @@ def test_a_missing_split_is_reported_when_it_is_needed(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        ({"format": "folders"}, "unknown data format 'folders'; choose one of"),
+        ({"format": "folders"}, "unknown data format 'folders'; did you mean 'folder'. Choose"),
         ({"format": "folder"}, "give --data.root DIR"),
         ({"root": "no/such/place"}, "folder 'no/such/place/images/train' not found"),
         ({"format": "scenes", "crop_size": 0}, "must be positive"),

@@ -143,7 +143,7 @@ def test_classes_travel() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"name": "danett"}, "unknown network 'danett'; choose one of .*danet"),
+        ({"name": "danett"}, "unknown network 'danett'; did you mean 'danet'. Choose one of ann"),
         ({"num_classes": 0}, "needs classes"),
         ({"num_classes": 300}, "1 to 256 classes"),
         ({"backbone": "resnet999"}, "unknown backbone 'resnet999'"),

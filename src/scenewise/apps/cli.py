@@ -1,8 +1,8 @@
 """``scenewise COMMAND``: runs the module of a command and reports errors in one sentence."""
 
 import argparse
-import difflib
 import errno
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -10,25 +10,22 @@ from importlib import import_module
 from typing import NoReturn
 
 from scenewise._version import __version__
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose, did_you_mean
 
-COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("scenewise.apps.demo", "train, test, predict and explain on generated scenes"),
-    "fit": ("scenewise.apps.fit", "train a network"),
-    "validate": ("scenewise.apps.fit", "score a trained network on the validation images"),
-    "test": ("scenewise.apps.fit", "score a trained network on the test images"),
-    "predict": ("scenewise.apps.predict", "label images with a trained network"),
-    "explain": ("scenewise.apps.explain", "show what one pixel of an image attends to"),
-    "app": ("scenewise.apps.app", "a page where a click shows what a pixel attends to"),
-    "check": ("scenewise.apps.check", "read every label and report what is wrong with it"),
-    "prepare": ("scenewise.apps.prepare", "rewrite a published dataset once as class-id masks"),
-    "convert": ("scenewise.apps.convert", "a public checkpoint of another project into a model"),
-    "export": ("scenewise.apps.export", "a model as ONNX, OpenVINO, .pt2 or folder, compared"),
-    "models": (
-        "scenewise.apps.models",
-        "every network: paper, attention, size, arithmetic, memory",
-    ),
-    "bench": ("scenewise.apps.bench", "measure speed and memory on this machine"),
+COMMANDS = {  # each in the module of its name, its options in scenewise.apps.options
+    "demo": "train, test, predict and explain on generated scenes",
+    "fit": "train a network",
+    "validate": "score a trained network on the validation images",
+    "test": "score a trained network on the test images",
+    "predict": "label images with a trained network",
+    "explain": "show what one pixel of an image attends to",
+    "app": "a page where a click shows what a pixel attends to",
+    "check": "read every label and report what is wrong with it",
+    "prepare": "rewrite a published dataset once as class-id masks",
+    "convert": "a public checkpoint of another project into a model",
+    "export": "a model as ONNX, OpenVINO, .pt2 or folder, compared",
+    "models": "every network: paper, attention, size, arithmetic, memory",
+    "bench": "measure speed and memory on this machine",
 }
 _UNWRITABLE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.ENOTDIR, errno.EFBIG)
 _OUT_OF_MEMORY = (
@@ -52,8 +49,38 @@ scenewise COMMAND --help lists its options. --debug, anywhere, shows the traceba
 class _Parser(argparse.ArgumentParser):
     """An argument parser that raises a :class:`UserError` instead of printing usage and error."""
 
+    def parse_all(self, words: Sequence[str]) -> argparse.Namespace:
+        """The arguments in ``words``; an unknown option is reported with the nearest known one."""
+        known = [name[2:] for name in self._option_string_actions if name.startswith("--")]
+        for word in words:
+            name = word[2:].partition("=")[0]
+            if word.startswith("--") and name not in (*known, ""):
+                self.error(f"unknown option '--{name}'; {did_you_mean(name, known, '--')}")
+        return self.parse_args(words)
+
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{message}; see {self.prog} --help")
+        text = _plain(message).rstrip("; ")
+        raise UserError(f"{text}{' See' if text.endswith('?') else '; see'} {self.prog} --help")
+
+
+def _plain(message: str) -> str:
+    """The message of argparse without words of Python.
+
+    >>> _plain("argument --size: invalid int value: 'big'")
+    "--size is 'big' but must be a whole number"
+    >>> _plain("argument --to: invalid choice: 'danett' (choose from 'mmseg', 'danet')")
+    "--to is 'danett'; did you mean 'danet'? Choose one of mmseg, danet"
+    """
+    message = message.replace("unrecognized arguments: ", "too many arguments: ")
+    number = re.fullmatch(r"argument (\S+): invalid (int|float) value: (.*)", message)
+    if number:
+        kind = "whole number" if number[2] == "int" else "number"
+        return f"{number[1]} is {number[3]} but must be a {kind}"
+    choice = re.fullmatch(r"argument (\S+): invalid choice: '(.*)' \(choose from (.*)\)", message)
+    if choice:
+        names = choice[3].replace("'", "").split(", ")
+        return f"{choice[1]} is '{choice[2]}'; {choose(choice[2], names)}"
+    return message
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -132,25 +159,24 @@ def _run(words: list[str]) -> None:
         return
     command, rest = words[0], words[1:]
     if command not in COMMANDS:
-        near = difflib.get_close_matches(command, COMMANDS, n=1)
-        hint = f"did you mean '{near[0]}'? " if near else ""
-        raise UserError(f"unknown command '{command}'; {hint}Choose one of {', '.join(COMMANDS)}")
-    module = import_module(COMMANDS[command][0])
+        raise UserError(f"unknown command '{command}'; {choose(command, COMMANDS)}")
     if command in _TRAINING:
-        module.run(command, rest)
+        import_module("scenewise.apps.fit").run(command, rest)
         return
     parser = _Parser(
         prog=f"scenewise {command}",
-        description=COMMANDS[command][1],
+        description=COMMANDS[command],
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    module.add_arguments(parser)
-    module.run(parser.parse_args(rest))
+    import_module(f"scenewise.apps.options.{command}").add_arguments(parser)
+    args = parser.parse_all(rest)  # before the command is loaded, and PyTorch with it
+    import_module(f"scenewise.apps.{command}").run(args)
 
 
 def _overview() -> str:
     width = max(map(len, COMMANDS))
-    lines = "".join(f"  {name:{width}}  {text}\n" for name, (_, text) in COMMANDS.items())
+    lines = "".join(f"  {name:{width}}  {text}\n" for name, text in COMMANDS.items())
     return (
         "usage: scenewise COMMAND [options]\n\n"
         "Train, test, explain and ship scene-segmentation networks built on attention.\n\n"

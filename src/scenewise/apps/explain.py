@@ -27,41 +27,7 @@ from scenewise.visualize.figure import check_attention, check_pixels, explain_fi
 from scenewise.visualize.overlay import overlay, shares
 from scenewise.visualize.statistics import ablate, channel_contrast, class_attention, spread
 
-_EXAMPLES = """\
-rows and columns count from 0, at the upper left.
-
-examples:
-  scenewise explain street.png --model RUN_FOLDER --at 120,300 --out attention.png
-  scenewise explain street.png --model RUN_FOLDER --at 120,300 --at 40,7 --out attention.pdf
-  scenewise explain street.png --model RUN_FOLDER --class car --out car.png --report car.html
-"""
 _QUERIES = 1024  # at most about so many pixels are examined for the tables
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``scenewise explain``."""
-    parser.epilog = _EXAMPLES
-    parser.add_argument("image", metavar="IMAGE", help="an image")
-    parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
-    parser.add_argument(
-        "--at", type=_pixel, action="append", metavar="ROW,COL", help="a pixel; repeatable"
-    )
-    parser.add_argument(
-        "--class",
-        dest="class_name",
-        action="append",
-        metavar="NAME",
-        help="the most confident pixel of this predicted class; repeatable",
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="figure to write: .png, .pdf or .svg"
-    )
-    parser.add_argument("--report", type=Path, metavar="HTML", help="also write all numbers")
-    parser.add_argument(
-        "--mask", metavar="FILE", help="true labels for the report; default the prediction"
-    )
-    device = "cpu, cuda, cuda:1, ...; default an accelerator if available"
-    parser.add_argument("--device", help=device)
 
 
 def run(args: argparse.Namespace) -> None:
@@ -232,13 +198,3 @@ def _class_shares(labels: Tensor, count: int) -> list[float]:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.1f} %"
-
-
-def _pixel(text: str) -> Place:
-    try:
-        row, column = (int(part) for part in text.split(","))
-    except ValueError:
-        raise argparse.ArgumentTypeError(
-            f"a pixel is ROW,COL such as 120,300, not '{text}'"
-        ) from None
-    return row, column

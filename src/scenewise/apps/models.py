@@ -2,29 +2,15 @@
 
 import argparse
 import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
-import torch
+from scenewise.apps.options.models import SETTINGS
+from scenewise.apps.options.source import names
+from scenewise.errors import UserError, choose
 
-from scenewise.errors import UserError
-from scenewise.models.build import create_model, list_models
-from scenewise.models.cost import estimate
-from scenewise.models.zoo import NETWORKS
-
-_EXAMPLES = """\
-examples:
-  scenewise models
-  scenewise models danet ccnet --size 769 769 --backbone resnet101
-  scenewise models --json > models.json
-
-Nothing is trained or fetched. GFLOPs are of the forward pass for one image, as PyTorch's
-FlopCounterMode counts them: convolutions and matrix products, a multiply-add as two; not norms,
-softmax, pooling or upsampling. "test MB" is the peak memory of the forward pass for one image,
-without the network. "train MB" is the peak memory of a training step: activations of --batch
-images, network, gradients and momentum. All in float32; a GPU's libraries take some hundred MB
-more. Networks are in their first variant, the default of create_model.
-"""
-
+STORED = Path(__file__).with_suffix(".json")  # the rows of the default settings
 _ROW = "{name:14}{year:>5}{stride:>7}{parameters:>12}{gflops:>9}{test_mb:>9}{train_mb:>10}  {about}"
 _HEADINGS = {
     "name": "network",
@@ -38,30 +24,17 @@ _HEADINGS = {
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``scenewise models``."""
-    parser.epilog = _EXAMPLES
-    parser.add_argument("networks", nargs="*", metavar="NETWORK", help="only these; default all")
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=(512, 512), metavar=("H", "W"), help="of the images"
-    )
-    parser.add_argument("--backbone", default="resnet50", help="'tiny' or a timm model")
-    parser.add_argument("--output-stride", type=int, default=8, choices=(8, 16, 32))
-    parser.add_argument("--num-classes", type=int, default=19)
-    parser.add_argument("--batch", type=int, default=2, help="images of a training step")
-    parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
-
-
 def run(args: argparse.Namespace) -> None:
     """Print the table row by row, or the JSON."""
     if min(args.size) < 32:  # one pixel at stride 32
         raise UserError(f"--size {args.size[0]} {args.size[1]} is too small; give at least 32 32")
     if args.batch < 2:
         raise UserError(f"--batch {args.batch} is too small for batch norm; give 2 or more")
+    known = names("scenewise.models.zoo", "NETWORKS")
     for name in args.networks:
-        if name not in NETWORKS:
-            raise UserError(f"unknown network '{name}'; choose one of {', '.join(list_models())}")
-    rows = (_row(name, args) for name in args.networks or list_models())
+        if name not in known:
+            raise UserError(f"unknown network '{name}'; {choose(name, known)}")
+    rows = _rows(args.networks or known, {name: getattr(args, name) for name in SETTINGS})
     if args.json:
         print(json.dumps(list(rows), indent=2))
         return
@@ -71,28 +44,43 @@ def run(args: argparse.Namespace) -> None:
         print(_line(row), flush=True)
 
 
-def _row(name: str, args: argparse.Namespace) -> dict[str, Any]:
-    """The columns of one network."""
+def _rows(networks: Sequence[str], settings: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The rows of networks: as stored for the default settings, else computed one by one."""
+    stored: dict[str, dict[str, Any]] = {}
+    if {**settings, "size": tuple(settings["size"])} == SETTINGS:
+        stored = {row["name"]: row for row in json.loads(STORED.read_text(encoding="utf-8"))}
+    for name in networks:
+        yield stored[name] if name in stored else compute_row(name, settings)
+
+
+def compute_row(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The columns of one network; takes about a second."""
+    import torch  # here, as stored rows need none of these
+
+    from scenewise.models.build import create_model
+    from scenewise.models.cost import estimate
+    from scenewise.models.zoo import NETWORKS
+
     network = NETWORKS[name]
     with torch.device("meta"):  # weights without memory
         model = create_model(
             name,
-            num_classes=args.num_classes,
-            backbone=args.backbone,
-            output_stride=args.output_stride,
+            num_classes=settings["num_classes"],
+            backbone=settings["backbone"],
+            output_stride=settings["output_stride"],
             pretrained=False,
         )
-    test = estimate(model, args.size)
-    train = estimate(model, args.size, batch=args.batch, training=True)
+    test = estimate(model, settings["size"])
+    train = estimate(model, settings["size"], batch=settings["batch"], training=True)
     return {
         "name": name,
         "paper": network.paper,
         "year": network.year,
         "attention": network.attention,
         "variants": list(network.variants),
-        "backbone": args.backbone,
-        "size": list(args.size),
-        "batch": args.batch,
+        "backbone": settings["backbone"],
+        "size": list(settings["size"]),
+        "batch": settings["batch"],
         "stride": model.backbone.stride,
         "parameters": test.parameters,
         "gflops": test.flops / 1e9,

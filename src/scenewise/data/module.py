@@ -17,7 +17,7 @@ from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 
 if TYPE_CHECKING:  # type checkers read literals alone, the command line's help lists the names
     Format = str
@@ -122,8 +122,8 @@ class SegmentationData(LightningDataModule):
 
     def _check_arguments(self) -> None:
         if self.format != "scenes" and self.format not in FORMATS:
-            names = ", ".join(["scenes", *FORMATS])
-            raise UserError(f"unknown data format '{self.format}'; choose one of {names}")
+            known = choose(self.format, ["scenes", *FORMATS])
+            raise UserError(f"unknown data format '{self.format}'; {known}")
         if self.format != "scenes" and self.root is None:
             raise UserError(f"format '{self.format}' needs a folder; give --data.root DIR")
         low, high = self.scale

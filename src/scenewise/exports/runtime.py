@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 from scenewise.exports import onnx, openvino
 from scenewise.exports.metadata import build_metadata, segmenter_arguments
 from scenewise.exports.trace import Graph, export_program
@@ -78,9 +78,7 @@ def with_backend(model: Segmenter, backend: Backend) -> Segmenter:
         UserError: an unknown backend, its package is missing, or it does not support the network.
     """
     if backend not in get_args(Backend):
-        raise UserError(
-            f"unknown backend '{backend}'; choose one of {', '.join(get_args(Backend))}"
-        )
+        raise UserError(f"unknown backend '{backend}'; {choose(backend, get_args(Backend))}")
     if backend == "torch":
         return model
     if isinstance(model, EngineSegmenter):

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from scenewise.attention.kernels.precision import upcast
 from scenewise.data.images import ImageLike, as_floats
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 from scenewise.exports.runtime import Backend, with_backend
 from scenewise.inference.protocols import PROTOCOLS, plain
 from scenewise.inference.row_blocks import label_from_logits
@@ -125,7 +125,7 @@ class Predictor:
             UserError: the protocol is unknown.
         """
         if name not in PROTOCOLS:
-            raise UserError(f"unknown protocol '{name}'; choose one of {', '.join(PROTOCOLS)}")
+            raise UserError(f"unknown protocol '{name}'; {choose(name, PROTOCOLS)}")
         predictor = cls(model, device=device, backend=backend)
         predictor.protocol, predictor.published = PROTOCOLS[name], True
         return predictor
@@ -240,7 +240,7 @@ def _check(scales: Sequence[float], merge: str) -> None:
     if not scales or not all(scale > 0 for scale in scales):  # also false for NaN
         raise UserError(f"scales must be one or more numbers above 0, not {list(scales)}")
     if merge not in get_args(Merge):
-        raise UserError(f"unknown merge '{merge}'; choose one of {', '.join(get_args(Merge))}")
+        raise UserError(f"unknown merge '{merge}'; {choose(merge, get_args(Merge))}")
 
 
 def _window_and_stride(

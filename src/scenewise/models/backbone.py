@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 import timm
 from torch import Tensor, nn
 
-from scenewise.errors import UserError
+from scenewise.errors import UserError, did_you_mean
 from scenewise.models.pip_weights import PACKAGED, pip_weights
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from scenewise.models.resnet_keys import timm_names
@@ -225,11 +225,8 @@ def _timm_network(name: str, output_stride: int, in_channels: int, pretrained: b
             stem_width=32,  # 32, 32, 64 channels
         )
     if not timm.is_model(name):
-        near = ", ".join(timm.list_models(f"*{name.split('_')[0]}*")[:5])
-        raise UserError(
-            f"unknown backbone '{name}'; "
-            + (f"similar timm models: {near}" if near else "timm.list_models() lists them")
-        )
+        hint = did_you_mean(name, ("tiny", *timm.list_models()))
+        raise UserError(f"unknown backbone '{name}'; {hint}Choose tiny or a model of timm")
     alternatives: tuple[dict[str, Any], ...] = (
         {"output_stride": output_stride},  # CNNs
         {"dynamic_img_size": True},  # vision transformers

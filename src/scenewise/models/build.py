@@ -8,7 +8,7 @@ from typing import Any
 from torch import nn
 
 from scenewise.classes import Classes
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 from scenewise.models.backbone import Backbone, TinyBackbone, create_backbone, is_resnet
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
@@ -86,7 +86,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
     torch.Size([1, 5, 32, 48])
     """
     if name not in NETWORKS:
-        raise UserError(f"unknown network '{name}'; choose one of {', '.join(list_models())}")
+        raise UserError(f"unknown network '{name}'; {choose(name, list_models())}")
     network = NETWORKS[name]
     variant = next(iter(network.variants)) if variant is None else variant
     published = _published(name, network, variant)

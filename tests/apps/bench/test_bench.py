@@ -128,4 +128,4 @@ def test_the_limit_is_as_many_operations() -> None:
 
 def test_unknown_subject_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "everything"]) == 2
-    assert "invalid choice: 'everything'" in capsys.readouterr().err
+    assert "SUBJECT is 'everything'; choose one of attention," in capsys.readouterr().err

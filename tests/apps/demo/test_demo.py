@@ -82,7 +82,7 @@ def test_demo_with_a_wrong_network_lists_the_right_ones(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["demo", "--network", "danett", "--out", str(tmp_path / "demo")]) == 2
-    assert "unknown network 'danett'; choose one of" in capsys.readouterr().err
+    assert "unknown network 'danett'; did you mean 'danet'?" in capsys.readouterr().err
 
 
 def test_networks_get_the_same_scenes_and_repeat_themselves() -> None:

@@ -23,6 +23,7 @@ import scenewise
 from scenewise import Predictor
 from scenewise.apps import fit as train
 from scenewise.apps.cli import main
+from scenewise.apps.options.fit import EXAMPLES
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import create_model, load_model
@@ -170,7 +171,8 @@ def test_an_unknown_protocol_is_one_sentence(
 ) -> None:
     model = ["--model", str(runs / "danet" / "version_0")]
     assert main(["validate", *model, *TINY, *data(images), "--protocol", "danet"]) == 2
-    assert "unknown protocol 'danet'; choose one of danet_ss" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "--model.protocol is 'danet'; did you mean 'danet_ss'? Choose one of" in message
 
 
 def test_the_log_has_rates_gammas_and_scores(runs: Path) -> None:
@@ -448,9 +450,9 @@ def test_help_shows_arguments_and_examples(
 ) -> None:
     assert main([command, "--help"]) == 0
     message = capsys.readouterr().out
-    assert "--model.network" in message
+    assert ("--model.network" if command == "fit" else "--model ") in message
     assert "--data.root" in message
-    assert train._EXAMPLES[command] in message
+    assert EXAMPLES[command] in message
 
 
 def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
@@ -465,12 +467,12 @@ def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--model.network", "danett"], "unknown network 'danett'; choose one of "),
+        (["--model.network", "danett"], "--model.network is 'danett'; did you mean 'danet'?"),
         (["--model.backbone", "resnet-1"], "unknown backbone 'resnet-1'"),
         (["--model.head", '{"sharp": 1}'], "no option 'sharp'"),
-        (["--model.lr", "fast"], "--model.lr is 'fast' but must be float or null"),
-        (["--model.optimizer", "lion"], "must be Literal['sgd', 'adamw'] or null"),
-        (["--model.bogus", "1"], "unrecognized arguments: --model.bogus 1"),
+        (["--model.lr", "fast"], "--model.lr is 'fast' but must be a number or null"),
+        (["--model.optimizer", "lion"], "--model.optimizer is 'lion'; choose one of sgd, adamw"),
+        (["--model.bogus", "1"], "unknown option '--model.bogus'; see scenewise fit --help"),
         (["--trainer.max_epochs", "many"], "--trainer.max_epochs is 'many'"),
         (["--trainer.accelerator", "abacus"], "abacus"),
         (["--data.format", "folter"], "--data.format is 'folter'"),
@@ -480,7 +482,7 @@ def one_line(words: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--config", "none.yaml"], "none.yaml"),
         (["--model", "no/such/run"], "no model in 'no/such/run'"),
         (["--ckpt_path", "none.ckpt"], "no such file: 'none.ckpt'"),
-        (["stray"], "unrecognized arguments: stray"),
+        (["stray"], "unrecognized arguments: stray; see scenewise fit --help"),
     ],
 )
 def test_a_wrong_argument_is_one_sentence(
@@ -498,10 +500,14 @@ def test_a_wrong_argument_is_one_sentence(
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("model:\n  netwrk: fcn\n", "'model.netwrk'"),
+        ("model:\n  netwrk: fcn\n", "'model.netwrk'; did you mean '--model.network'?"),
         ("modle:\n  network: fcn\n", "'modle.network'"),
         ("model:\n  network: [\n", "Problems parsing config"),
-        ("model:\n  output_stride: wide\n", "--model.output_stride is 'wide' but must be int"),
+        ("model:\n  optimizer: lion\n", "is 'lion' but must be one of sgd, adamw or null; see"),
+        (
+            "model:\n  output_stride: wide\n",
+            "--model.output_stride is 'wide' but must be a whole number",
+        ),
     ],
 )
 def test_a_wrong_config_is_one_sentence(

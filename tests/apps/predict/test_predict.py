@@ -110,7 +110,7 @@ def test_images_of_the_same_name_have_different_results(model_folder, images, tm
         (["nothing.png"], "no image found for 'nothing.png'"),
         (["*.what"], "no image found for"),
         (["{empty}"], "no image found for"),
-        (["{a}", "--protocol", "danet"], "choose one of danet_ss"),
+        (["{a}", "--protocol", "danet"], "Choose one of danet_ss"),
         (["{a}", "--protocol", "danet_ss", "--flip"], "--protocol sets --flip itself"),
         (["{a}", "--window", "1", "2", "3"], "--window takes a side"),
         (["{a}", "--window", "16", "--stride", "17"], "gaps"),

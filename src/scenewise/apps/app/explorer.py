@@ -35,7 +35,7 @@ from scenewise.apps.app.state import (
 )
 from scenewise.data.images import SUFFIXES
 from scenewise.data.scenes import Scenes
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 
 _MAX_SAMPLES = 24  # their thumbnails are part of the page that every visitor loads
 _NO_IMAGE = (
@@ -131,7 +131,7 @@ class Explorer:
         """
         names = self.sample_names()
         if name not in names:  # also keeps "../" out: the name comes from the browser
-            raise UserError(f"unknown sample '{name}'; choose one of {', '.join(names)}")
+            raise UserError(f"unknown sample '{name}'; {choose(name, names)}")
         if self.folder is None:
             return VisitorState(name, Scenes(len(names)).read(names.index(name))[0])
         return VisitorState(name, read_upload(self.folder / name, name))

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from scenewise.apps.demo.experiment import TEST_SCENES, Result, scenes_data, train_on_scenes
+from scenewise.apps.options.demo import ABLATION
 from scenewise.data.scenes import Scenes
 from scenewise.files import write_json, write_text
 from scenewise.inference.predictor import Predictor
@@ -26,36 +27,11 @@ from scenewise.visualize.attention_maps import attention_maps
 from scenewise.visualize.figure import explain_figure
 from scenewise.visualize.overlay import overlay, save_image
 
-_ABLATION = ("fcn", "position", "channel", "danet")
-_EXAMPLES = """\
-examples:
-  scenewise demo
-  scenewise demo --all
-  scenewise demo --network ccnet --steps 400 --out ccnet-demo
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``scenewise demo``."""
-    parser.epilog = _EXAMPLES
-    parser.add_argument(
-        "--network", default="danet", help="trained besides fcn; scenewise models lists the names"
-    )
-    parser.add_argument(
-        "--all", action="store_true", help=f"the paper's ablation instead: {', '.join(_ABLATION)}"
-    )
-    parser.add_argument("--steps", type=int, default=250, help="training steps of each network")
-    parser.add_argument(
-        "--size", type=int, nargs=2, default=(64, 192), metavar=("H", "W"), help="of the scenes"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of scenes and weights")
-    parser.add_argument("--out", type=Path, default=Path("scenewise-demo"), help="folder to write")
-
 
 def run(args: argparse.Namespace) -> None:
     """Train, test, predict, explain; write the report and the models."""
     size = (args.size[0], args.size[1])
-    networks = _ABLATION if args.all else tuple(dict.fromkeys(("fcn", args.network)))
+    networks = ABLATION if args.all else tuple(dict.fromkeys(("fcn", args.network)))
     for network in networks:  # a wrong name fails before the first training
         create_model(network, num_classes=2, backbone="tiny")
     results = []

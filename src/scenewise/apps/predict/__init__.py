@@ -4,7 +4,6 @@ import argparse
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import get_args
 
 import torch
 from rich.console import Console
@@ -14,14 +13,13 @@ from torch import Tensor
 from scenewise.apps.predict.distributed import Worker
 from scenewise.apps.predict.inputs import Inputs, is_video
 from scenewise.apps.predict.manifest import Record, is_finished, model_record, result_record
-from scenewise.apps.predict.submission import Server, check_server, save_submission, submission_file
+from scenewise.apps.predict.submission import check_server, save_submission, submission_file
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
-from scenewise.exports.runtime import Backend, is_exported, load_exported
+from scenewise.exports.runtime import is_exported, load_exported
 from scenewise.files import write_json
 from scenewise.inference.auto_window import AutoWindowPredictor
-from scenewise.inference.predictor import Merge, Predictor, best_device
-from scenewise.inference.protocols import PROTOCOLS
+from scenewise.inference.predictor import Predictor, best_device
 from scenewise.inference.sliding_window import Size
 from scenewise.models.checkpoints import load_model
 from scenewise.models.optimize.fuse import for_inference
@@ -32,65 +30,6 @@ _MAX_NAMED = 20  # failures that are named one by one
 _SET_BY_PROTOCOL = ("scales", "flip", "window", "stride", "merge")
 # Options that change the content of a result; its record holds them.
 _RECORDED = (*_SET_BY_PROTOCOL, "protocol", "backend", "opacity", "temporal", "ema_decay")
-_EXAMPLES = """\
-writes OUT/labels/NAME.png (one byte per pixel, the class id), OUT/overlays/NAME.jpg and
-OUT/classes.json. NAME is the image's name without suffix; if it is not unique, the suffix is kept,
-or the folders.
-
-A video (mp4, avi, mov, mkv, webm, gif) gives only OUT/overlays/NAME.mp4: no label files for its
-frames, no sound. --temporal ema averages the scores over time: s_t = d s_(t-1) + (1 - d) p_t, with
-d of --ema-decay. Videos need the extra: pip install 'scenewise[video]'.
-
-An interrupted run is resumed by the same command: a result is skipped if image, model, options and
-version are those of the record that the result contains; --again repeats it. Several processes
-(torchrun, or RANK and WORLD_SIZE) label every WORLD_SIZE-th image each.
-
-examples:
-  scenewise predict street.png --model RUN_FOLDER --out predictions
-  scenewise predict images/ --model RUN_FOLDER --out predictions --window 768 --flip
-  scenewise predict 'images/**/*.jpg' --model RUN_FOLDER --out predictions --scales 0.75 1 1.25
-  scenewise predict images/ --model RUN_FOLDER --out predictions --protocol danet_ss
-  scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
-  scenewise predict images/ --model RUN_FOLDER --out predictions --backend openvino
-  scenewise predict images/ --model danet.onnx --out predictions
-  scenewise predict leftImg8bit/test --model RUN_FOLDER --out predictions --submission cityscapes
-  torchrun --nproc-per-node 2 -m scenewise predict images/ --model RUN_FOLDER --out predictions
-"""
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of ``scenewise predict``."""
-    parser.epilog = _EXAMPLES
-    add = parser.add_argument
-    add("images", nargs="+", metavar="IMAGE", help="an image or video, a folder, or a pattern")
-    models = "model folder, run folder, checkpoint, or exported .onnx or .xml"
-    add("--model", required=True, help=models)
-    add("--out", type=Path, required=True, help="folder to write")
-    _add_inference_options(parser)
-    add("--no-overlay", action="store_true", help="write only the labels")
-    servers = "also write OUT/submission in the format of that test server"
-    add("--submission", choices=get_args(Server), help=servers)
-    add("--again", action="store_true", help="also repeat what an earlier run finished")
-    add("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
-    temporal = "for videos: average the scores over time"
-    add("--temporal", choices=("none", "ema"), default="none", help=temporal)
-    add("--ema-decay", type=float, metavar="D", help="0 to below 1; default 0.6")
-
-
-def _add_inference_options(parser: argparse.ArgumentParser) -> None:
-    add = parser.add_argument
-    add("--scales", type=float, nargs="+", metavar="S", help="factors on the size; default 1")
-    add("--flip", action="store_true", help="average with the mirror image")
-    add("--window", type=int, nargs="+", metavar="PIXELS", help="side, or height and width")
-    stride = "default two thirds of the window"
-    add("--stride", type=int, nargs="+", metavar="PIXELS", help=stride)
-    add("--merge", choices=get_args(Merge), help="what is averaged; default softmax")
-    add("--protocol", metavar="NAME", help=f"a published evaluation: {', '.join(PROTOCOLS)}")
-    add("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if available")
-    backend = "runtime of the network; onnxruntime and openvino convert it first and use the CPU"
-    add("--backend", choices=get_args(Backend), default="torch", help=backend)
-    compiled = "use torch.compile: takes minutes first, pays off for many images"
-    add("--compile", action="store_true", help=compiled)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
 """Which project a checkpoint comes from, by the names of its tensors."""
 
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 from scenewise.models.convert import (
     from_ccnet,
     from_danet,
@@ -30,7 +30,7 @@ def recognise(source: Source, family: str | None = None) -> tuple[str, str]:
     """
     if family is not None:
         if family not in FAMILIES:
-            raise UserError(f"unknown family '{family}'; choose one of {', '.join(FAMILIES)}")
+            raise UserError(f"unknown family '{family}'; {choose(family, FAMILIES)}")
         return family, ""
     prefix, tensors = "", source.tensors
     while tensors:

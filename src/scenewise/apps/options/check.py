@@ -1,0 +1,36 @@
+"""The options of ``scenewise check``."""
+
+import argparse
+
+from scenewise.apps.options.source import names
+
+FORMATS = sorted(names("scenewise.data.formats", "FORMATS"))
+FORMAT_HELP = f"the layout of the data: {', '.join(FORMATS)}"
+_EXAMPLES = """\
+examples:
+  scenewise check my_images --format folder
+  scenewise check cityscapes --format cityscapes --split val --out sheet.png
+  scenewise check ade --format ade20k --json > report.json
+
+The exit code is 1 if training would fail or learn nonsense, else 0.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this command."""
+    parser.epilog = _EXAMPLES
+    parser.add_argument("root", metavar="ROOT", help="folder of the dataset")
+    parser.add_argument("--format", required=True, choices=FORMATS, metavar="F", help=FORMAT_HELP)
+    add_reading_arguments(parser)
+    parser.add_argument("--json", action="store_true", help="print the report as JSON")
+    parser.add_argument(
+        "--out", metavar="FILE.png", help="also write a sheet of images with their masks overlaid"
+    )
+
+
+def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the splits to read and the number of threads."""
+    parser.add_argument(
+        "--split", nargs="+", default=["train", "val"], help="default: train val", metavar="SPLIT"
+    )
+    parser.add_argument("--workers", type=int, help="threads; default: a few more than processors")
