@@ -57,6 +57,6 @@ def test_the_help_has_known_options_and_about_thirty(command: str) -> None:
     text = short_help(command)
     shown = re.findall(r"^  --([\w.-]+)", text, re.MULTILINE)
     assert 10 < len(shown) < 45
-    assert set(shown) - {"model", "protocol"} <= set(known_options(command))
+    assert set(shown) - {"model", "protocol", "start"} <= set(known_options(command))
     assert "examples:" in text
     assert max(map(len, text.splitlines())) <= 100
