@@ -10,6 +10,7 @@ def conv_norm(
     kernel: int = 1,
     *,
     dilation: int = 1,
+    groups: int = 1,
     bias: bool = False,
     slope: float | None = 0.0,
 ) -> nn.Sequential:
@@ -20,6 +21,7 @@ def conv_norm(
         outputs: output channels.
         kernel: kernel size, odd.
         dilation: dilation of the kernel.
+        groups: of the convolution; ``inputs`` for a depthwise one.
         bias: whether the convolution has a bias.
         slope: negative slope: 0 for ReLU, 0.01 in OCNet and CCNet, None for no activation.
 
@@ -27,8 +29,9 @@ def conv_norm(
     ['Conv2d', 'BatchNorm2d', 'LeakyReLU']
     """
     padding = dilation * (kernel // 2)  # keeps H and W for an odd kernel
+    shape = {"padding": padding, "dilation": dilation, "groups": groups}
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, padding=padding, dilation=dilation, bias=bias),
+        nn.Conv2d(inputs, outputs, kernel, bias=bias, **shape),
         nn.BatchNorm2d(outputs),
     ]
     if slope is not None:

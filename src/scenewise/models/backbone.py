@@ -50,6 +50,7 @@ class Backbone(nn.Module):
 
     Attributes:
         channels: of each feature map.
+        strides: image pixels for one pixel of each feature map.
         stride: image pixels for one pixel of the last feature map.
         multiple: height and width of the images must be multiples of it; 1 for CNNs.
         mean, std: of the images it was trained on, RGB in 0..1.
@@ -77,7 +78,8 @@ class Backbone(nn.Module):
         super().__init__()
         self.net = _timm_network(name, output_stride, in_channels, pretrained)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]  # no stem
-        self.stride: int = self.net.feature_info.reduction()[-1]
+        self.strides: tuple[int, ...] = tuple(self.net.feature_info.reduction())[-4:]
+        self.stride: int = self.strides[-1]
         _drop_early_features(self.net)
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
@@ -114,6 +116,7 @@ class TinyBackbone(nn.Module):
     """
 
     channels: tuple[int, ...] = (32, 64, 64)
+    strides: tuple[int, ...] = (2, 4, 8)
     stride: int = 8
     multiple: int = 1
     mean: tuple[float, ...] = IMAGENET_MEAN

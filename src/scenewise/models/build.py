@@ -10,6 +10,7 @@ from torch import nn
 from scenewise.classes import Classes
 from scenewise.errors import UserError, choose
 from scenewise.models.backbone import Backbone, TinyBackbone, create_backbone, is_resnet
+from scenewise.models.heads.low_level import LowLevelHead
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
 from scenewise.models.variants import Variant
@@ -54,6 +55,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
     auxiliary: bool | None = None,
     auxiliary_weight: float | None = None,
     align_corners: bool | None = None,
+    low_level: int | None = None,
     **head: Any,
 ) -> Segmenter:
     """Build a network by name. An argument that is None takes the published code's setting.
@@ -75,6 +77,8 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
         auxiliary: train with an auxiliary FCN head on the third stage.
         auxiliary_weight: its weight in the loss.
         align_corners: of the bilinear upsampling of logits.
+        low_level: channels of the stride-4 feature map that DeepLabV3+'s decoder fuses with the
+            context; 0 for no decoder. Default 48 in the networks with a ``plus``, else 0.
         **head: options of the head, for example ``similarity="direct"`` for ``danet``.
 
     Raises:
@@ -113,6 +117,11 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
         **{key: options[key] for key in _BACKBONE_OPTIONS if key in options},
     )
     decoder = _head(name, network, body.channels, len(classes), head, options)
+    low_level = network.low_level if low_level is None else low_level
+    if low_level or network.low_level:  # only then in the recipe, as above
+        options["low_level"] = low_level
+    if low_level:
+        decoder = _with_low_level(decoder, body, low_level, options["align_corners"])
     auxiliary_head = None
     weights = dict(getattr(decoder, "loss_weights", {}))
     if options["auxiliary"]:
@@ -194,6 +203,23 @@ def _head(
         raise UserError(
             f"network '{name}' cannot be built with these options: {error}; change that option"
         ) from error
+
+
+def _with_low_level(
+    head: nn.Module, body: Backbone | TinyBackbone, reduced: int, align_corners: bool
+) -> nn.Module:
+    """The head with a decoder that fuses the stride-4 feature map."""
+    if reduced < 0:
+        raise UserError(f"low_level is {reduced}; give a number of channels, or 0 for no decoder")
+    if 4 not in body.strides:
+        raise UserError(
+            f"low_level needs a feature map at stride 4, but the backbone's are at "
+            f"{', '.join(map(str, body.strides))}; choose a CNN, or set low_level to 0"
+        )
+    stage = body.strides.index(4)
+    return LowLevelHead(
+        head, body.channels[stage], reduced, stage=stage, align_corners=align_corners
+    )
 
 
 def _recipe(arguments: dict[str, Any]) -> dict[str, Any] | None:

@@ -5,6 +5,8 @@ from collections import OrderedDict
 import torch
 from torch import Tensor, nn
 
+from scenewise.attention.layers import conv_norm
+
 
 def head_width(inputs: int) -> int:
     """A quarter of the backbone's channels, as in DANet (2048 -> 512), but at least 64.
@@ -33,6 +35,18 @@ def named_sequential(**layers: nn.Module) -> nn.Sequential:
     )
     """
     return nn.Sequential(OrderedDict(layers))
+
+
+def separable_conv(
+    inputs: int, outputs: int, *, dilation: int = 1, slope: float = 0.0
+) -> nn.Sequential:
+    """A 3x3 convolution of each channel, then a 1x1 convolution; batch norm and ReLU after each.
+
+    >>> sum(p.numel() for p in separable_conv(16, 8).parameters())  # 16 * 9 + 16 * 8 + norms
+    320
+    """
+    depthwise = conv_norm(inputs, inputs, 3, dilation=dilation, groups=inputs, slope=slope)
+    return nn.Sequential(depthwise, conv_norm(inputs, outputs, slope=slope))
 
 
 class ConcatInput(nn.Module):

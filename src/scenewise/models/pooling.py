@@ -1,13 +1,14 @@
 """Context without attention: PSPNet's pyramid pooling and DeepLabV3's ASPP."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from scenewise.attention.layers import conv_norm
-from scenewise.models.layers import head_width
+from scenewise.models.layers import head_width, separable_conv
 
 
 class PyramidPooling(nn.Module):
@@ -75,6 +76,7 @@ class ASPP(nn.Module):
         pool_first: m first, then the others, as in mmsegmentation and CCNet's code; last in
             torchvision. It matters for published weights only.
         slope: of the leaky ReLUs, see :func:`scenewise.attention.layers.conv_norm`.
+        separable: f_r is a depthwise and a 1x1 convolution, as in DeepLabV3+.
 
     >>> ASPP(64, width=16)(torch.randn(2, 64, 7, 11)).shape
     torch.Size([2, 16, 7, 11])
@@ -90,13 +92,15 @@ class ASPP(nn.Module):
         kernel: int = 1,
         pool_first: bool = False,
         slope: float = 0.0,
+        separable: bool = False,
     ) -> None:
         super().__init__()
         self.out_channels = out_channels or width
+        dilated = separable_conv if separable else partial(conv_norm, kernel=3)
         self.pool_first = pool_first
         self.branches = nn.ModuleList([conv_norm(in_channels, width, slope=slope)])
         self.branches.extend(
-            conv_norm(in_channels, width, 3, dilation=rate, slope=slope) for rate in rates
+            dilated(in_channels, width, dilation=rate, slope=slope) for rate in rates
         )
         self.pool = nn.Sequential(
             nn.AdaptiveAvgPool2d(1), *conv_norm(in_channels, width, slope=slope)

@@ -11,6 +11,7 @@ from scenewise.models.heads.ccnet import ccnet
 from scenewise.models.heads.chain import ChainHead
 from scenewise.models.heads.danet import DANetHead
 from scenewise.models.heads.deeplabv3 import deeplabv3
+from scenewise.models.heads.deeplabv3plus import deeplabv3plus
 from scenewise.models.heads.dnl import dnl
 from scenewise.models.heads.dranet import DRANetHead
 from scenewise.models.heads.emanet import emanet
@@ -50,6 +51,7 @@ class Network:
         year: of the paper; None without one.
         attention: what attends to what, in a few words.
         variants: the published codes by name, choices for ``variant``; the first is the default.
+        low_level: channels of the stride-4 feature map in the decoder; 0 for no decoder.
     """
 
     head: Callable[..., nn.Module]
@@ -57,6 +59,7 @@ class Network:
     year: int | None
     attention: str
     variants: dict[str, Variant]
+    low_level: int = 0
 
 
 _BLOCK_ONLY = {"official": ENCODING}  # papers without a segmentation network: trained as DANet
@@ -79,6 +82,7 @@ _FCN = {
     "torchvision": TORCHVISION,
     "ocnet": replace(OCNET, auxiliary=False),
 }
+_WITH_DECODER = ("ccnet", "danet", "fcn")
 _OCR = {"official": replace(OPENSEG, auxiliary=False), "mmseg": replace(MMSEG, auxiliary=False)}
 _PSPNET = {"official": SEMSEG, "mmseg": MMSEG, "encoding": replace(ENCODING, auxiliary=True)}
 
@@ -98,6 +102,14 @@ NETWORKS: dict[str, Network] = {
     "danet": Network(DANetHead, "Fu et al., CVPR", 2019, "position + channel", _or_mmseg(ENCODING)),
     "deeplabv3": Network(
         deeplabv3, "Chen et al., arXiv 1706.05587", 2017, "none: dilated pyramid", _DEEPLABV3
+    ),
+    "deeplabv3plus": Network(
+        deeplabv3plus,
+        "Chen et al., ECCV",
+        2018,
+        "none: dilated pyramid",
+        {"mmseg": MMSEG},
+        low_level=48,
     ),
     "dnl": Network(
         dnl, "Yin et al., ECCV", 2020, "position, pairwise and unary separately", _or_mmseg(_DNL)
@@ -156,3 +168,5 @@ NETWORKS: dict[str, Network] = {
     "sagan": Network(sagan, "Zhang et al., ICML", 2019, "position", _BLOCK_ONLY),
     "se": Network(squeeze_excite, "Hu et al., CVPR", 2018, "channel gates", _BLOCK_ONLY),
 }
+# With DeepLabV3+'s decoder: edges from the stride-4 feature map. fcn_plus is the control.
+NETWORKS |= {f"{name}_plus": replace(NETWORKS[name], low_level=48) for name in _WITH_DECODER}
