@@ -29,9 +29,8 @@ def conv_norm(
     ['Conv2d', 'BatchNorm2d', 'LeakyReLU']
     """
     padding = dilation * (kernel // 2)  # keeps H and W for an odd kernel
-    shape = {"padding": padding, "dilation": dilation, "groups": groups}
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, bias=bias, **shape),
+        nn.Conv2d(inputs, outputs, kernel, 1, padding, dilation, groups, bias),
         nn.BatchNorm2d(outputs),
     ]
     if slope is not None:

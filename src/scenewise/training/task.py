@@ -15,6 +15,7 @@ from scenewise.inference.predictor import Predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
 from scenewise.models.freeze import Freeze, hold_statistics
 from scenewise.models.freeze import freeze as freeze_parts
+from scenewise.models.optimize.depthwise import fast_depthwise
 from scenewise.training.checkpoint import (
     exact_state,
     refuse_other_model,
@@ -143,6 +144,7 @@ class SegmentationTask(LightningModule):
             head=head,
         )
         self.model = begun.model.to(memory_format=torch.channels_last)
+        fast_depthwise(self.model)
         self.trained, self.start_report = begun.trained, begun.report
         self.frozen = freeze
         if freeze is not None:

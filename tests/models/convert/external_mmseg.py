@@ -184,6 +184,34 @@ def deeplabv3(
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
+def separable(w: Weights, name: str, x: Tensor, width: int, dilation: int = 1) -> Tensor:
+    channels = x.shape[1]
+    kernel = w.get(f"{name}.depthwise_conv.conv.weight", (channels, 1, 3, 3), -0.7, 0.7)
+    y = F.conv2d(x, kernel, padding=dilation, dilation=dilation, groups=channels)
+    y = w.norm(f"{name}.depthwise_conv.bn", y).relu()
+    return module(w, f"{name}.pointwise_conv", y, width)
+
+
+def deeplabv3plus(
+    w: Weights,
+    features: list[Tensor],
+    classes: int,
+    rates: Sequence[int] = (12, 24, 36),
+    low: int = 48,
+    corners: bool = False,
+) -> Tensor:
+    x, width = features[-1], features[-1].shape[1] // 4
+    mean = module(w, f"{D}image_pool.1", x.mean((2, 3), keepdim=True), width)
+    parts = [mean.expand(-1, -1, *x.shape[2:]), module(w, f"{D}aspp_modules.0", x, width)]
+    for i, rate in enumerate(rates, start=1):
+        parts.append(separable(w, f"{D}aspp_modules.{i}", x, width, rate))
+    y = module(w, f"{D}bottleneck", torch.cat(parts, 1), width, 3)
+    early = module(w, f"{D}c1_bottleneck", features[0], low)
+    y = torch.cat([upsample(y, early, corners), early], 1)
+    y = separable(w, f"{D}sep_bottleneck.1", separable(w, f"{D}sep_bottleneck.0", y, width), width)
+    return w.conv(f"{D}conv_seg", y, classes, bias=True)
+
+
 def twice(w: Weights, name: str, x: Tensor, width: int) -> Tensor:
     return module(w, f"{name}.1", module(w, f"{name}.0", x, width), width)
 
@@ -277,6 +305,7 @@ HEADS = {
     "ccnet": ccnet,
     "danet": danet,
     "deeplabv3": deeplabv3,
+    "deeplabv3plus": deeplabv3plus,
     "dnl": dnl,
     "emanet": emanet,
     "encnet": encnet,

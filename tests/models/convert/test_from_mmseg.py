@@ -25,7 +25,7 @@ def test_every_head(tmp_path: Path, name: str) -> None:
         auxiliary=name not in ("ocr", "danet"),
     )
     weights = Weights()
-    size = (65, 97) if name == "deeplabv3" else SIZE
+    size = (65, 97) if name.startswith("deeplabv3") else SIZE
     model, difference = differs(tmp_path / f"{name}.pth", network, weights, size=size)
     assert difference < 1e-4
     assert model.recipe["name"] == name
@@ -60,6 +60,15 @@ def test_stride_and_grid_are_read_from_the_file_name(tmp_path: Path) -> None:
     assert difference < 1e-4
     assert model.recipe["output_stride"] == 16
     assert model.recipe["backbone"] == "resnet101c"
+
+
+def test_deeplabv3plus_of_769_with_few_early_channels(tmp_path: Path) -> None:
+    file = tmp_path / "deeplabv3plus_r18-d8_769x769_80k_cityscapes.pth"
+    head = partial(external.deeplabv3plus, low=12, corners=True)
+    network = partial(external.network, head=head, classes=19, corners=True, depth=18)
+    model, difference = differs(file, network, Weights(), size=(129, 161))
+    assert difference < 1e-4
+    assert model.recipe["low_level"] == 12
 
 
 @pytest.mark.parametrize("name", ["fcn_d6_r50-d16_512x1024_40k_cityscapes", "fcn-d6_r50b-d16_4xb2"])

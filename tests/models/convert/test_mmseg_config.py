@@ -141,6 +141,7 @@ def test_an_option_wins_over_the_config_and_the_config_over_the_name() -> None:
         ("fcn", "dilation=6", "dilation", 6),
         ("isa", "down_factor=(4, 6)", "tile", [4, 6]),
         ("deeplabv3", "", "rates", [6, 12, 18]),  # the code's default
+        ("deeplabv3plus", "dilations=(1, 3, 5, 7)", "rates", [3, 5, 7]),
     ],
 )
 def test_head_settings(network: str, head: str, option: str, value: Any) -> None:
@@ -154,6 +155,8 @@ PUBLISHED = {
     "ccnet": "type='CCHead', in_index=3, recurrence=2",
     "danet": "type='DAHead', in_index=3, pam_channels=64",
     "deeplabv3": "type='ASPPHead', in_index=3, dilations=(1, 12, 24, 36)",
+    "deeplabv3plus": "type='DepthwiseSeparableASPPHead', in_index=3, dilations=(1, 12, 24, 36), "
+    "c1_in_channels=256, c1_channels=48",
     "dnl": "type='DNLHead', in_index=3, reduction=2, use_scale=True, mode='embedded_gaussian'",
     "emanet": "type='EMAHead', in_index=3, ema_channels=256, num_bases=64, num_stages=3",
     "encnet": "type='EncHead', in_index=(1, 2, 3), num_codes=32, add_lateral=False",

@@ -133,6 +133,25 @@ _DEEPLABV3 = {
     **_modules(bottleneck="context.project"),
     "conv_seg": "classify.1",
 }
+# a depthwise and a 1x1 convolution each
+_SEPARABLE = {
+    **{f"aspp_modules.{i}": f"context.context.branches.{i}" for i in (1, 2, 3)},
+    **{f"sep_bottleneck.{i}": f"fuse.{i}" for i in (0, 1)},
+}
+_DEEPLABV3PLUS = {
+    "image_pool.1.conv": "context.context.pool.1",
+    "image_pool.1.bn": "context.context.pool.2",
+    **_modules(
+        **{
+            "aspp_modules.0": "context.context.branches.0",
+            "bottleneck": "context.context.project",
+            "c1_bottleneck": "reduce",
+        },
+        **{f"{a}.depthwise_conv": f"{b}.0" for a, b in _SEPARABLE.items()},
+        **{f"{a}.pointwise_conv": f"{b}.1" for a, b in _SEPARABLE.items()},
+    ),
+    "conv_seg": "classify.1",
+}
 _ISA = {
     **_modules(in_conv="context.reduce", out_conv="context.block.mix"),
     **_projections("global_relation", "context.block.far", _QUERY_KEY, 2),
@@ -205,6 +224,7 @@ HEADS: dict[str, tuple[str, KeyMapping]] = {
     "dnl_block.": ("dnl", _DNL),
     "gc_block.": ("gcnet", _GCNET),
     "psp_modules.": ("pspnet", _PSPNET),
+    "sep_bottleneck.": ("deeplabv3plus", _DEEPLABV3PLUS),
     "image_pool.": ("deeplabv3", _DEEPLABV3),
     "global_relation.": ("isa", _ISA),
     "fusion.stages.": ("ann", _ANN),
@@ -245,7 +265,9 @@ def _design(source: Source, options: Options) -> Design:
     importer: Callable[[str, Tensor], Tensor] = _import_tensor
     if count == 1:
         importer = partial(_import_binary, check_threshold(settings["threshold"].value))
-    second = {"dilate_second": False} if is_basic(backbone) else {}
+    further: dict[str, Any] = {"dilate_second": False} if is_basic(backbone) else {}
+    if network == "deeplabv3plus":
+        further["low_level"] = source.rows("decode_head.c1_bottleneck.conv.weight")
     return Design(
         network,
         "mmseg",
@@ -253,7 +275,7 @@ def _design(source: Source, options: Options) -> Design:
         mapping | head_mapping(network),
         _classes(source.content, count) if count > 1 else _binary_classes(source.content),
         settings["preprocessing"].value,
-        {**arguments(settings), **second, "auxiliary": source.has("auxiliary_head.")},
+        {**arguments(settings), **further, "auxiliary": source.has("auxiliary_head.")},
         import_tensor=importer,
         settings=settings,
     )
@@ -283,7 +305,7 @@ def _settings(
         released["threshold"] = 0.3  # mmsegmentation's default
         held |= {"threshold": config.threshold()} if config else {}
     settings = settle(options, held, named, **released)
-    if network == "deeplabv3" and "rates" not in held:
+    if network.startswith("deeplabv3") and "rates" not in held:
         rates = [rate * 8 // settings["output_stride"].value for rate in (12, 24, 36)]
         settings["rates"] = Setting(rates, settings["output_stride"].origin)
     return settings

@@ -22,6 +22,7 @@ HEAD_OPTIONS: dict[str, tuple[str, str, Any]] = {
     "ann": ("sizes", "key_pool_scales", (1, 3, 6, 8)),
     "ccnet": ("recurrence", "recurrence", 2),
     "deeplabv3": ("rates", "dilations", (1, 6, 12, 18)),
+    "deeplabv3plus": ("rates", "dilations", (1, 6, 12, 18)),
     "dnl": ("temperature", "temperature", 0.05),
     "emanet": ("stages", "num_stages", 3),
     "fcn": ("dilation", "dilation", 1),
@@ -99,7 +100,7 @@ class Config:
         if network in HEAD_OPTIONS:
             option, key, default = HEAD_OPTIONS[network]
             found[option] = self._head_option(main, key, default)
-        if network == "deeplabv3":
+        if network.startswith("deeplabv3"):
             found["rates"] = self._rates(found["rates"])
         preprocessing = self._preprocessing()
         return found if preprocessing is None else {**found, "preprocessing": preprocessing}

@@ -8,7 +8,8 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from timm.layers import Conv2dSame, pad_same
+from timm.layers.conv2d_same import Conv2dSame
+from timm.layers.padding import pad_same
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
@@ -54,7 +55,7 @@ def fast_depthwise(model: nn.Module) -> int:
 
 class _DepthwiseConv(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any, x: Tensor, weight: Tensor, stride: int, padding: int, dilation: int
     ) -> Tensor:
         ctx.save_for_backward(x, weight)
@@ -62,8 +63,8 @@ class _DepthwiseConv(torch.autograd.Function):
         return F.conv2d(x, weight, None, stride, padding, dilation, x.shape[1])
 
     @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         needs_x, needs_weight, *_ = ctx.needs_input_grad
         of_x = _input_gradient(gradient, x, weight, *ctx.shape) if needs_x else None
@@ -115,7 +116,7 @@ class _Fast:
             y: Tensor = super().forward(x)  # type: ignore[misc]
             return y
         if isinstance(self, Conv2dSame):
-            x = pad_same(x, self.kernel_size, self.stride, self.dilation)
+            x = pad_same(x, list(self.kernel_size), list(self.stride), list(self.dilation))
         padding = 0 if isinstance(self, Conv2dSame) else self.padding[0]
         y = depthwise_conv(x, self.weight, self.stride[0], padding, self.dilation[0])
         return y if self.bias is None else y + self.bias[:, None, None]
