@@ -13,7 +13,8 @@ from fuzz.checksums import with_png_checksums, with_tar_checksums
 from scenewise.classes import Classes
 from scenewise.data.datasets import read_classes
 from scenewise.data.formats.matlab import id_map, read_mat
-from scenewise.data.formats.pascal_context import _decode_rle, _json_mask, _json_names
+from scenewise.data.formats.pascal_context import _json_mask, _json_names
+from scenewise.data.formats.regions import decode_runs
 from scenewise.data.images import decode_image, decode_mask
 from scenewise.data.shards import ShardSet, read_shard
 from scenewise.errors import UserError
@@ -118,7 +119,7 @@ def annotations(data: bytes) -> object:
 def run_lengths(data: bytes) -> object:
     """COCO's compressed run lengths, which may raise a ValueError."""
     try:
-        return _decode_rle(data, 5, 7)
+        return decode_runs(data, 5, 7)
     except ValueError:
         return None
 

@@ -4,6 +4,7 @@ Two runs scored the same thing if their fingerprints agree, whatever the names o
 """
 
 import hashlib
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -45,10 +46,15 @@ def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:
     lines = [str(name) for name in dataset.names]
     if isinstance(dataset, PairedDataset):
         files = zip(dataset.images, dataset.masks, strict=True)
-        sizes = [f"{image.stat().st_size} {mask.stat().st_size}" for image, mask in files]
+        sizes = [f"{_bytes(image)} {_bytes(mask)}" for image, mask in files]
         lines = [f"{name} {size}" for name, size in zip(lines, sizes, strict=True)]
     digest = hashlib.sha256("\n".join(sorted(lines)).encode())
     return {"images": len(lines), "sha256": digest.hexdigest()}
+
+
+def _bytes(path: Path) -> int:
+    """The size of a file, or of the file that ``path`` names an entry of (``labels.json/NAME``)."""
+    return (path.parent if path.parent.is_file() else path).stat().st_size
 
 
 def provenance(model: nn.Module, protocol: str | None = None) -> dict[str, Any]:

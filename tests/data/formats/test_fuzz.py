@@ -20,7 +20,8 @@ from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.camvid import CamVid
 from scenewise.data.formats.cityscapes import Cityscapes
 from scenewise.data.formats.coco_stuff import CocoStuff
-from scenewise.data.formats.pascal_context import CLASSES, PascalContext, _decode_rle
+from scenewise.data.formats.pascal_context import CLASSES, PascalContext
+from scenewise.data.formats.regions import decode_runs
 from scenewise.data.formats.voc import VOC
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
@@ -225,7 +226,7 @@ def test_damaged_matlab_files(tmp_path, data):
 @given(text=st.one_of(st.text(max_size=30), st.binary(max_size=30)))
 def test_run_lengths_of_any_text(text):
     try:
-        mask = _decode_rle(text, 5, 7)
+        mask = decode_runs(text, 5, 7)
     except ValueError:
         return
     assert mask.shape == (5, 7)

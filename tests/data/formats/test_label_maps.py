@@ -61,9 +61,9 @@ def test_a_wrong_root_reports_what_was_expected(name, tmp_path):
     (tmp_path / "images").mkdir()
     with pytest.raises(UserError, match="it holds images"):
         FORMATS[name].open(tmp_path, "train", None)
-    with pytest.raises(UserError, match="that folder does not exist"):
+    with pytest.raises(UserError, match="does not exist"):
         FORMATS[name].open(tmp_path / "none", "train", None)
     file = tmp_path / "archive.zip"
     file.write_bytes(b"")
-    with pytest.raises(UserError, match="that is a file"):
+    with pytest.raises(UserError, match="is a file"):
         FORMATS[name].open(file, "train", None)

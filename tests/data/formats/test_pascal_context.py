@@ -9,8 +9,8 @@ from scenewise.data.formats.pascal_context import (
     CLASSES,
     PascalContext,
     PascalContext59,
-    _decode_rle,
 )
+from scenewise.data.formats.regions import decode_runs
 from scenewise.errors import UserError
 from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
 
@@ -106,13 +106,13 @@ def test_run_lengths_decode_to_what_was_encoded(share, size):
     mask = np.random.default_rng(0).random(size) < share
     text, runs = encode(mask)
     for counts in (text, text.encode(), runs):
-        assert np.array_equal(_decode_rle(counts, *size), mask)
+        assert np.array_equal(decode_runs(counts, *size), mask)
 
 
 @pytest.mark.parametrize("counts", ["", "0", "zzz", "é", [1, 2], [-1, 36], "~~", [40]])
 def test_broken_run_lengths_are_refused(counts):
     with pytest.raises(ValueError, match=r"run lengths|encode"):
-        _decode_rle(counts, 5, 7)
+        decode_runs(counts, 5, 7)
 
 
 def detail(root, **change):

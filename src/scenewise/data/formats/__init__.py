@@ -11,11 +11,18 @@ from scenewise.data.datasets import FolderDataset, Root, SegmentationDataset, Tr
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.camvid import CamVid, CamVid32
 from scenewise.data.formats.cityscapes import Cityscapes, CityscapesCoarse
+from scenewise.data.formats.coco_json import CocoJson
 from scenewise.data.formats.coco_stuff import CocoStuff
+from scenewise.data.formats.cvat import Cvat, CvatMasks
 from scenewise.data.formats.hugging_face import HuggingFace
+from scenewise.data.formats.label_studio import LabelStudio, LabelStudioOrder
+from scenewise.data.formats.labelme import Labelme, LabelmeVoc
 from scenewise.data.formats.listing import Listing
 from scenewise.data.formats.pascal_context import PascalContext, PascalContext59
+from scenewise.data.formats.supervisely import Supervisely, SuperviselyMasks
+from scenewise.data.formats.via import Via
 from scenewise.data.formats.voc import VOC, VOCAug
+from scenewise.data.formats.yolo import Ultralytics, Yolo
 from scenewise.data.shards import ShardSet
 
 
@@ -50,4 +57,18 @@ FORMATS: dict[str, Format] = {
     "stream": Format(ShardSet),
     "voc": Format(VOC),
     "voc_aug": Format(VOCAug),
+    "coco": Format(CocoJson, CocoJson.recognise, CocoJson.splits),
+    "cvat": Format(Cvat, Cvat.recognise, Cvat.splits),
+    "cvat_masks": Format(CvatMasks, CvatMasks.recognise, CvatMasks.splits),
+    "labelme": Format(Labelme, Labelme.recognise, Labelme.splits),
+    "labelme_voc": Format(LabelmeVoc, LabelmeVoc.recognise, LabelmeVoc.splits),
+    "labelstudio": Format(LabelStudio, LabelStudio.recognise, LabelStudio.splits),
+    "labelstudio_order": Format(LabelStudioOrder, None, LabelStudioOrder.splits),
+    "supervisely": Format(Supervisely, Supervisely.recognise, Supervisely.splits),
+    "supervisely_masks": Format(
+        SuperviselyMasks, SuperviselyMasks.recognise, SuperviselyMasks.splits
+    ),
+    "ultralytics": Format(Ultralytics, Ultralytics.recognise, Ultralytics.splits),
+    "via": Format(Via, Via.recognise, Via.splits),
+    "yolo": Format(Yolo, Yolo.recognise, Yolo.splits),
 }

@@ -46,7 +46,7 @@ class PublishedDataset(PairedDataset):
     ) -> None:
         self.part = split
         images, masks = self.find(Path(root), split)
-        _check_pairs(images, masks, f"{self.title} {split}")
+        check_pairs(images, masks, f"{self.title} {split}")
         names = [path.stem.removesuffix(self.image_ending) for path in images]
         super().__init__(images, masks, self.published_classes, transform, names)
 
@@ -85,12 +85,12 @@ def find_base(
     also = f" (looked for the same in {others})" if others else ""
     also += f", nor {instead}" if instead else ""
     raise UserError(
-        f"{what} is not in '{root}': {absent} not found{also}; {_contents(Path(root))}; give "
+        f"{what} is not in '{root}': {absent} not found{also}; {contents(Path(root))}; give "
         "the folder into which the publisher's archives were extracted"
     )
 
 
-def _check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> None:
+def check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> None:
     """Raise a UserError if there are no images, or if images or labels are missing."""
     if not images:
         raise UserError(f"no images found for {what}; extract the archive of images")
@@ -124,7 +124,8 @@ def list_files(folder: Path, pattern: str) -> list[Path]:
     return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
 
 
-def _contents(root: Path) -> str:
+def contents(root: Path) -> str:
+    """What is in a folder, for a message."""
     if not root.exists():
         return "that folder does not exist"
     if not root.is_dir():

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, read_names
 from scenewise.data.formats.label_maps import id_table, translate, voc_colors
 from scenewise.data.formats.matlab import id_map, read_mat
+from scenewise.data.formats.regions import decode_runs
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
 from scenewise.files import parse_json
@@ -170,45 +170,6 @@ class PascalContext59(PascalContext):
     published_classes = _CLASSES_59
 
 
-def _decode_rle(counts: str | bytes | list[int], height: int, width: int) -> NDArray[np.bool_]:
-    """A mask (H, W) from COCO's run lengths, compressed to text or as a list.
-
-    Runs go down the columns and start with a run of zeros. In text, each length is a sequence of
-    characters of 5 bits and a "more" bit, from 48 up; from the third on it is the difference to
-    the second last one.
-
-    Raises:
-        ValueError: the runs do not fill the mask exactly.
-
-    >>> _decode_rle([1, 2, 3], 2, 3).astype(int).tolist()
-    [[0, 1, 0], [1, 0, 0]]
-    """
-    runs = counts if isinstance(counts, list) else _unpack(counts)
-    if any(run < 0 for run in runs) or sum(runs) != height * width:
-        raise ValueError(f"run lengths do not fill {height} x {width} pixels")
-    values = np.arange(len(runs)) % 2 == 1  # runs of zeros and ones alternate
-    return np.repeat(values, runs).reshape(width, height).T  # column by column -> (H, W)
-
-
-def _unpack(text: str | bytes) -> list[int]:
-    data = text.encode("ascii") if isinstance(text, str) else text
-    runs: list[int] = []
-    value = shift = 0
-    for byte in data:
-        bits = byte - 48
-        if not 0 <= bits < 64:
-            raise ValueError("run lengths hold an invalid character")
-        value |= (bits & 31) << shift  # the lowest 5 bits come first
-        shift += 5
-        if bits & 32:  # more follow
-            continue
-        if bits & 16:  # the sign
-            value -= 1 << shift
-        runs.append(value + (runs[-2] if len(runs) > 2 else 0))
-        value = shift = 0
-    return runs
-
-
 def _json_names(path: Path, split: str) -> list[str]:
     """The images of a split in ``trainval_merged.json``."""
     images, _ = _load_json(path, path.stat().st_mtime_ns)
@@ -230,7 +191,7 @@ def _json_mask(path: Path, name: str) -> Tensor:
             raise ValueError(f"an image of {height} x {width} pixels")
         ids = np.zeros((height, width), dtype=np.int32)
         for label, counts in objects[name]:
-            ids[_decode_rle(counts, height, width)] = label
+            ids[decode_runs(counts, height, width)] = label
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         raise UserError(
             f"the masks of '{name}' in '{path}' are broken ({error}); download the file again"
