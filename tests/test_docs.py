@@ -19,6 +19,7 @@ import torch
 from scenewise.apps.cli import COMMANDS, main
 from scenewise.apps.options.fit import known_options
 from scenewise.models import create_model
+from tests.data.formats import tool_trees
 from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
 from tests.data.trees import write_tree
 
@@ -54,7 +55,8 @@ LEFT_OUT = {
     "--push-to-hub": "wants the hub; tests/exports use a stand-in",
     "--config configs/": "tests/test_configs.py runs every recipe",
 }
-FOLDERS = {"docs/data.md": "cityscapes"}  # what lies in DIR, where it is not a folder data set
+# what lies in DIR, where it is not a folder data set
+FOLDERS = {"docs/data.md": "cityscapes", "docs/labelling_tools.md": "coco"}
 SMALLER = {
     "--at 120,200": "--at 12,20",
     "export danet-cityscapes": "export RUN_FOLDER",
@@ -96,6 +98,10 @@ def fill(place: Path, page: Path, model: Path, published: Path) -> None:
     lines = " ".join([*shell(page), *blocks(page, "python")])
     if FOLDERS.get(name_of(page)) == "cityscapes":
         write_cityscapes(place / "DIR")
+    elif FOLDERS.get(name_of(page)) == "coco":
+        tool_trees.coco(place / "DIR")
+        shutil.copytree(place / "DIR" / "train", place / "DIR" / "valid")
+        tool_trees.write_images(place / "DIR" / "valid", blue=200)
     else:
         write_tree(place / "DIR", train=4, val=1, size=(40, 56))
         for kind in ("images", "masks"):

@@ -23,6 +23,13 @@ def open_all(root: Path, name: str):
     return {split: form.open(root, split, None) for split in form.splits(list_root(root))}
 
 
+def read_all(root: Path, name: str) -> None:
+    """Read every image and mask of an export."""
+    for dataset in open_all(root, name).values():
+        for index in range(len(dataset)):
+            dataset.read(index)
+
+
 def edit(path: Path, old: str, new: str) -> None:
     text = path.read_text()
     assert old in text
@@ -59,7 +66,9 @@ def test_colours_are_those_of_the_tool(name: str, tmp_path: Path) -> None:
 
 def test_an_export_becomes_the_native_layout(tmp_path: Path) -> None:
     TREES["labelme"](tmp_path / "a")
-    out = prepare(lambda s: FORMATS["labelme"].open(tmp_path / "a", s, None), tmp_path / "b", ["all"])
+    out = prepare(
+        lambda s: FORMATS["labelme"].open(tmp_path / "a", s, None), tmp_path / "b", ["all"]
+    )
     first = FORMATS["folder"].open(out, "all", None)
     assert np.array_equal(first.read(first.names.index("street one"))[1], truth())
 
@@ -98,9 +107,7 @@ def test_what_is_broken_or_ambiguous_is_refused(
     TREES[name](tmp_path)
     edit(tmp_path / file, old, new)
     with pytest.raises(UserError, match=re.escape(message)) as refused:
-        for dataset in open_all(tmp_path, name).values():
-            for index in range(len(dataset)):
-                dataset.read(index)
+        read_all(tmp_path, name)
     assert "\n" not in str(refused.value)
 
 

@@ -26,11 +26,13 @@ def truth(second: bool = False) -> np.ndarray:
     return ids
 
 
-def write_images(folder: Path, names: tuple[str, ...] = NAMES, suffix: str = ".jpg") -> None:
+def write_images(
+    folder: Path, names: tuple[str, ...] = NAMES, suffix: str = ".jpg", blue: int = 20
+) -> None:
     """Images that differ."""
     folder.mkdir(parents=True, exist_ok=True)
     for k, name in enumerate(names):
-        Image.new("RGB", SIZE[::-1], (40 * k, 90, 20)).save(folder / f"{name}{suffix}")
+        Image.new("RGB", SIZE[::-1], (40 * k, 90, blue)).save(folder / f"{name}{suffix}")
 
 
 def write_mask(path: Path, ids: np.ndarray) -> None:
@@ -147,7 +149,8 @@ def cvat(root: Path) -> None:
         f'{box} z_order="0"/>',
     ]
     images = "".join(
-        f'<image id="{k}" name="{name}.jpg" subset="{subset}" width="32" height="24">{shape}</image>'
+        f'<image id="{k}" name="{name}.jpg" subset="{subset}" width="32" height="24">'
+        f"{shape}</image>"
         for k, (name, subset, shape) in enumerate(
             zip(NAMES, ("Train", "Validation"), shapes, strict=True)
         )
@@ -232,7 +235,9 @@ def supervisely(root: Path) -> None:
 
 def supervisely_masks(root: Path) -> None:
     supervisely(root)
-    write_json(root / "obj_class_to_machine_color.json", {"ring": [20, 20, 20], "box": [10, 10, 10]})
+    write_json(
+        root / "obj_class_to_machine_color.json", {"ring": [20, 20, 20], "box": [10, 10, 10]}
+    )
     values = np.array([0, 10, 20], np.uint8)
     for k, (part, name) in enumerate(zip(("train", "val"), NAMES, strict=True)):
         grey = values[truth(k == 1)]

@@ -96,7 +96,9 @@ def _attribute(regions: list[_Region]) -> str | None:
     Raises:
         UserError: there are several, and none has a usual name.
     """
-    used = sorted({key for region in regions for key in region.get("region_attributes") or {}})
+    used: list[str] = sorted(
+        {key for region in regions for key in region.get("region_attributes") or {}}
+    )
     named = [key for key in used if key.casefold() in _USUAL]
     if len(used) <= 1:
         return used[0] if used else None
