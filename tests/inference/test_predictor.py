@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 from torch.testing import assert_close
 
 from scenewise import create_model
@@ -152,6 +153,11 @@ def test_an_array_of_another_layout_is_refused_with_advice_that_works(value, mes
         as_floats(value)
     if advised is not None:
         assert as_floats(advised(value)).shape[0] == 3
+
+
+def test_a_network_that_is_no_segmenter_is_refused():
+    with pytest.raises(UserError, match=r"takes a Segmenter, .* not Conv2d; make one of"):
+        Predictor(nn.Conv2d(3, 4, 1))
 
 
 def test_a_list_of_images_gives_the_list_of_their_predictions(image):

@@ -262,6 +262,35 @@ def test_the_model_is_unchanged_afterwards_also_after_an_error():
     assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
 
 
+@pytest.mark.parametrize("how", ["wrapped", "in place", "inside"])
+@torch.no_grad()
+def test_a_network_that_was_compiled_and_run_is_recorded(how):
+    """Compiled code calls no hooks that are added later."""
+    block = randomise(PositionAttention(16)).eval()
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), block, SqueezeExcite(16)).eval()
+    x = torch.randn(1, 3, 5, 7)
+    if how == "in place":
+        net.compile(backend="eager")
+    elif how == "inside":
+        net[1] = torch.compile(block, backend="eager")
+    compiled = torch.compile(net, backend="eager") if how == "wrapped" else net
+    expected = compiled(x)
+    with attention_maps(compiled) as maps, attention_maps(net[2]) as other:
+        assert_close(compiled(x), expected)
+    assert list(maps.blocks()) == ["1", "2"]
+    assert list(maps.gammas) == ["1"]
+    assert maps.positions["1"].module is block
+    assert_close(maps.positions["1"].before(), net[0](x))
+    assert_close(maps.positions["1"].rows([(1, 2)])[:, 0], block.weights(net[0](x), at=(1, 2)))
+    assert len(other.gates[""].calls) == 1
+    with switched_off(compiled, "1"):
+        off = compiled(x)
+    assert_close(off, net[2](net[0](x)))
+    assert torch._dynamo.eval_frame._stance.stance == "default"
+    assert_close(compiled(x), expected)
+    torch.compiler.reset()
+
+
 def test_every_window_is_a_call_in_reading_order():
     model = random_danet(Classes.numbered(3))
     image = torch.rand(3, 40, 72)
@@ -440,6 +469,13 @@ def test_a_figure_names_classes_pixels_and_blocks(tmp_path):
     ]:
         assert words in text
     assert hooks(model) == 0
+
+
+def test_a_figure_of_a_network_of_ones_own_names_the_alternative(tmp_path):
+    net = nn.Sequential(nn.Conv2d(3, 16, 1), PositionAttention(16))
+    with pytest.raises(UserError, match=r"not Sequential; run a network of your own inside att"):
+        explain_figure(net, torch.rand(3, 5, 7), [(0, 0)], tmp_path / "a.png")
+    assert not list(tmp_path.iterdir())
 
 
 def test_figures_in_every_format(tmp_path):

@@ -74,8 +74,8 @@ class Predictor:
             the model is converted once, in the constructor, and its outputs are compared.
 
     Raises:
-        UserError: no scale, a scale that is not positive, gaps between windows, an unknown merge,
-            device or backend, or a backend whose package is missing.
+        UserError: not a Segmenter, no scale, a scale that is not positive, gaps between windows, an
+            unknown merge, device or backend, or a backend whose package is missing.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -95,6 +95,7 @@ class Predictor:
         device: str | torch.device | None = None,
         backend: Backend = "torch",
     ) -> None:
+        _check_model(model)
         _check(scales, merge)
         size, step = _window_and_stride(window, stride)
         self.device = None if device is None else _usable_device(device)
@@ -234,6 +235,15 @@ def best_device(name: str | None) -> torch.device:
         return torch.device("cpu")
     index = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
     return torch.device(accelerator.type, index) if index else accelerator
+
+
+def _check_model(model: object) -> None:
+    if not isinstance(getattr(model, "_orig_mod", model), Segmenter):  # or a compiled one
+        raise UserError(
+            "a Predictor takes a Segmenter, whose classes and preprocessing it knows, not "
+            f"{type(model).__name__}; make one of your backbone and head, "
+            "Segmenter(backbone, head, classes=...)"
+        )
 
 
 def _check(scales: Sequence[float], merge: str) -> None:

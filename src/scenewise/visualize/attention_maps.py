@@ -12,9 +12,11 @@ torch.Size([1, 2, 5, 7])
 
 import copy
 import inspect
+import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
@@ -198,7 +200,8 @@ def attention_maps(model: nn.Module, *, keep: int | None = 1) -> Iterator[Attent
     The hooks exist only inside the context, also after an error; attention is computed later, from
     the recorded inputs. A block is a module with a method ``weights(x, at=...)``, ``weights(x)`` or
     ``gates(x)``; blocks inside a block are not listed. Works with any model, batch and device, and
-    with sliding windows: each call is recorded.
+    with sliding windows: each call is recorded. A compiled model runs uncompiled inside the
+    context, since compiled code does not call hooks that are added later.
 
     Args:
         model: may contain no block; then nothing is recorded.
@@ -208,21 +211,46 @@ def attention_maps(model: nn.Module, *, keep: int | None = 1) -> Iterator[Attent
         The blocks with their recorded inputs; usable after the context as well.
     """
     maps = AttentionMaps({}, {}, {}, _gammas(model))
-    handles = []
-    try:
+    with ExitStack() as hooks:
         for name, module, kind in _blocks(model):
             block = kind(name, module, deque(maxlen=keep))
-            handles.append(module.register_forward_pre_hook(_recorder(block.calls)))
+            handle = module.register_forward_pre_hook(_recorder(block.calls))
+            hooks.callback(handle.remove)
             if isinstance(block, PositionMaps):
                 maps.positions[name] = block
             elif isinstance(block, ChannelMaps):
                 maps.channels[name] = block
             elif isinstance(block, GateMaps):
                 maps.gates[name] = block
+        hooks.enter_context(uncompiled())
         yield maps
+
+
+class _Uncompiled:
+    """How many contexts are open in all threads, and PyTorch's setting, which they share."""
+
+    lock = threading.Lock()
+    count = 0
+    stance: Any = None
+
+
+@contextmanager
+def uncompiled() -> Iterator[None]:
+    """Inside, functions and modules of ``torch.compile`` run uncompiled, in all threads."""
+    if "torch._dynamo" not in sys.modules:  # nothing is compiled, and its import takes seconds
+        yield
+        return
+    with _Uncompiled.lock:
+        if _Uncompiled.count == 0:
+            _Uncompiled.stance = torch.compiler.set_stance("force_eager")
+        _Uncompiled.count += 1
+    try:
+        yield
     finally:
-        for handle in handles:
-            handle.remove()
+        with _Uncompiled.lock:
+            _Uncompiled.count -= 1
+            if _Uncompiled.count == 0:
+                _Uncompiled.stance.__exit__(None, None, None)
 
 
 def cell(pixel: Place, image: Place, cells: Place, *, align_corners: bool) -> Place:
@@ -255,10 +283,24 @@ def _rows(module: PositionAttention, x: Tensor, at: Sequence[Place]) -> Tensor:
     return weights.view(*weights.shape[:2], *x.shape[2:])  # (B, P, H, W)
 
 
+def modules_by_name(model: nn.Module) -> dict[str, nn.Module]:
+    """All modules, by the names they have where nothing is compiled."""
+    return {_written(name): module for name, module in model.named_modules()}
+
+
+def _written(name: str) -> str:
+    """The name of a module or parameter, without the wrappers of ``torch.compile``.
+
+    >>> _written("_orig_mod.head._orig_mod.position"), _written("_orig_mod")
+    ('head.position', '')
+    """
+    return ".".join(part for part in name.split(".") if part != "_orig_mod")
+
+
 def _blocks(model: nn.Module) -> Iterator[tuple[str, nn.Module, type[BlockMaps]]]:
     """Name, module and kind of the outermost blocks."""
     inside = "\0"  # no name starts with it
-    for name, module in model.named_modules():
+    for name, module in modules_by_name(model).items():
         if name.startswith(inside):
             continue
         kind = _kind(module)
@@ -301,7 +343,7 @@ def main_input(args: tuple[Any, ...]) -> Tensor:
 
 def _gammas(model: nn.Module) -> dict[str, float]:
     return {
-        name.rpartition(".")[0]: float(value.detach())
+        _written(name).rpartition(".")[0]: float(value.detach())
         for name, value in model.named_parameters()
         if name.rpartition(".")[2] == "gamma" and value.numel() == 1
     }

@@ -68,8 +68,15 @@ def explain_figure(
         device: the model is moved there; None leaves it where it is.
 
     Raises:
-        UserError: a model without attention, a pixel outside the image, another suffix.
+        UserError: a model without attention, a network of your own, a pixel outside the image,
+            another suffix.
     """
+    if not isinstance(getattr(model, "_orig_mod", model), Segmenter):  # or a compiled one
+        raise UserError(
+            "explain_figure takes a Segmenter, whose classes and preprocessing it knows, not "
+            f"{type(model).__name__}; run a network of your own inside attention_maps(model) and "
+            "take the rows of its blocks"
+        )
     floats = as_floats(image)  # (3, H, W)
     check_pixels(at, (floats.shape[1], floats.shape[2]))
     if Path(path).suffix.lower() not in FORMATS:

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 from scenewise.data.images import ImageLike
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
-from scenewise.visualize.attention_maps import Place, PositionMaps, main_input
+from scenewise.visualize.attention_maps import (
+    Place,
+    PositionMaps,
+    main_input,
+    modules_by_name,
+    uncompiled,
+)
 
 _GROUP = 2**22  # attention weights at a time: 16 MB in float32
 
@@ -163,7 +169,7 @@ def switched_off(model: nn.Module, name: str) -> Iterator[None]:
     """Inside the context, the block ``name`` of ``model`` returns its input unchanged.
 
     For a block with a residual factor this is the same as setting the factor to 0. The hook is
-    removed afterwards, also after an error.
+    removed afterwards, also after an error; a compiled model runs uncompiled inside.
 
     Raises:
         UserError: the module does not exist, or its output has another shape than its input.
@@ -178,12 +184,13 @@ def switched_off(model: nn.Module, name: str) -> Iterator[None]:
             )
         return x
 
-    modules = dict(model.named_modules())
+    modules = modules_by_name(model)
     if name not in modules:
         raise UserError(f"unknown block '{name}'; attention_maps lists the names")
     handle = modules[name].register_forward_hook(bypass)
     try:
-        yield
+        with uncompiled():
+            yield
     finally:
         handle.remove()
 
