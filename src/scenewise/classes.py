@@ -20,7 +20,8 @@ class Classes:
 
     Raises:
         UserError: no class, more than 256, not one colour for each name, a value outside 0..255,
-            or a name with line ends or other characters that cannot be printed.
+            the same name twice, or a name with line ends or other characters that cannot be
+            printed.
 
     A class whose id is ``ignore_index`` is neither trained nor scored. Masks have one byte a pixel,
     so with 256 classes one of them is ignored.
@@ -50,6 +51,13 @@ class Classes:
         for name in self.names:
             if not name.isprintable():
                 raise UserError(f"class name {name!r} has unprintable characters; rename it")
+        if len(set(self.names)) < len(self.names):
+            name = next(name for name in self.names if self.names.count(name) > 1)
+            ids = [str(k) for k, other in enumerate(self.names) if other == name]
+            raise UserError(
+                f"classes {' and '.join(ids)} are both called '{name}', so that their scores "
+                "cannot be told apart; rename one"
+            )
 
     def __len__(self) -> int:
         return len(self.names)

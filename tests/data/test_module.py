@@ -1,5 +1,6 @@
 """The data module: batches, defaults from the data, and each image evaluated once."""
 
+import math
 import pickle
 import re
 from pathlib import Path
@@ -226,6 +227,8 @@ def test_a_missing_split_is_reported_when_it_is_needed(tmp_path: Path) -> None:
         ({"format": "scenes", "eval_batch_size": 0}, "must be positive"),
         ({"format": "scenes", "num_workers": -1}, "must be positive"),
         ({"format": "scenes", "scale": (2.0, 0.5)}, "ascending order"),
+        ({"format": "scenes", "scale": (1.0, math.inf)}, "ascending order"),
+        ({"format": "scenes", "scenes_train": 0}, "split 'train' of 'None' has no images"),
         ({"format": "scenes", "base_size": (1024, 512)}, r"base_size \(1024, 512\).* out of range"),
         ({"format": "scenes", "max_class_share": 0.0}, r"max_class_share 0\.0 .*out of range"),
         ({"format": "scenes", "scale_step": -0.1}, r"scale_step -0\.1 is out of range"),

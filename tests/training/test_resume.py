@@ -15,9 +15,10 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from scenewise.apps.cli import main
+from scenewise.errors import UserError
 from scenewise.models import load_model
 from scenewise.training import trainer as trainer_module
-from scenewise.training.checkpoint import _is_whole, newest_whole
+from scenewise.training.checkpoint import _is_whole, newest_whole, resume_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
@@ -203,6 +204,19 @@ def test_nothing_to_resume(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -
     assert main(words(tmp_path, *more)) == 0  # a job script has one line for every start
     assert "no checkpoint under" in capsys.readouterr().out
     assert (tmp_path / "run" / "version_0" / "model.safetensors").is_file()
+
+
+def test_the_best_of_the_newest_run(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no best checkpoint under"):
+        resume_point("best", tmp_path)
+    for age, run in enumerate(["version_1", "version_0"]):
+        file = tmp_path / run / "checkpoints" / "best.ckpt"
+        file.parent.mkdir(parents=True)
+        torch.save({"scenewise": {}, "global_step": 7 + age}, file)
+        os.utime(file, (1000 - age, 1000 - age))
+    point = resume_point("best", tmp_path)
+    assert point is not None
+    assert (point.path.parent.parent.name, point.steps) == ("version_1", 7)
 
 
 def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
@@ -350,7 +351,18 @@ def test_a_training_without_end_is_reported(tmp_path: Path) -> None:
     ("options", "message"),
     [
         ({"class_weights": [1.0, 2.0]}, "2 numbers for 3 classes"),
+        ({"class_weights": [0.0, 0.0, 0.0]}, "0 or more, not all of them 0"),
+        ({"class_weights": [1.0, -1.0, 1.0]}, "0 or more, not all of them 0"),
+        ({"class_weights": [1.0, math.nan, 1.0]}, "0 or more, not all of them 0"),
+        ({"class_weights": [1.0, math.inf, 1.0]}, "0 or more, not all of them 0"),
         ({"lr": 0.0}, "lr is 0.0"),
+        ({"lr": math.inf}, "lr is inf"),
+        ({"lr": math.nan}, "lr is nan"),
+        ({"power": math.inf}, "power is inf"),
+        ({"momentum": 1.0}, "momentum is 1.0"),
+        ({"weight_decay": -1.0}, "weight_decay is -1.0"),
+        ({"weight_decay": math.nan}, "weight_decay is nan"),
+        ({"warmup": -1}, "warmup is -1"),
         ({"head_multiplier": -1.0}, "head_multiplier is -1.0"),
         ({"floor": 2.0}, "floor is 2.0"),
         ({"head": {"sharpness": 3}}, "no option 'sharpness'"),

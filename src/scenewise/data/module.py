@@ -130,7 +130,7 @@ class SegmentationData(LightningDataModule):
         batch_size = 1 if self.batch_size is None else self.batch_size
         counts = (batch_size, self.eval_batch_size, self.shuffle_buffer)
         smallest = min(*(self.crop_size or (1, 1)), *counts)
-        if smallest < 1 or (self.num_workers or 0) < 0 or not 0 < low <= high:
+        if smallest < 1 or (self.num_workers or 0) < 0 or not 0 < low <= high < math.inf:
             raise UserError(
                 f"crop_size {self.crop_size}, batch_size {self.batch_size}, eval_batch_size "
                 f"{self.eval_batch_size}, num_workers {self.num_workers}, shuffle_buffer "
@@ -160,7 +160,13 @@ class SegmentationData(LightningDataModule):
     def dataset(self, split: str) -> SegmentationDataset:
         """The dataset of one split; without random transforms before ``setup("fit")``."""
         if split not in self._datasets:
-            self._datasets[split] = self._open(split)
+            dataset = self._open(split)
+            if not len(dataset):
+                raise UserError(
+                    f"split '{split}' of '{self.root}' has no images; add some, or correct what "
+                    "selects them"
+                )
+            self._datasets[split] = dataset
         return self._datasets[split]
 
     def _open(self, split: str) -> SegmentationDataset:

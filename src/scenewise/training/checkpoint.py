@@ -34,7 +34,8 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
     """The checkpoint to resume from.
 
     Args:
-        source: a checkpoint, or "last" for the newest whole one of the runs in ``runs``.
+        source: a checkpoint, "last" for the newest whole one of the runs in ``runs``, or "best" for
+            the best one of the newest of them.
         runs: folder with version_0, version_1, ...
 
     Returns:
@@ -43,7 +44,8 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
     Raises:
         UserError: not a checkpoint that ``fit`` wrote; nothing in it is executed.
     """
-    path = _newest_whole_of(runs) if str(source) == "last" else Path(source)
+    named = {"last": _newest_whole_of, "best": _newest_best_of}.get(str(source))
+    path = Path(source) if named is None else named(runs)
     if path is None:
         return None
     content = read_file(path)
@@ -56,6 +58,14 @@ def _newest_whole_of(runs: Path) -> Path | None:
     last = newest_whole(runs)
     print(f"resuming from {last}" if last else f"no checkpoint under {runs}: a new run")
     return last
+
+
+def _newest_best_of(runs: Path) -> Path:
+    found = sorted(runs.glob("version_*/checkpoints/best.ckpt"), key=lambda p: p.stat().st_mtime)
+    if not found:
+        raise UserError(f"no best checkpoint under '{runs}'; give the path of a checkpoint")
+    print(f"the best checkpoint is {found[-1]}")
+    return found[-1]
 
 
 class WholeCheckpoints(TorchCheckpointIO):

@@ -284,11 +284,16 @@ class SegmentationTask(LightningModule):
             raise UserError(
                 "--model.compile cannot be used with --model.checkpoint_activations; leave one out"
             )
-        for name in ("lr", "head_multiplier"):
-            if not getattr(self, name) > 0:  # NaN too
+        for name in ("lr", "head_multiplier", "power"):
+            if not 0 < getattr(self, name) < math.inf:  # NaN too
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
         if not 0 <= self.floor <= 1:
             raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
+        if not 0 <= self.momentum < 1:
+            raise UserError(f"--model.momentum is {self.momentum}; give 0 to below 1")
+        for name in ("weight_decay", "warmup"):
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
+                raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
 
     def _refuse_frozen_random(self) -> None:
         """A part that is frozen needs weights from somewhere."""
@@ -361,5 +366,9 @@ def _factors(values: list[float] | None, classes: Classes) -> Tensor | None:
         raise UserError(
             f"--model.class_weights has {len(values)} numbers for {len(classes)} classes; give one "
             "for each class"
+        )
+    if not all(0 <= value < math.inf for value in values) or sum(values) == 0:
+        raise UserError(
+            f"--model.class_weights is {values}; give numbers of 0 or more, not all of them 0"
         )
     return torch.tensor(values)

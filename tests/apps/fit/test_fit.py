@@ -517,6 +517,15 @@ def test_a_wrong_config_is_one_sentence(
     assert message in one_line(["fit", "--config", str(tmp_path / "wrong.yaml")], capsys)
 
 
+def test_home_in_a_config_is_expanded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "home.yaml").write_text("data:\n  root: ~/none\n")
+    message = one_line(["fit", "--config", str(tmp_path / "home.yaml"), *TINY], capsys)
+    assert str(tmp_path / "none") in message
+
+
 def test_nothing_to_test_is_reported(images: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "nothing to test; give --model" in one_line(["test", *data(images)], capsys)
 

@@ -180,6 +180,15 @@ def test_validation_images_in_the_training_split(tmp_path):
     assert finding.files == (str(root / "images/val/copy.bmp"),)
 
 
+def test_blank_tiles_are_alike_without_being_duplicates(tmp_path):
+    root = folder(tmp_path)
+    for split in ("train", "val"):
+        with Image.open(root / "images/train/1.png") as original:
+            Image.new("RGB", original.size, (0, 0, 7)).save(root / f"images/{split}/blank.png")
+        write_label(root / f"masks/{split}/blank.png", ids(VALUES))
+    assert "duplicates" not in {finding.kind for finding in run(root).findings}
+
+
 def test_a_split_that_cannot_be_opened(tmp_path):
     report = run(folder(tmp_path, splits=("train",)))
     assert kinds(report) == {("missing", "val")}

@@ -62,6 +62,17 @@ def _int_before_float(function: Callable[..., Any]) -> None:
             annotations[name] = reduce(operator.or_, others, int | float)  # "|" is not cached
 
 
+_PATHS = (
+    "data.root",
+    "model.start",
+    "model.weights",
+    "model.backbone_weights",
+    "trainer.default_root_dir",
+    "checkpoint.dirpath",
+    "ckpt_path",
+)
+
+
 class SegmentationCLI(LightningCLI):
     """``fit``, ``validate`` and ``test`` of a :class:`SegmentationTask` on a dataset."""
 
@@ -119,6 +130,9 @@ class SegmentationCLI(LightningCLI):
         """Parse, and check the checkpoint before anything else reads it."""
         super().parse_arguments(parser, args)
         config = self.config[self.config.subcommand]
+        for name in _PATHS:  # the shell expands ~ neither in YAML nor after =
+            if str(config.get(name) or "").startswith("~"):
+                config[name] = str(Path(config[name]).expanduser())
         self.resume: ResumePoint | None = None
         if config.ckpt_path is not None:
             runs = Path(config.trainer.default_root_dir or "runs")

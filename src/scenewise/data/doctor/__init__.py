@@ -134,7 +134,8 @@ def _summarise(
         report.sizes[record.size] += 1
         pixels += record.ids
         occurs += record.ids > 0
-        digests[record.digest] = _name(dataset, record.index)
+        if record.digest:
+            digests[record.digest] = _name(dataset, record.index)
         if int(record.ids.sum()) == int(record.ids[ignore]):  # nothing is labelled
             empty.append(record)
         if record.rotated:
