@@ -216,6 +216,13 @@ def test_a_missing_split_is_reported_when_it_is_needed(tmp_path: Path) -> None:
         only_val.setup("fit")
 
 
+def test_an_empty_split_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = SegmentationData("scenes", scenes_val=1)
+    monkeypatch.setattr(data, "_open", lambda split: [None] if split == "train" else [])
+    with pytest.raises(UserError, match="split 'val' of 'scenes' has no images"):
+        data.setup("fit")
+
+
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
@@ -228,7 +235,6 @@ def test_a_missing_split_is_reported_when_it_is_needed(tmp_path: Path) -> None:
         ({"format": "scenes", "num_workers": -1}, "must be positive"),
         ({"format": "scenes", "scale": (2.0, 0.5)}, "ascending order"),
         ({"format": "scenes", "scale": (1.0, math.inf)}, "ascending order"),
-        ({"format": "scenes", "scenes_train": 0}, "split 'train' of 'None' has no images"),
         ({"format": "scenes", "base_size": (1024, 512)}, r"base_size \(1024, 512\).* out of range"),
         ({"format": "scenes", "max_class_share": 0.0}, r"max_class_share 0\.0 .*out of range"),
         ({"format": "scenes", "scale_step": -0.1}, r"scale_step -0\.1 is out of range"),

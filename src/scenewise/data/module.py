@@ -163,8 +163,8 @@ class SegmentationData(LightningDataModule):
             dataset = self._open(split)
             if not len(dataset):
                 raise UserError(
-                    f"split '{split}' of '{self.root}' has no images; add some, or correct what "
-                    "selects them"
+                    f"split '{split}' of '{self.root or self.format}' has no images; add some, or "
+                    "correct what selects them"
                 )
             self._datasets[split] = dataset
         return self._datasets[split]

@@ -24,8 +24,8 @@ _GIVEN = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datam
 _GENERAL = {
     "config": "a YAML file of options; repeatable, and the words after it take precedence",
     "print_config": "print all options as YAML, and stop",
-    "ckpt_path": "a checkpoint to resume or to score: a file, or 'last' or 'best' of the newest run "
-    "of this name",
+    "ckpt_path": "a checkpoint to resume or to score: a file, or 'last' or 'best', of the newest "
+    "run of the same name",
     "seed_everything": "of the initial weights and everything random; default 0",
     "help": "",
     "help-all": "",
