@@ -76,8 +76,12 @@ def test_a_training_checkpoint_is_detected_by_its_suffix(tmp_path: Path) -> None
 
 def test_a_checkpoint_of_another_project_is_reported(tmp_path: Path) -> None:
     torch.save({"state_dict": {}}, tmp_path / "last.ckpt")
-    with pytest.raises(UserError, match="not a Scenewise checkpoint; give one that fit wrote"):
+    with pytest.raises(UserError, match="hold no named tensors"):
         load_model(tmp_path / "last.ckpt")
+    tensors = {"model.encoder.a": torch.ones(1), "model.segmentation_head.0.weight": torch.ones(1)}
+    torch.save({"state_dict": tensors | {"model.decoder.p5.a": torch.ones(1)}}, tmp_path / "x.ckpt")
+    with pytest.raises(UserError, match="segmentation_models_pytorch's FPN"):
+        load_model(tmp_path / "x.ckpt")
 
 
 @pytest.mark.parametrize(

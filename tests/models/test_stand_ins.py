@@ -179,6 +179,18 @@ def test_a_method_of_a_history_cannot_be_called(tmp_path: Path) -> None:
             read_file(tmp_path / "y.pth")
 
 
+@pytest.mark.parametrize("old", [False, True])
+def test_a_pickle_longer_than_any_networks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: bool
+) -> None:
+    monkeypatch.setattr("scenewise.models.stand_ins._LONGEST", 1000)
+    shared = torch.ones(1)
+    content = {f"a{i}": shared for i in range(500)}
+    torch.save(content, tmp_path / "x.pth", _use_new_zipfile_serialization=not old)
+    with pytest.raises(UserError, match="holds more than 1,000 entries and is not opened"):
+        read_file(tmp_path / "x.pth")
+
+
 def test_stand_ins_leave_no_trace(tmp_path: Path) -> None:
     torch.save({"a": argparse.Namespace(b=1)}, tmp_path / "x.pth")
     before = set(torch.serialization.get_safe_globals())

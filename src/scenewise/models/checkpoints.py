@@ -11,6 +11,7 @@ from scenewise.errors import UserError
 from scenewise.files import parse_json
 from scenewise.models.build import create_model
 from scenewise.models.convert.key_mapping import convert, first_keys
+from scenewise.models.file_formats import describe_folder, describe_missing
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.safe_load import read_file
 from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter
@@ -53,13 +54,15 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     >>> load_model(folder).classes.names
     ('class_0', 'class_1', 'class_2')
     """
-    if Path(path).is_file() and Path(path).suffix != ".ckpt":
+    file = Path(path)
+    content = read_file(file) if file.suffix == ".ckpt" else {}
+    if file.is_file() and "scenewise" not in content:  # other projects use that suffix too
         converted = convert(path)
         if into is None:
             return converted
         _load_strictly(into, converted.state_dict(), path)
         return into.eval()
-    config, tensors = _read(Path(path))
+    config, tensors = _of_training(content, file) if content else _of_folder(file)
     if into is None:
         with torch.device("meta"):  # no memory is taken: the config is untrusted
             _check_fit(_build(config, path), tensors, path)  # before any weight is allocated
@@ -111,22 +114,25 @@ def _options(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe
 
 
-def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    if path.suffix == ".ckpt":
-        content = read_file(path)
-        if "scenewise" not in content:
-            raise UserError(f"'{path}' is not a Scenewise checkpoint; give one that fit wrote")
-        config, state = content["scenewise"], content.get("state_dict")
-        if not isinstance(config, dict) or not isinstance(state, dict):
-            raise UserError(f"'{path}' is damaged; fetch it again, or take an older checkpoint")
-        prefix = "model."  # the task's attribute; its other tensors are not the network's
-        named = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
-        return config, {k.removeprefix(prefix): named[k] for k in named if k.startswith(prefix)}
+def _of_training(content: dict[str, Any], path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    config, state = content["scenewise"], content.get("state_dict")
+    if not isinstance(config, dict) or not isinstance(state, dict):
+        raise UserError(f"'{path}' is damaged; fetch it again, or take an older checkpoint")
+    prefix = "model."  # the task's attribute; its other tensors are not the network's
+    named = {str(k): v for k, v in state.items() if isinstance(v, Tensor)}
+    return config, {k.removeprefix(prefix): named[k] for k in named if k.startswith(prefix)}
+
+
+def _of_folder(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    what = describe_folder(path)
+    if what is not None:
+        raise UserError(f"'{path}' is {what}")
     if not (path / CONFIG).is_file() or not (path / WEIGHTS).is_file():
-        raise UserError(
+        missing = (
             f"no model in '{path}'; give a folder that holds {CONFIG} and {WEIGHTS}, a .ckpt, or a "
             "public checkpoint"
         )
+        raise UserError(describe_missing(path) or missing)
     try:
         config = parse_json((path / CONFIG).read_bytes())
     except ValueError as error:

@@ -11,8 +11,10 @@ import torch
 from safetensors.torch import load_file
 
 from scenewise.errors import UserError
+from scenewise.models.file_formats import describe_file, describe_missing
 from scenewise.models.stand_ins import CallsCode, Inert, stand_ins, unsafe_names
 
+_MOST_RECORDS = 100_000  # in an archive of torch.save, one a tensor
 _allowing = threading.Lock()
 
 
@@ -32,12 +34,15 @@ def read_file(path: str | Path) -> dict[str, Any]:
     """
     file = Path(path)
     if not file.is_file():
-        raise UserError(f"no such file: '{file}'; give the path of a weights file")
+        missing = f"no such file: '{file}'; give the path of a weights file"
+        raise UserError(describe_missing(path) or missing)
     _check_archive(file)
     try:
         if file.suffix == ".safetensors":
             return dict(load_file(file))
         content = _unpickle(file)
+    except UserError:
+        raise
     except CallsCode as error:
         raise UserError(
             f"'{file}' calls {error} and is not opened, because that could run code; save its "
@@ -66,15 +71,28 @@ def _unpickle(file: Path) -> Any:
 
 
 def _check_archive(file: Path) -> None:
-    """Refuse an archive that unpacks to more than its size: torch.save never compresses."""
+    """Refuse another format, and an archive that unpacks to more than its size.
+
+    ``torch.save`` never compresses.
+    """
+    entries: list[zipfile.ZipInfo] = []
     try:
+        what = describe_file(file)
         with file.open("rb") as start:
-            if start.read(4) != b"PK\3\4":  # not a zip archive
-                return
-        with zipfile.ZipFile(file) as archive:
-            unpacked = sum(entry.file_size for entry in archive.infolist())  # as it claims
+            archived = start.read(4) == b"PK\3\4"
+        if archived:
+            with zipfile.ZipFile(file) as archive:
+                entries = archive.infolist()
     except Exception as error:
         raise UserError(f"'{file}' is damaged or not a weights file; fetch it again") from error
+    if what is not None:
+        raise UserError(f"'{file}' is {what}")
+    unpacked = sum(entry.file_size for entry in entries)  # as it claims
+    if len(entries) > _MOST_RECORDS:
+        raise UserError(
+            f"'{file}' holds {len(entries):,} records and is not opened; no network has more than "
+            f"{_MOST_RECORDS:,} tensors"
+        )
     if unpacked > file.stat().st_size:
         raise UserError(
             f"'{file}' would unpack to {unpacked:,} bytes from {file.stat().st_size:,} and is not "

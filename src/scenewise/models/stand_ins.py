@@ -8,9 +8,11 @@ to the constructors of plain values below, as rewritten here; a file that calls 
 refused.
 """
 
+import io
 import math
 import pickletools
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
@@ -20,6 +22,9 @@ import numpy as np
 import torch
 from torch._utils import IMPORT_MAPPING, NAME_MAPPING  # Python 2's names, as PyTorch maps them
 
+from scenewise.errors import UserError
+
+_LONGEST = 1_000_000  # opcodes of a pickle; a ResNet-101 with its optimiser's state has 50,000
 _LARGEST_ARRAY = 10_000  # items; longer ones are loss histories, which nothing here needs
 _NUMBERS = re.compile(r"b1|[iu][1248]|f[248]|[SU]\d{1,4}")  # NumPy's codes of plain items
 _TABLES = re.compile(r"(Dict|CfgNode|Munch|Box)$")  # subclasses of dict: mmengine's, yacs', ...
@@ -210,18 +215,34 @@ def unsafe_names(file: Path) -> list[str]:
     Of a file from before PyTorch 1.6 all names, where PyTorch prefers what it allows.
 
     Raises:
-        Exception: any, where the file is damaged.
+        UserError: the pickle is longer than any network's.
+        Exception: any other, where the file is damaged.
     """
-    with file.open("rb") as start:
-        if start.read(4) == b"PK\3\4":
-            return torch.serialization.get_unsafe_globals_in_checkpoint(file)
-        start.seek(0)
-        return sorted({name for _ in range(4) for name in _names(start)})  # the last is the data
+    with file.open("rb") as stream:
+        archived = stream.read(4) == b"PK\3\4"
+        stream.seek(0)
+        pickles: Any = _data(stream) if archived else stream
+        count = 1 if archived else 4  # before PyTorch 1.6 the fourth pickle is the data
+        names = {name for _ in range(count) for name in _names(pickles, file)}
+    if archived:
+        return torch.serialization.get_unsafe_globals_in_checkpoint(file)
+    return sorted(names)
 
 
-def _names(stream: Any) -> Iterator[str]:
-    """The dotted names in the next pickle of a file from before PyTorch 1.6."""
-    for opcode, argument, _ in pickletools.genops(stream):
+def _data(stream: Any) -> io.BytesIO:
+    with zipfile.ZipFile(stream) as archive:
+        name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        return io.BytesIO(archive.read(name))
+
+
+def _names(stream: Any, file: Path) -> Iterator[str]:
+    """The dotted names in the next pickle."""
+    for position, (opcode, argument, _) in enumerate(pickletools.genops(stream)):
+        if position == _LONGEST:
+            raise UserError(
+                f"'{file}' holds more than {_LONGEST:,} entries and is not opened; save its "
+                "state_dict alone"
+            )
         if opcode.name == "GLOBAL":
             module, name = str(argument).split(" ", 1)
             module, name = NAME_MAPPING.get((module, name), (module, name))

@@ -9,6 +9,7 @@ from scenewise.models.convert import (
     from_semseg,
     from_torchvision,
 )
+from scenewise.models.convert.refusals import bare_backbone, refusal
 from scenewise.models.convert.spec import Family, Source
 from scenewise.models.state_dict import shared_prefix
 
@@ -22,16 +23,25 @@ FAMILIES: dict[str, Family] = {
 }
 
 
-def recognise(source: Source, family: str | None = None) -> tuple[str, str]:
+def recognise(source: Source, family: str | None = None, removed: str = "") -> tuple[str, str]:
     """The name of the family in FAMILIES, and a prefix of all names to remove first.
 
+    Args:
+        source: the checkpoint.
+        family: the name, if it is known.
+        removed: the prefix that the file's names had.
+
     Raises:
-        UserError: ``family`` is unknown, or no family has such names.
+        UserError: ``family`` is unknown, no family has such names, or they are of a network
+            that this project does not have.
     """
     if family is not None:
         if family not in FAMILIES:
             raise UserError(f"unknown family '{family}'; {choose(family, FAMILIES)}")
         return family, ""
+    reason = refusal(source.tensors, [removed + key for key in source.tensors])
+    if reason is not None:
+        raise UserError(f"'{source.name}' {reason}")
     prefix, tensors = "", source.tensors
     while tensors:
         for name, candidate in FAMILIES.items():
@@ -45,6 +55,9 @@ def recognise(source: Source, family: str | None = None) -> tuple[str, str]:
         raise UserError(
             f"'{source.name}' belongs to a Scenewise model with a config.json; give the folder"
         )
+    reason = bare_backbone(source.tensors)
+    if reason is not None:
+        raise UserError(f"'{source.name}' {reason}")
     first = ", ".join(list(source.tensors)[:3])  # usually enough to see whose file it is
     raise UserError(
         f"'{source.name}' is of an unknown family (its first tensors are {first}); "

@@ -89,7 +89,7 @@ def make_plan(file: str | Path, options: Options | None = None) -> Plan:
     content = read_file(path)
     found = find_state_dict(content, path, ema=options.ema)
     source = Source(path.name, found.tensors, content)
-    family, prefix = recognise(source, options.family)
+    family, prefix = recognise(source, options.family, found.prefix)
     if prefix:
         found = found.below(prefix)
         source = replace(source, tensors=found.tensors)
