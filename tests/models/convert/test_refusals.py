@@ -23,11 +23,6 @@ def tensors(*names: str, prefix: str = "") -> dict[str, Tensor]:
 
 # Names of tensors in their files -> the network's name
 NAMED = {
-    "mmsegmentation's DeepLabV3+": (
-        *(f"backbone.{key}" for key in RESNET),
-        "decode_head.image_pool.1.conv.weight",
-        "decode_head.c1_bottleneck.conv.weight",
-    ),
     "mmsegmentation's UPerNet": (
         "backbone.stages.0.blocks.0.attn.w_msa.qkv.weight",
         "decode_head.psp_modules.0.1.conv.weight",

@@ -96,7 +96,6 @@ _NETWORKS: list[_Network] = [
     # mmsegmentation
     *_mmseg(
         ("SegFormer", r"fusion_conv\.", "danet"),
-        ("DeepLabV3+", r"(c1_bottleneck|sep_bottleneck)\.", "deeplabv3"),
         ("UPerNet", r"(lateral_convs|fpn_convs|fpn_bottleneck)\.", "pspnet"),
         ("Semantic FPN", r"scale_heads\.", "pspnet"),
         ("PointRend", r"1\.fcs\.", "ocr"),
