@@ -64,7 +64,7 @@ def _write_pair(dataset: SegmentationDataset, target: Path, split: str, index: i
     image, mask = dataset.read(index)
     if isinstance(dataset, PairedDataset):
         original = dataset.images[index]
-        _link(original, target / "images" / split / f"{name}{original.suffix}")
+        link_file(original, target / "images" / split / f"{name}{original.suffix}")
     else:
         with atomic_write(target / "images" / split / f"{name}.png") as temporary:
             Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
@@ -79,8 +79,8 @@ def indexed_image(mask: Tensor, classes: Classes) -> Image.Image:
     return indexed
 
 
-def _link(original: Path, path: Path) -> None:
-    """Link ``path`` to ``original`` relatively, or copy it."""
+def link_file(original: Path, path: Path) -> None:
+    """Link ``path`` to ``original`` relatively, or copy it; an existing file is kept."""
     if path.exists():
         return
     try:

@@ -40,6 +40,7 @@ def test_a_folder_gives_labels_overlays_and_classes(model_folder, images, tmp_pa
         "labels/b.png",
         "overlays/a.jpg",
         "overlays/b.jpg",
+        "ranking.csv",
     ]
     stderr = capsys.readouterr().err
     assert "2 of 2 images labelled" in stderr
@@ -66,7 +67,7 @@ def test_the_labels_are_those_of_the_predictor(model_folder, images, tmp_path, o
     image = images / "a.png"
     words = [image, "--model", model_folder, "--out", tmp_path / "out", "--no-overlay", *options]
     assert predict(*words) == 0
-    assert files(tmp_path / "out") == ["classes.json", "labels/a.png"]
+    assert files(tmp_path / "out") == ["classes.json", "labels/a.png", "ranking.csv"]
     expected = Predictor(load_model(model_folder), **arguments)(image).labels
     with Image.open(tmp_path / "out/labels/a.png") as labels:
         assert np.array_equal(np.asarray(labels), expected.numpy())
@@ -87,7 +88,7 @@ def test_an_unreadable_image_is_named_after_the_others_are_done(
     (images / "aa.png").write_bytes((images / "a.png").read_bytes()[:200])
     out = tmp_path / "out"
     assert predict(images, "--model", model_folder, "--out", out, "--no-overlay") == 2
-    assert files(out) == ["classes.json", "labels/a.png", "labels/b.png"]
+    assert files(out) == ["classes.json", "labels/a.png", "labels/b.png", "ranking.csv"]
     stderr = capsys.readouterr().err
     assert "2 of 3 images labelled" in stderr
     assert "aa.png" in stderr

@@ -6,9 +6,10 @@ from pathlib import Path
 from scenewise.apps.options.source import names
 
 _EXAMPLES = """\
-writes OUT/labels/NAME.png (one byte per pixel, the class id), OUT/overlays/NAME.jpg and
-OUT/classes.json. NAME is the image's name without suffix; if it is not unique, the suffix is kept,
-or the folders.
+writes OUT/labels/NAME.png (one byte per pixel, the class id), OUT/overlays/NAME.jpg,
+OUT/classes.json, and OUT/ranking.csv: mean and lowest confidence of each image, the least confident
+first, which to label next. NAME is the image's name without suffix; if it is not unique, the suffix
+is kept, or the folders.
 
 A video (mp4, avi, mov, mkv, webm, gif) gives only OUT/overlays/NAME.mp4: no label files for its
 frames, no sound. --temporal ema averages the scores over time: s_t = d s_(t-1) + (1 - d) p_t, with
@@ -26,6 +27,7 @@ examples:
   scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
   scenewise predict images/ --model RUN_FOLDER --out predictions --backend openvino
   scenewise predict images/ --model danet.onnx --out predictions
+  scenewise predict images/ --model RUN_FOLDER --out predictions --format coco --sure 0.95
   scenewise predict leftImg8bit/test --model RUN_FOLDER --out predictions --submission cityscapes
   torchrun --nproc-per-node 2 -m scenewise predict images/ --model RUN_FOLDER --out predictions
 """
@@ -43,6 +45,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-overlay", action="store_true", help="write only the labels")
     servers = "also write OUT/submission in the format of that test server"
     add("--submission", choices=names("scenewise.apps.predict.submission", "Server"), help=servers)
+    tool = "also write OUT/FORMAT for that labelling tool, with links to the images"
+    add("--format", choices=names("scenewise.apps.predict.labelling", "Tool"), help=tool)
+    sure = "ignore pixels whose confidence is below P: id 255, and regions called __ignore__"
+    add("--sure", type=float, metavar="P", help=sure)
     add("--again", action="store_true", help="also repeat what an earlier run finished")
     add("--opacity", type=float, default=0.5, help="of the overlay; 0..1")
     temporal = "for videos: average the scores over time"

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,9 @@ from torch import Tensor
 
 from scenewise.apps.predict.distributed import Worker
 from scenewise.apps.predict.inputs import Inputs, is_video
+from scenewise.apps.predict.labelling import Labelled, write_for_tool
 from scenewise.apps.predict.manifest import Record, is_finished, model_record, result_record
+from scenewise.apps.predict.ranking import CONFIDENCE, summary, write_ranking
 from scenewise.apps.predict.submission import check_server, save_submission, submission_file
 from scenewise.data.images import read_image
 from scenewise.errors import UserError
@@ -29,13 +32,14 @@ from scenewise.visualize.overlay import overlay, save_image, save_labels
 _MAX_NAMED = 20  # failures that are named one by one
 _SET_BY_PROTOCOL = ("scales", "flip", "window", "stride", "merge")
 # Options that change the content of a result; its record holds them.
-_RECORDED = (*_SET_BY_PROTOCOL, "protocol", "backend", "opacity", "temporal", "ema_decay")
+_RECORDED = (*_SET_BY_PROTOCOL, "protocol", "backend", "opacity", "temporal", "ema_decay", "sure")
 
 
 def run(args: argparse.Namespace) -> None:
     """Label this process's share of the images and videos; report those that failed."""
     worker, inputs = Worker.from_environment(), Inputs(args.images)
     decay = _ema_decay(args, inputs.first_video())
+    _check_labelling(args, inputs.first_video())
     console = Console(stderr=True)
     plain, common = _predictor(args)
     predictor = AutoWindowPredictor(plain, lambda note: console.print(note, soft_wrap=True))
@@ -46,9 +50,12 @@ def run(args: argparse.Namespace) -> None:
         total = len(range(worker.rank, len(inputs), worker.world_size))
         for file, name in progress.track(worker.share(inputs), total, description="predict"):
             job.label(file, name)
+    counts = worker.sum_counts((job.done, job.skipped, job.failed))  # waits for all processes
     if worker.rank == 0:
         write_json(args.out / "classes.json", predictor.model.classes.to_dict())
-    _report(console, worker, inputs, job)
+    if worker.rank == 0 or not worker.is_connected:  # unconnected ones: the last sees all results
+        _write_together(args, job, inputs)
+    _report(console, worker, inputs, job, counts)
 
 
 @dataclass
@@ -81,10 +88,13 @@ class _Job:
                 self.done += 1
                 return
             image = read_image(file)  # (3, H, W), uint8
-            labels = self.predictor(image).labels  # (H, W), int64
+            labels, confidence = self.predictor(image)  # (H, W), int64 and float
         except UserError as error:
             self._fail(file, error)
             return
+        if self.args.sure is not None:
+            labels[confidence < self.args.sure] = self.predictor.model.classes.ignore_index
+        record = {**record, CONFIDENCE: summary(confidence)}
         if self.predictor.side is not None:
             record = {**record, "window": self.predictor.side}
         self._write(image, labels, name, json.dumps(record))
@@ -128,8 +138,26 @@ class _Job:
             self.failures.append(str(error) if named else f"'{file}': {error}")
 
 
-def _report(console: Console, worker: Worker, inputs: Inputs, job: _Job) -> None:
-    done, skipped, failed = worker.sum_counts((job.done, job.skipped, job.failed))
+def _write_together(args: argparse.Namespace, job: _Job, inputs: Inputs) -> None:
+    """Write what is about all images: the ranking, and the files of a labelling tool."""
+    results = []
+    for file, name in inputs:
+        labels = args.out / "labels" / f"{name}.png"
+        if is_video(file) or not file.exists():
+            continue
+        if is_finished([labels], result_record(file, job.common)):
+            results.append(Labelled(file, name, labels))
+    if results:
+        write_ranking(args.out / "ranking.csv", results)
+    if results and args.format is not None:
+        classes = job.predictor.model.classes
+        write_for_tool(args.format, args.out / args.format, results, classes)
+
+
+def _report(
+    console: Console, worker: Worker, inputs: Inputs, job: _Job, counts: Sequence[int]
+) -> None:
+    done, skipped, failed = counts
     kinds = "images and videos" if inputs.first_video() else "images"
     message = f"{done} of {done + skipped + failed} {kinds} labelled in '{job.args.out}'"
     if skipped:
@@ -144,6 +172,16 @@ def _report(console: Console, worker: Worker, inputs: Inputs, job: _Job) -> None
         message = f"process {worker.rank} of {worker.world_size}: {message}"
     if worker.rank == 0 or not worker.is_connected:
         console.print(message, soft_wrap=True)
+
+
+def _check_labelling(args: argparse.Namespace, first_video: Path | None) -> None:
+    """Raise a UserError unless the options for labelling tools fit the inputs."""
+    if first_video is not None and (args.format is not None or args.sure is not None):
+        raise UserError(f"--format and --sure are for images; leave out video '{first_video}'")
+    if args.sure is not None and not 0 < args.sure <= 1:
+        raise UserError(f"--sure must be above 0 and up to 1, not {args.sure:g}; correct it")
+    if args.sure is not None and args.submission:
+        raise UserError("--sure leaves pixels without a class, which servers refuse; leave it out")
 
 
 def _ema_decay(args: argparse.Namespace, first_video: Path | None) -> float:

@@ -58,11 +58,16 @@ def is_finished(results: Sequence[Path], record: Record) -> bool:
     """Whether all results exist and the last one holds every item of ``record``."""
     if not all(result.is_file() for result in results):
         return False
+    return stored_record(results[-1]).items() >= dict(record).items()
+
+
+def stored_record(result: Path) -> dict[str, Any]:
+    """The record that a result holds; empty if it is of another program, or damaged."""
     try:
-        stored = json.loads(_note(results[-1]))
-        return isinstance(stored, dict) and stored.items() >= dict(record).items()
-    except Exception:  # another program's file, or damaged: decoders raise errors of many kinds
-        return False
+        stored = json.loads(_note(result))
+    except Exception:  # decoders raise errors of many kinds
+        return {}
+    return stored if isinstance(stored, dict) else {}
 
 
 def _sha256(file: Path) -> str:
