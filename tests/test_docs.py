@@ -102,6 +102,7 @@ def fill(place: Path, page: Path, model: Path, published: Path) -> None:
         tool_trees.coco(place / "DIR")
         shutil.copytree(place / "DIR" / "train", place / "DIR" / "valid")
         tool_trees.write_images(place / "DIR" / "valid", blue=200)
+        tool_trees.write_images(place, ("street",))
     else:
         write_tree(place / "DIR", train=4, val=1, size=(40, 56))
         for kind in ("images", "masks"):
