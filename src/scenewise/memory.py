@@ -44,6 +44,20 @@ def free_bytes(device: torch.device) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def peak_bytes(device: torch.device) -> int | None:
+    """The most memory that this process has taken; of an accelerator, what PyTorch allocated.
+
+    None where that is unknown.
+
+    >>> (peak_bytes(torch.device("cpu")) or 2**30) > 2**20
+    True
+    """
+    if device.type == "cuda":
+        return int(torch.cuda.max_memory_allocated(device))
+    peak = _kilobytes(Path("/proc/self/status"), "VmHWM:")
+    return peak if device.type == "cpu" else None
+
+
 def _container() -> int | None:
     try:
         limit = (_CGROUP / "memory.max").read_text().strip()

@@ -168,6 +168,7 @@ class SegmentationTask(LightningModule):
         self.metrics = SegmentationMetrics(classes)
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
+        self.labels: Tensor | None = None  # (B, H, W), predicted for the last batch scored
         self.validated: _Validated | None = None
         self._restored: dict[str, Any] = {}
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
@@ -344,17 +345,20 @@ class SegmentationTask(LightningModule):
             for image, mask in zip(images, masks, strict=True):  # (3, H, W), (H, W)
                 score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
                 self.metrics.update(labels[None], mask[None], score[None])
+                self.labels = labels[None]
             return
         logits = self.model(self._normalised(images)).logits  # (B, K, H, W)
         loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
         self.log(f"{stage}/loss", loss, batch_size=len(logits), sync_dist=True)
         largest, labels = logits.max(1)  # (B, H, W) each
+        self.labels = labels
         confidence = (largest - logits.logsumexp(1)).exp()  # softmax of the largest logit alone
         self.metrics.update(labels, masks, confidence)
 
     def _score(self, stage: str) -> None:
         self.matrix, self.scores = self.metrics.matrix(), self.metrics.compute()
         self.metrics.reset()
+        self.labels = None
         for name, value in self.scores.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
 

@@ -17,15 +17,17 @@ from typing import Any, Literal
 import torch
 from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.accelerators import CUDAAccelerator
-from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar, TQDMProgressBar
+from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
 from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
+from scenewise.training.callbacks.figures import RunFigures
 from scenewise.training.callbacks.last_checkpoint import LastCheckpoint
 from scenewise.training.callbacks.memory_advice import MemoryAdvice
 from scenewise.training.callbacks.nan_guard import NaNGuard
+from scenewise.training.callbacks.progress import TrainingBar, TrainingLines
 from scenewise.training.callbacks.run_folder import RunFolder
 from scenewise.training.checkpoint import ResumePoint, WholeCheckpoints, continue_log
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
@@ -160,7 +162,8 @@ def quiet(stage: Stage = "fit") -> Iterator[None]:
 
 def _run_callbacks(stage: Stage) -> list[Callback]:
     """What watches over the run; the guard comes first, before anything is written."""
-    return [NaNGuard(), MemoryAdvice()] if stage == "fit" else [MemoryAdvice()]
+    watching: list[Callback] = [NaNGuard(), MemoryAdvice(), TrainingLines(), RunFigures()]
+    return watching if stage == "fit" else [MemoryAdvice()]
 
 
 def _run_name(task: SegmentationTask, stage: Stage) -> str:
@@ -303,7 +306,7 @@ def _progress(enabled: bool | None, own: list[Any]) -> tuple[bool | None, list[C
         return enabled, []
     if enabled is None and not sys.stdout.isatty():
         enabled = False
-    return enabled, [] if enabled is False else [TQDMProgressBar()]
+    return enabled, [] if enabled is False else [TrainingBar()]
 
 
 def _moving_average(decay: float, strategy: Any = "auto") -> Callback:

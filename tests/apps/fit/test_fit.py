@@ -280,7 +280,7 @@ def test_two_words_are_enough(
     ("words", "message"),
     [
         ([], "epoch 0, step 1: train loss"),
-        (["--trainer.enable_progress_bar", "true"], "Epoch 0: 100%"),
+        (["--trainer.enable_progress_bar", "true"], "training: 100%"),
         (["--trainer.callbacks", "TQDMProgressBar"], "Epoch 0: 100%"),
         (["--trainer.callbacks", "RichProgressBar"], "Epoch 0/0"),
     ],

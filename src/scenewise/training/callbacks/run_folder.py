@@ -47,13 +47,11 @@ class RunFolder(Callback):
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Print the scores of this step; after ``validate``, write them."""
+        """After ``validate``, write the scores."""
         assert isinstance(pl_module, SegmentationTask)
         if trainer.sanity_checking or pl_module.matrix is None:
             return
-        if trainer.state.fn == TrainerFn.FITTING:
-            self._print(trainer)
-        else:
+        if trainer.state.fn != TrainerFn.FITTING:
             self._evaluated(trainer, pl_module, "val")
 
     def on_test_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -76,16 +74,6 @@ class RunFolder(Callback):
     def _evaluated(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
         self.matrix, self.scores = task.matrix, task.scores
         self._write_scores(trainer, task, stage, task.model, self.scores)
-
-    def _print(self, trainer: Trainer) -> None:
-        if trainer.is_global_zero and trainer.progress_bar_callback is None:
-            loss = float(trainer.callback_metrics.get("train/loss", math.nan))
-            score = float(trainer.callback_metrics["val/miou"])
-            print(
-                f"epoch {trainer.current_epoch}, step {trainer.global_step}: "
-                f"train loss {loss:.3f}, mIoU {100 * score:.1f} %",
-                flush=True,
-            )
 
     def _write_best(self, trainer: Trainer, pl_module: LightningModule) -> None:
         assert isinstance(pl_module, SegmentationTask)
