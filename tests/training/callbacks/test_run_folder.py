@@ -14,6 +14,7 @@ from torch import nn
 
 from scenewise.data import SegmentationData
 from scenewise.models import load_model
+from scenewise.training.callbacks.progress import TrainingLines
 from scenewise.training.callbacks.run_folder import RunFolder
 from scenewise.training.metrics.confusion import mean_iou
 from scenewise.training.task import SegmentationTask
@@ -85,7 +86,7 @@ def evaluated(model: nn.Module) -> float:
 def test_the_best_model_is_left_with_its_scores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    task, run = fit(tmp_path, Spoil())
+    task, run = fit(tmp_path, Spoil(), TrainingLines())
     assert all(p.isnan().all() for p in task.model.parameters())  # the last one is useless
     model = load_model(tmp_path)
     best = load_model(tmp_path / "checkpoints" / "best.ckpt")
