@@ -9,11 +9,13 @@ from torchvision import tv_tensors
 
 from scenewise.data.photometric import PhotometricDistortion
 from scenewise.data.transforms import (
-    MEAN_COLOR,
     RandomScaleCrop,
     eval_transform,
     train_transform,
 )
+from scenewise.data.value_range import ImageFormat
+
+MEAN_COLOR = ImageFormat().padding
 
 
 def gradient(height: int, width: int) -> tuple[tv_tensors.Image, tv_tensors.Mask]:

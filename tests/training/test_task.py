@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scenewise.classes import Classes
 from scenewise.data import SegmentationData
+from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.models import SegmenterOutput, create_model, load_model
 from scenewise.training import defaults
@@ -377,10 +378,10 @@ def test_other_names_of_the_classes_are_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     create_model("fcn", num_classes=3, backbone="tiny").save_pretrained(tmp_path)
-    trained_network(str(tmp_path), Classes.numbered(3))
+    trained_network(str(tmp_path), Classes.numbered(3), ImageFormat())
     assert caplog.text == ""
     swapped = Classes(("class_0", "class_2", "class_1"), Classes.numbered(3).colors)
-    trained_network(str(tmp_path), swapped)
+    trained_network(str(tmp_path), swapped, ImageFormat())
     assert "calls class 1 'class_1', the data 'class_2' (2 classes differ)" in caplog.text
 
 

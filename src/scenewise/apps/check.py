@@ -15,6 +15,7 @@ from scenewise.data.doctor import check
 from scenewise.data.doctor.contact_sheet import write_contact_sheet
 from scenewise.data.doctor.report import Report, SplitReport
 from scenewise.data.formats import FORMATS
+from scenewise.data.layout import common_layout
 from scenewise.data.missing_files import tolerate_missing
 from scenewise.errors import UserError
 
@@ -28,7 +29,7 @@ def run(args: argparse.Namespace) -> None:
     check_workers(args.workers)
 
     def build(split: str) -> SegmentationDataset:
-        return FORMATS[args.format].open(args.root, split, None)
+        return with_layout(FORMATS[args.format].open(args.root, split, None), args)
 
     report = check(build, args.split, progress, args.workers)
     if args.json:
@@ -40,6 +41,14 @@ def run(args: argparse.Namespace) -> None:
             write_contact_sheet({split: build(split) for split in report.splits}, Path(args.out))
     if not report.ok:
         raise SystemExit(1)
+
+
+def with_layout(dataset: SegmentationDataset, args: argparse.Namespace) -> SegmentationDataset:
+    """The dataset, whose images are read as ``--channels`` and ``--pages`` say."""
+    if args.channels or args.pages:
+        pages = args.pages is not None
+        dataset.layout = common_layout(dataset.kinds(pages=pages), args.channels, pages=pages)
+    return dataset
 
 
 def check_workers(workers: int | None) -> None:
@@ -58,6 +67,7 @@ def progress(items: Iterable[Any], total: int, text: str) -> Iterable[Any]:
 
 def _lines(report: Report) -> list[str]:
     lines = [_summary(name, split) for name, split in report.splits.items()]
+    lines += [report.images] if report.images else []
     if report.classes is not None and any(split.readable for split in report.splits.values()):
         lines += _histogram(report.splits, report.classes)
     lines += [str(finding) for finding in report.findings]

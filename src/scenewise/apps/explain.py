@@ -12,7 +12,13 @@ from torch import Tensor
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
 from scenewise.files import write_text
-from scenewise.inference.predictor import Prediction, Predictor, best_device
+from scenewise.inference.predictor import (
+    Prediction,
+    Predictor,
+    best_device,
+    display,
+    layout_of,
+)
 from scenewise.models.checkpoints import load_model
 from scenewise.models.segmenter import Segmenter
 from scenewise.visualize import report
@@ -34,10 +40,11 @@ def run(args: argparse.Namespace) -> None:
     """Draw the figure, and with --report write the report."""
     if not args.at and not args.class_name:
         raise UserError("no pixel to explain; give --at ROW,COL or --class NAME")
-    image = read_image(args.image)
+    model = load_model(args.model)
+    image = read_image(args.image, layout_of(model))
     size = (image.shape[1], image.shape[2])
     check_pixels(args.at or [(0, 0)], size)
-    model = load_model(args.model).to(best_device(args.device))
+    model = model.to(best_device(args.device))
     with attention_maps(model) as maps:
         prediction = Predictor(model)(image)
     check_attention(maps)
@@ -78,7 +85,7 @@ def _html_report(
 
     Args:
         model: with attention blocks.
-        image: (3, H, W), uint8.
+        image: (C, H, W), as the model takes it.
         at: marked pixels.
         maps: recorded while ``prediction`` was made.
         prediction: of the image.
@@ -175,7 +182,9 @@ def _ablation_part(model: Segmenter, image: Tensor, name: str) -> list[str]:
     changed = _percent(float((result.labels != result.without).float().mean()))
     return [
         report.paragraph(f"Without {name}, {changed} of the pixels are assigned another class."),
-        report.figure(overlay(image, result.without, model.classes), f"without {name}"),
+        report.figure(
+            overlay(display(image, model), result.without, model.classes), f"without {name}"
+        ),
         report.table(("class", "change, share of the image"), rows),
     ]
 

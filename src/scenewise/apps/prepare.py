@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from scenewise.apps.check import check_workers, progress
+from scenewise.apps.check import check_workers, progress, with_layout
 from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.formats import FORMATS
 from scenewise.data.prepare import prepare
@@ -21,7 +21,7 @@ def run(args: argparse.Namespace) -> None:
     out = args.out or Path(args.root) / f"prepared_{args.format}"
 
     def build(split: str) -> SegmentationDataset:
-        return FORMATS[args.format].open(args.root, split, None)
+        return with_layout(FORMATS[args.format].open(args.root, split, None), args)
 
     if args.shards is None:
         prepare(build, out, args.split, progress, args.workers)

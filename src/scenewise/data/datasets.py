@@ -17,11 +17,21 @@ from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
 from scenewise.classes import Classes, distinct_colors
-from scenewise.data.images import SUFFIXES, read_image, read_mask
+from scenewise.data.images import (
+    SUFFIXES,
+    image_kind,
+    orientation_of,
+    read_image,
+    read_mask,
+    turned,
+)
+from scenewise.data.layout import Layout, common_layout
 from scenewise.data.missing_files import missing, raise_missing
+from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 
+_INSPECTED = 64  # headers that are read to find the layout of a dataset
 Root = str | os.PathLike[str]
 Transform = Callable[[tv_tensors.Image, tv_tensors.Mask], tuple[tv_tensors.Image, tv_tensors.Mask]]
 Progress = Callable[
@@ -30,7 +40,7 @@ Progress = Callable[
 
 
 class Sample(TypedDict):
-    """One image (3, H, W) and its mask (H, W), both uint8."""
+    """One image (C, H, W), of 8-bit RGB (3, H, W) and uint8, and its mask (H, W), uint8."""
 
     image: Tensor
     mask: Tensor
@@ -59,10 +69,26 @@ class SegmentationDataset(Dataset[Sample]):
         self.names = list(names)
         self.classes = classes
         self.transform = transform
+        self._layout: Layout | None = None
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W), uint8, RGB, and mask (H, W), uint8, before the transform."""
+        """Image (C, H, W) of :attr:`layout`, and mask (H, W), uint8, before the transform."""
         raise NotImplementedError
+
+    def kinds(self, *, pages: bool = False) -> list[tuple[str, Kind]]:
+        """Names and kinds of some images, spread evenly; none where all are 8-bit RGB."""
+        return []
+
+    @property
+    def layout(self) -> Layout:
+        """Channels and bits of all images: those that some images have, unless it was set."""
+        if self._layout is None:
+            self._layout = common_layout(self.kinds())
+        return self._layout
+
+    @layout.setter
+    def layout(self, layout: Layout) -> None:
+        self._layout = layout
 
     def select(self, indices: Sequence[int]) -> Self:
         """The same dataset with these images alone; a subclass with other lists extends it."""
@@ -127,9 +153,28 @@ class PairedDataset(SegmentationDataset):
         Raises:
             UserError: a file is missing or unreadable, the sizes differ, or an id is unknown.
         """
-        image, mask = read_image(self.images[index]), self.read_mask(self.masks[index])
+        image = read_image(self.images[index], self.layout)
+        mask = turned_with(image, self.read_mask(self.masks[index]), self.images[index])
         check_pair(image, mask, self.classes, self.images[index], self.masks[index])
         return image, mask
+
+    def kinds(self, *, pages: bool = False) -> list[tuple[str, Kind]]:
+        """Names and kinds of up to 64 readable images, spread evenly.
+
+        Raises:
+            UserError: none of them is readable.
+        """
+        step = -(-len(self.images) // _INSPECTED) or 1  # rounded up
+        found: list[tuple[str, Kind]] = []
+        error: UserError | None = None
+        for path in self.images[::step]:
+            try:
+                found.append((str(path), image_kind(path, pages=pages)))
+            except UserError as unreadable:  # reading the images reports it
+                error = error or unreadable
+        if error is not None and not found:
+            raise error
+        return found
 
 
 class FolderDataset(PairedDataset):
@@ -155,6 +200,17 @@ class FolderDataset(PairedDataset):
         base = Path(root)
         images, masks = _pairs(base / "images" / split, base / "masks" / split)
         super().__init__(images, masks, _folder_classes(base), transform)
+
+
+def turned_with(image: Tensor, mask: Tensor, path: Path) -> Tensor:
+    """The mask (H, W), turned as its image was if it fits the pixels as the file stores them.
+
+    Some tools draw masks on images as they are stored, and ignore the EXIF orientation.
+    """
+    if image.shape[1:] == mask.shape or image.shape[1:] != mask.shape[::-1]:
+        return mask
+    upright = turned(mask, orientation_of(path))
+    return upright.contiguous() if upright.shape == image.shape[1:] else mask
 
 
 def check_pair(
@@ -202,7 +258,7 @@ def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
     return {
         "image": torch.stack(
             [sample["image"].as_subclass(Tensor) for sample in samples]
-        ),  # (B, 3, H, W)
+        ),  # (B, C, H, W)
         "mask": torch.stack([sample["mask"].as_subclass(Tensor) for sample in samples]).long(),
         "name": [sample["name"] for sample in samples],
     }

@@ -1,14 +1,14 @@
 """Reading images and masks: files, bytes, PIL images and arrays to tensors, with checks.
 
-Reading a file is decoding (``_decode``, which uses the fastest decoder that is safe) and conversion
-(``to_rgb`` for images, ``to_ids`` for masks).
+Reading a file is decoding (with the fastest decoder that is safe), choosing the channels of a
+:class:`Layout`, and for masks conversion to ids.
 """
 
 import io
 import os
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +16,17 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from scenewise.data.layout import RGB, Layout
+from scenewise.data.tiff import (
+    Kind,
+    Raw,
+    as_stored,
+    encode_tiff,
+    is_tiff,
+    read_tiff,
+    tiff_kind,
+    tiff_orientation,
+)
 from scenewise.errors import UserError
 
 try:  # the extra "fast"
@@ -24,6 +35,7 @@ try:  # the extra "fast"
 except ImportError:
     pyspng = simplejpeg = None
 
+_T = TypeVar("_T")
 _Path = str | os.PathLike[str]
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -31,21 +43,64 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # PNG chunks without effect on the pixels; others may rotate, unpack to much, or start an animation.
 _PLAIN_CHUNKS = {b"IHDR", b"IDAT", b"IEND", b"gAMA", b"cHRM", b"sRGB", b"pHYs", b"tIME", b"sBIT"}
-_PNG_GREY, _PNG_RGB = 0, 2  # the colour type in a PNG's header
+_PNG_GREY, _PNG_RGB, _PNG_GREY_ALPHA = 0, 2, 4  # the colour type in a PNG's header
 _ORIENTATION = 0x0112  # EXIF tag
+_BACKWARDS = {  # columns, rows
+    2: (True, False),
+    3: (True, True),
+    4: (False, True),
+    6: (True, False),
+    7: (True, True),
+    8: (False, True),
+}
+_WIDE = ("I", "I;16", "I;16L", "I;16B", "I;16N", "F")  # PIL's modes of one channel
+_EIGHT_BITS = (
+    "has 8 bits a channel, and values of more bits are expected as in the training; give the image "
+    "with its original bits"
+)
 
 
-def read_image(path: _Path) -> Tensor:
-    """The image in file ``path``: (3, H, W), uint8, RGB, rotated as its EXIF orientation says.
+def read_image(path: _Path, layout: Layout = RGB) -> Tensor:
+    """The image in file ``path``: (C, H, W), rotated as its EXIF orientation says.
 
-    The content decides the type, not the name. Grey and CMYK are converted, transparency is
-    dropped, 16 bits are reduced to the upper 8, of an animation the first frame is read. The tensor
-    may be a view of rows of (red, green, blue) triples, which is how decoders return it.
+    The content decides the type, not the name. By default (3, H, W), uint8, RGB: grey and CMYK are
+    converted, transparency is dropped, of an animation the first frame is read. Values of a
+    ``wide`` layout are those of the file, as float32. The tensor may be a view of rows of
+    (red, green, blue) triples, which is how decoders return it.
 
     Raises:
-        UserError: the file is missing, not an image, truncated, or too large to be real.
+        UserError: the file is missing, not an image, truncated, too large to be real, or has other
+            channels or bits than ``layout``.
     """
-    return decode_image(_content(path, "image"), path)
+    return decode_image(_content(path, "image"), path, layout)
+
+
+def image_kind(path: _Path, *, pages: bool = False) -> Kind:
+    """Channels and bits of the image in file ``path``, from its header.
+
+    Raises:
+        UserError: as :func:`read_image`.
+    """
+    return content_kind(_content(path, "image"), path, pages=pages)
+
+
+def orientation_of(path: _Path) -> int:
+    """The EXIF orientation of the image in file ``path``, 1 to 8; 1 if it has none."""
+    content = _content(path, "image")
+    if is_tiff(content):
+        return _guarded(lambda: tiff_orientation(content), path)
+    return _decode(content, path, "image", _turn)
+
+
+def content_kind(content: bytes, path: _Path, *, pages: bool = False) -> Kind:
+    """:func:`image_kind` of a file's ``content``; ``pages``: of a TIFF are channels."""
+
+    def of_tiff() -> Kind | None:
+        return tiff_kind(content, pages=pages) if is_tiff(content) else None
+
+    return _guarded(of_tiff, path) or _decode(
+        content, path, "image", lambda i: pil_kind(i, content)
+    )
 
 
 def read_mask(path: _Path) -> Tensor:
@@ -60,62 +115,87 @@ def read_mask(path: _Path) -> Tensor:
     return decode_mask(_content(path, "mask"), path)
 
 
-def as_floats(image: ImageLike) -> Tensor:
-    """An image of any type as (3, H, W), RGB, float32 (or wider) in 0..1.
+def as_values(image: ImageLike, layout: Layout = RGB) -> Tensor:
+    """An image of any type as (C, H, W), float32 or wider: 0..1, or values of a ``wide`` layout.
 
     A file, also as its bytes, and a PIL image of any mode are converted as by :func:`read_image`.
-    An array must be (H, W, 3) and a tensor (3, H, W): which axis holds the colours, and what a
-    fourth channel means, is not guessed.
+    An array must be (H, W, C) and a tensor (C, H, W): which axis holds the channels, and what a
+    fourth one means, is not guessed.
 
     Raises:
         UserError: the file is not an image, the shape or type is unsupported, or values are outside
             0..1.
 
-    >>> as_floats(np.zeros((5, 7, 3), np.uint8)).shape
+    >>> as_values(np.zeros((5, 7, 3), np.uint8)).shape
     torch.Size([3, 5, 7])
     """
     if isinstance(image, str | os.PathLike):
-        return read_image(image) / 255
+        return _as_floats(read_image(image, layout), layout)
     if isinstance(image, bytes):
-        return decode_image(image, "bytes") / 255
+        return _as_floats(decode_image(image, "bytes", layout), layout)
     if isinstance(image, Image.Image):
-        return to_rgb(ImageOps.exif_transpose(image)) / 255
+        return _as_floats(image_of(image, layout), layout)
     if isinstance(image, np.ndarray):
-        return _tensor_as_floats(_array_as_tensor(image))
+        return _as_floats(_array_as_tensor(image, layout), layout)
     if isinstance(image, Tensor):
-        return _tensor_as_floats(image)
+        return _as_floats(image, layout)
     raise UserError(
         "an image is a path, a file's bytes, a PIL image, an array or a tensor, not "
         f"{type(image).__name__}; convert it"
     )
 
 
-def _array_as_tensor(image: NDArray[Any]) -> Tensor:
-    """(H, W, 3) -> (3, H, W)."""
-    if image.ndim != 3 or image.shape[2] != 3:
-        raise UserError(
-            f"an image array must be (H, W, 3), not {image.shape}; of grey give np.dstack([image] "
-            "* 3), of RGBA image[..., :3], of channels first image.transpose(1, 2, 0), of a batch "
-            "list(image)"
+def as_floats(image: ImageLike) -> Tensor:
+    """:func:`as_values` of an RGB image: (3, H, W), in 0..1."""
+    return as_values(image, RGB)
+
+
+def _array_as_tensor(image: NDArray[Any], layout: Layout) -> Tensor:
+    """(H, W, C) -> (C, H, W)."""
+    if image.ndim == 2 and layout.count == 1:
+        image = image[..., None]
+    if image.ndim != 3 or image.shape[2] != layout.count:
+        advice = (
+            "of grey give np.dstack([image] * 3), of RGBA image[..., :3], of channels first "
+            "image.transpose(1, 2, 0), of a batch list(image)"
+            if layout.rgb
+            else "give the channels of the training, last"
         )
-    if image.shape[0] == 3:
+        raise UserError(
+            f"an image array must be (H, W, {layout.count}), not {image.shape}; {advice}"
+        )
+    if image.shape[0] == layout.count:
         raise UserError(
             f"an image array of shape {image.shape} may have its colours first or last; give "
             "PIL's Image.fromarray for colours last, a tensor for colours first"
         )
+    if layout.wide and image.dtype != np.uint8:
+        image = image.astype(np.float32, copy=False)
     try:
         return torch.from_numpy(np.require(image, requirements=("C", "W"))).permute(2, 0, 1)
     except (TypeError, ValueError) as error:  # a dtype or byte order that PyTorch lacks
         raise _not_uint8_or_float(image.dtype) from error
 
 
-def _tensor_as_floats(image: Tensor) -> Tensor:
-    if image.ndim != 3 or image.shape[0] != 3 or image.numel() == 0:
-        raise UserError(
-            f"an image tensor must be (3, H, W), not {tuple(image.shape)}; of grey give "
-            "image.expand(3, -1, -1), of RGBA image[:3], of channels last image.permute(2, 0, 1), "
-            "of a batch list(image)"
+def _as_floats(image: Tensor, layout: Layout) -> Tensor:
+    count = layout.count
+    if image.ndim != 3 or image.shape[0] != count or image.numel() == 0:
+        advice = (
+            "of grey give image.expand(3, -1, -1), of RGBA image[:3], of channels last "
+            "image.permute(2, 0, 1), of a batch list(image)"
+            if layout.rgb
+            else "give the channels of the training, first"
         )
+        raise UserError(
+            f"an image tensor must be ({count}, H, W), not {tuple(image.shape)}; {advice}"
+        )
+    if layout.wide:
+        if image.dtype == torch.uint8:
+            raise UserError(f"the image {_EIGHT_BITS}")
+        values = image.to(torch.promote_types(image.dtype, torch.float32))
+        if not values.isfinite().all():
+            raise UserError("the image holds values that are not finite; replace them")
+        return values
     if image.dtype == torch.uint8:
         return image / 255
     if not image.is_floating_point():
@@ -133,9 +213,54 @@ def _not_uint8_or_float(dtype: object) -> UserError:
     return UserError(f"an image must be uint8 or floats in 0..1, not {dtype}; convert it")
 
 
-def decode_image(content: bytes, path: _Path) -> Tensor:
+def to_display(
+    image: Tensor,
+    value_range: tuple[float, float] | None = None,
+    shown: tuple[int, ...] | None = None,
+) -> Tensor:
+    """What people see of an image (C, H, W): (3, H, W), uint8, RGB.
+
+    Args:
+        image: uint8, or values of a sensor.
+        value_range: the values that become black and white; None for uint8.
+        shown: the channels for red, green and blue; None for the first three, of fewer the first.
+
+    >>> to_display(torch.tensor([[[0.0, 1000, 4000, 9999]]]), (0, 4000))[2].tolist()
+    [[0, 64, 255, 255]]
+    """
+    three = shown or ((0, 1, 2) if len(image) >= 3 else (0, 0, 0))
+    colors = image if three == (0, 1, 2) and len(image) == 3 else image[list(three)]
+    if value_range is None:
+        return colors
+    low, high = value_range
+    return colors.sub(low).mul(255 / (high - low)).clamp(0, 255).round().to(torch.uint8)
+
+
+def decode_image(content: bytes, path: _Path, layout: Layout = RGB) -> Tensor:
     """:func:`read_image` of a file's ``content``; errors name ``path``."""
-    return _decode(content, path, "image", lambda image: _to_image(image, content))
+
+    def of_tiff() -> Tensor | None:
+        raw = read_tiff(content, pages=layout.pages) if is_tiff(content) else None
+        return None if raw is None else turned(_chosen(raw, layout), raw.orientation)
+
+    values = _guarded(of_tiff, path)
+    if values is not None:
+        return values
+    return _decode(content, path, "image", lambda image: _to_image(image, content, layout))
+
+
+def encode_image(image: Tensor) -> tuple[str, bytes]:
+    """A file's suffix and content for an image (C, H, W): PNG for 8-bit RGB or grey, else TIFF.
+
+    >>> encode_image(torch.zeros(5, 2, 3))[0]
+    '.tif'
+    """
+    content = io.BytesIO()
+    if image.dtype == torch.uint8 and len(image) in (1, 3):
+        pixels = image[0] if len(image) == 1 else image.permute(1, 2, 0)  # (H, W) or (H, W, 3)
+        Image.fromarray(pixels.numpy()).save(content, format="PNG")
+        return ".png", content.getvalue()
+    return ".tif", encode_tiff(image)
 
 
 def decode_mask(content: bytes, path: _Path) -> Tensor:
@@ -151,21 +276,115 @@ def decode_mask(content: bytes, path: _Path) -> Tensor:
     return _decode(content, path, "mask", convert)
 
 
-def to_rgb(image: Image.Image) -> Tensor:
-    """A PIL image of any mode as a tensor: (3, H, W), uint8, RGB.
+def image_of(image: Image.Image, layout: Layout = RGB) -> Tensor:
+    """A PIL image as :func:`read_image` returns it, turned as its EXIF orientation says.
 
-    >>> to_rgb(Image.new("L", (5, 2), 7))[:, 1, 4]
+    Raises:
+        UserError: as :func:`read_image`; PIL is about to reduce 16 bits to 8.
+
+    >>> image_of(Image.new("L", (5, 2), 7))[:, 1, 4]
     tensor([7, 7, 7], dtype=torch.uint8)
     """
-    if image.mode == "F":
-        raise UserError("an image of floating-point values has no known range; save it as 8 bits")
-    if image.mode.startswith("I"):
-        grey = np.clip(np.asarray(image).astype(np.int64), 0, 65535) >> 8  # the upper 8 of 16 bits
-        return torch.from_numpy(grey.astype(np.uint8)).expand(3, -1, -1).contiguous()
-    if image.mode == "P":  # a palette may hold transparent colours
-        image = image.convert("RGBA")
-    rgb = np.array(image if image.mode == "RGB" else image.convert("RGB"))  # (H, W, 3)
-    return torch.from_numpy(rgb).permute(2, 0, 1)  # (3, H, W)
+    if (
+        any("16" in str(args) for *_, args in getattr(image, "tile", ()))
+        and image.mode not in _WIDE
+    ):
+        raise UserError("PIL reduces its 16 bits to 8; give the path of the file instead")
+    return _chosen(_raw(ImageOps.exif_transpose(image), b""), layout)
+
+
+def _raw(image: Image.Image, content: bytes) -> Raw:
+    """The channels of a PIL image of any mode; ``content`` is its file, if there is one."""
+    if image.format == "PNG" and content[24:25] == b"\x10" and image.mode not in _WIDE:
+        return _sixteen_bit_png(image, content)
+    if image.mode == "1":
+        image = image.convert("L")
+    elif image.mode == "P":  # a palette may hold transparent colours
+        image = image.convert("RGBA").convert("RGB")
+    elif image.mode not in ("L", "LA", "RGB", "RGBA", *_WIDE):
+        image = image.convert("RGB")
+    values = np.array(image)  # (H, W) or (H, W, C)
+    values = values[None] if values.ndim == 2 else values.transpose(2, 0, 1)  # (C, H, W)
+    alpha = (len(values) - 1,) if image.mode in ("LA", "RGBA") else ()
+    tensor = as_stored(values) if image.mode in _WIDE else torch.from_numpy(values)
+    return Raw(tensor, image.mode in ("RGB", "RGBA"), alpha)
+
+
+def _sixteen_bit_png(image: Image.Image, content: bytes) -> Raw:
+    """PIL reduces colours of 16 bits to their upper bytes, so the lower ones are decoded too."""
+    if content[25] == _PNG_GREY_ALPHA:
+        raise UserError(
+            "it is grey of 16 bits with transparency, which is not supported; save it "
+            "without transparency"
+        )
+    upper = np.array(image).astype(np.int32)  # (H, W, C)
+    with Image.open(io.BytesIO(content), formats=("PNG",)) as again:
+        again.tile = [tile._replace(args=f"{again.mode};16L") for tile in again.tile]
+        lower = np.array(again)
+    values = (upper << 8 | lower).transpose(2, 0, 1)  # (C, H, W)
+    return Raw(as_stored(values), True, (3,) if len(values) == 4 else ())
+
+
+def pil_kind(image: Image.Image, content: bytes = b"") -> Kind:
+    """Channels and bits of a PIL image; ``content`` is its file, if there is one."""
+    deep = image.format == "PNG" and content[24:25] == b"\x10"
+    wide = deep or image.mode in _WIDE
+    alpha = int(image.mode in ("LA", "RGBA"))
+    grey = image.mode in ("1", "L", "LA", *_WIDE)
+    return Kind(1 if grey else 3, alpha, not grey, wide)
+
+
+def _chosen(raw: Raw, layout: Layout) -> Tensor:
+    """The channels of ``layout``, (count, H, W).
+
+    Raises:
+        UserError: the image has other channels or bits.
+    """
+    values = raw.values
+    if layout.channels is not None:
+        if max(layout.channels) >= len(values):
+            raise UserError(
+                f"it has {len(values)} channels, and those with the indices "
+                f"{', '.join(map(str, layout.channels))} are expected; give an image that has them"
+            )
+        values = values[list(layout.channels)]
+    elif raw.alpha:
+        values = values[[k for k in range(len(values)) if k not in raw.alpha]]
+    if layout.rgb and len(values) == 1:
+        values = values.expand(3, -1, -1).contiguous()
+    elif layout.count == 1 and len(values) == 3 and (values == values[:1]).all():
+        values = values[:1]  # grey that was saved as RGB
+    if len(values) != layout.count:
+        names = " (RGB)" if layout.rgb else ""
+        raise UserError(
+            f"it has {len(values)} channels, and {layout.count}{names} are expected as in the "
+            "training; convert it, or choose with --data.channels when training"
+        )
+    if (values.dtype != torch.uint8) != layout.wide:
+        raise UserError(f"it {_EIGHT_BITS}" if layout.wide else _too_wide(values))
+    return values
+
+
+def _too_wide(values: Tensor) -> str:
+    low, high = float(values.min()), float(values.max())
+    return (
+        f"it holds values from {low:g} to {high:g}, and 8 bits a channel are expected as in the "
+        "training; convert it as the training images were"
+    )
+
+
+def turned(values: Tensor, orientation: int) -> Tensor:
+    """(..., H, W) as shown, from how it is stored with an EXIF ``orientation`` of 1 to 8.
+
+    >>> turned(torch.tensor([[1, 2, 3]]), 6).tolist()
+    [[1], [2], [3]]
+    """
+    if orientation in (5, 6, 7, 8):  # rows and columns change places
+        values = values.transpose(-1, -2)
+    # after that, whether columns and rows run backwards
+    columns, rows = _BACKWARDS.get(orientation, (False, False))
+    axes = [axis for axis, back in ((-1, columns), (-2, rows)) if back]
+    return values.flip(axes) if axes else values
 
 
 def to_ids(image: Image.Image, path: _Path) -> Tensor:
@@ -183,28 +402,31 @@ def to_ids(image: Image.Image, path: _Path) -> Tensor:
         raise UserError(
             f"{name} is a colour image ({image.mode}); save one byte a pixel, the class id, instead"
         )
-    ids = np.array(ImageOps.exif_transpose(image) if is_rotated(image) else image)  # (H, W)
+    ids = np.array(ImageOps.exif_transpose(image) if _turn(image) != 1 else image)  # (H, W)
     if ids.dtype not in (np.uint8, np.bool_) and (ids.min() < 0 or ids.max() > 255):
         raise UserError(f"{name} holds ids from {ids.min()} to {ids.max()}; use ids 0 to 255")
     return torch.from_numpy(ids.astype(np.uint8, copy=False))
 
 
-def is_rotated(image: Image.Image) -> bool:
-    """Whether a PIL image has an EXIF orientation other than the usual one."""
-    return bool(image.getexif().get(_ORIENTATION, 1) != 1)
-
-
-def _to_image(image: Image.Image, content: bytes) -> Tensor:
+def _to_image(image: Image.Image, content: bytes, layout: Layout) -> Tensor:
     """Decode with the fastest safe decoder; PIL where that one refuses."""
     try:
-        if pyspng and image.format == "PNG" and _is_plain_png(content, _PNG_RGB):
+        plain = layout == RGB
+        if plain and pyspng and image.format == "PNG" and _is_plain_png(content, _PNG_RGB):
             return torch.from_numpy(pyspng.load(content)).permute(2, 0, 1)  # (3, H, W)
-        plain_jpeg = image.format == "JPEG" and image.mode == "RGB" and not is_rotated(image)
-        if simplejpeg and plain_jpeg:
+        plain = plain and image.format == "JPEG" and image.mode == "RGB" and _turn(image) == 1
+        if simplejpeg and plain:
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)  # (3, H, W)
     except (RuntimeError, ValueError):
         pass
-    return to_rgb(ImageOps.exif_transpose(image) if is_rotated(image) else image)
+    values = _chosen(_raw(image, content), layout)
+    return turned(values, _turn(image))
+
+
+def _turn(image: Image.Image) -> int:
+    """The EXIF orientation of a PIL image, 1 to 8."""
+    orientation = image.getexif().get(_ORIENTATION, 1)
+    return orientation if orientation in range(1, 9) else 1
 
 
 def _is_plain_png(content: bytes, color: int) -> bool:
@@ -230,12 +452,18 @@ def _content(path: _Path, what: str) -> bytes:
         raise _unreadable(path, what, error) from error
 
 
-def _decode(
-    content: bytes, path: _Path, what: str, convert: Callable[[Image.Image], Tensor]
-) -> Tensor:
-    try:
+def _decode(content: bytes, path: _Path, what: str, convert: Callable[[Image.Image], _T]) -> _T:
+    def opened() -> _T:
         with Image.open(io.BytesIO(content), formats=KINDS) as image:
             return convert(image)
+
+    return _guarded(opened, path, what)
+
+
+def _guarded(read: Callable[[], _T], path: _Path, what: str = "image") -> _T:
+    """The result of ``read``; its errors name ``path``."""
+    try:
+        return read()
     except UserError as error:
         if os.fspath(path) in str(error):
             raise

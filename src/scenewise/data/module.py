@@ -18,6 +18,7 @@ from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
 from scenewise.errors import UserError, choose
+from scenewise.data.value_range import ImageFormat, image_format
 
 if TYPE_CHECKING:  # type checkers read literals alone, the command line's help lists the names
     Format = str
@@ -30,9 +31,10 @@ _LARGEST_CROP = 768
 class SegmentationData(LightningDataModule):
     """Batches for training, validation and testing.
 
-    A batch is ``{"image": uint8 (B, 3, h, w), "mask": int64 (B, h, w), "name": list of str}``.
-    ``classes``, ``num_classes``, ``context_classes`` and ``categories`` are known right after
-    construction; arguments that are ``None`` are chosen from the data by ``setup("fit")``.
+    A batch is ``{"image": uint8 (B, 3, h, w), "mask": int64 (B, h, w), "name": list of str}``; the
+    image has other channels or float32 where the data has. ``classes``, ``num_classes``,
+    ``context_classes``, ``categories`` and ``images`` are known right after construction; arguments
+    that are ``None`` are chosen from the data by ``setup("fit")``.
 
     Args:
         format: layout of the data: "folder" for your own images, "scenes" for generated ones, else
@@ -52,8 +54,8 @@ class SegmentationData(LightningDataModule):
         max_class_share: draw another crop, up to nine times, while more than this share of its
             labelled pixels belongs to one class; 1 accepts every crop, mmsegmentation uses 0.75.
         flip: mirror half of the training images.
-        photometric: change brightness, contrast, saturation and hue in training; by default yes,
-            but not for "scenes", whose light varies already.
+        photometric: change brightness, contrast, saturation and hue in training; by default yes
+            for RGB, but not for "scenes", whose light varies already.
         rotate: rotate half of the training crops by up to so many degrees; the corners are ignored.
         blur: blur half of the training crops slightly.
         test_split: the split that ``test`` scores; "val" where the test labels are not public.
@@ -61,6 +63,14 @@ class SegmentationData(LightningDataModule):
         scenes_train: number of generated training scenes.
         scenes_val: number of generated validation scenes, and of test scenes.
         scenes_size: (height, width) of generated scenes in pixels.
+        channels: which channels of the images to use, by index from 0; by default all but
+            transparency.
+        pages: "channels" if the pages of a TIFF are the channels of one image; else files of
+            several pages are refused.
+        value_range: for images of more than 8 bits, the values that become 0 and 1; by default the
+            0.1 and 99.9 percentiles of a sample of the data.
+        shown: three of the used channels that figures show as red, green and blue; by default the
+            first three.
         seed: order of the training images, and which training scenes are generated; validation
             and test scenes are always the same.
 
@@ -89,6 +99,10 @@ class SegmentationData(LightningDataModule):
         scenes_train: int = 1024,
         scenes_val: int = 64,
         scenes_size: tuple[int, int] = (64, 192),
+        channels: list[int] | None = None,
+        pages: Literal["channels"] | None = None,
+        value_range: tuple[float, float] | None = None,
+        shown: list[int] | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -103,7 +117,7 @@ class SegmentationData(LightningDataModule):
         self.base_size = base_size
         self.max_class_share = max_class_share
         self.flip = flip
-        self.photometric = format != "scenes" if photometric is None else photometric
+        self.photometric = photometric
         self.rotate = rotate
         self.blur = blur
         self.test_split = test_split
@@ -111,9 +125,14 @@ class SegmentationData(LightningDataModule):
         self.scenes_train = scenes_train
         self.scenes_val = scenes_val
         self.scenes_size = scenes_size
+        self.channels = channels
+        self.pages = pages
+        self.value_range = value_range
+        self.shown = shown
         self.seed = seed
         self._check_arguments()
         self._datasets: dict[str, SegmentationDataset] = {}
+        self._images: ImageFormat | None = None
         dataset = self._first_split()
         self.classes: Classes = dataset.classes
         self.num_classes = len(dataset.classes)
@@ -147,6 +166,30 @@ class SegmentationData(LightningDataModule):
                 "to 1, and a step of 0 or more"
             )
 
+    @property
+    def images(self) -> ImageFormat:
+        """Channels, bits and values of the images, measured when first asked for.
+
+        Raises:
+            UserError: an option does not fit the images, or they differ.
+        """
+        if self._images is None:
+            self._images = image_format(
+                self._first_split(),
+                self.channels,
+                pages=self.pages is not None,
+                value_range=self.value_range,
+                shown=self.shown,
+            )
+            if self.photometric and not self._images.layout.rgb:
+                raise UserError(
+                    "--data.photometric true changes colours, but the images are not RGB; leave "
+                    "it out"
+                )
+            for dataset in self._datasets.values():
+                dataset.layout = self._images.layout
+        return self._images
+
     def _first_split(self) -> SegmentationDataset:
         """Any split that can be opened: a dataset may hold one split only."""
         errors = []
@@ -167,6 +210,8 @@ class SegmentationData(LightningDataModule):
                     "correct what selects them"
                 )
             self._datasets[split] = dataset
+            if self._images is not None:
+                self._datasets[split].layout = self._images.layout
         return self._datasets[split]
 
     def _open(self, split: str) -> SegmentationDataset:
@@ -183,6 +228,7 @@ class SegmentationData(LightningDataModule):
             UserError: a split is missing, empty or incomplete.
         """
         needed = {"fit": ("train", "val"), "validate": ("val",), "test": (self.test_split,)}
+        images = self.images
         for split in needed.get(stage, ()):
             self.dataset(split)
         if stage == "fit":
@@ -193,10 +239,11 @@ class SegmentationData(LightningDataModule):
                 self.crop_size,
                 self.scale,
                 self.flip,
-                self.photometric,
+                self.format != "scenes" if self.photometric is None else self.photometric,
                 self.classes.ignore_index,
                 self.rotate,
                 self.blur,
+                images,
                 step=self.scale_step,
                 base=_short_and_long(self.base_size),
                 max_share=self.max_class_share,

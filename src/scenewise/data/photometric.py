@@ -11,10 +11,14 @@ class PhotometricDistortion(nn.Module):
     By default mmsegmentation's ranges: up to ``brightness`` levels of 255 are added; contrast and
     saturation (the S of HSV) are multiplied by 1 - x to 1 + x; the hue is rotated by up to ``hue``
     of a full circle. Contrast comes before or after saturation and hue, with equal probability. In
-    between, values are floats in 0..255; they are rounded once, at the end.
+    between, values are floats in 0..255; those of uint8 are rounded once, at the end.
+
+    Args:
+        brightness, contrast, saturation, hue: see above.
+        value_range: of images that are not uint8: the values that count as 0 and 255.
 
     Shape:
-        image (3, H, W), uint8, and any mask, to the same; the mask is unchanged.
+        image (3, H, W), uint8 or float, and any mask, to the same; the mask is unchanged.
     """
 
     def __init__(
@@ -23,12 +27,14 @@ class PhotometricDistortion(nn.Module):
         contrast: float = 0.5,
         saturation: float = 0.5,
         hue: float = 0.1,
+        value_range: tuple[float, float] | None = None,
     ) -> None:
         super().__init__()
         self.brightness = brightness
         self.contrast = contrast
         self.saturation = saturation
         self.hue = hue
+        self.value_range = value_range
 
     def forward(
         self, image: tv_tensors.Image, mask: tv_tensors.Mask
@@ -43,6 +49,9 @@ class PhotometricDistortion(nn.Module):
         brighter, contrasting, saturated, rotated, early = changes
         added, contrast, saturation, hue = self._amounts()
         pixels = image.to(torch.float32, memory_format=torch.contiguous_format)
+        low, high = self.value_range or (0, 255)
+        if self.value_range is not None:
+            pixels = pixels.sub(low).mul_(255 / (high - low)).clamp_(0, 255)
         if brighter:
             pixels.add_(added).clamp_(0, 255)
         if contrasting and early:
@@ -51,7 +60,9 @@ class PhotometricDistortion(nn.Module):
             pixels = _rotate_hue(pixels, hue * rotated, saturation if saturated else 1.0)
         if contrasting and not early:
             pixels.mul_(contrast).clamp_(0, 255)
-        return pixels.round_().to(torch.uint8)
+        if self.value_range is None:
+            return pixels.round_().to(torch.uint8)
+        return pixels.mul_((high - low) / 255).add_(low)
 
     def _amounts(self) -> tuple[float, float, float, float]:
         added, contrast, saturation, hue = (2 * torch.rand(4) - 1).tolist()  # -1 to 1

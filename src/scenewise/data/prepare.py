@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Progress, SegmentationDataset, read_classes
+from scenewise.data.images import encode_image
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, inside, write_json
 
@@ -66,8 +67,9 @@ def _write_pair(dataset: SegmentationDataset, target: Path, split: str, index: i
         original = dataset.images[index]
         link_file(original, target / "images" / split / f"{name}{original.suffix}")
     else:
-        with atomic_write(target / "images" / split / f"{name}.png") as temporary:
-            Image.fromarray(image.permute(1, 2, 0).numpy()).save(temporary, format="PNG")
+        suffix, content = encode_image(image)
+        with atomic_write(target / "images" / split / f"{name}{suffix}") as temporary:
+            Path(temporary).write_bytes(content)
     with atomic_write(mask_path) as temporary:
         indexed_image(mask, dataset.classes).save(temporary, format="PNG")
 

@@ -1,7 +1,7 @@
 """Joint transforms of an image and its mask.
 
-Images stay uint8; ``model.normalize`` converts them to floats on the device. All random numbers are
-drawn from PyTorch's generator, which the data loader seeds.
+Images keep their values, 8-bit ones as uint8; ``model.normalize`` scales them on the device. All
+random numbers are drawn from PyTorch's generator, which the data loader seeds.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,8 @@ from torchvision.transforms.v2 import functional as F
 
 from scenewise.data.datasets import Transform
 from scenewise.data.photometric import PhotometricDistortion
+from scenewise.data.value_range import ImageFormat
 
-MEAN_COLOR = (124.0, 116.0, 104.0)  # of ImageNet: padding is near 0 when normalised
 _MAX_CROPS = 10
 _Span = tuple[int, int, int]  # start, length, length after scaling
 
@@ -36,9 +36,10 @@ class RandomScaleCrop(nn.Module):
             for its own size.
         max_share: draw another crop, up to nine times, while more than this share of the labelled
             pixels belongs to one class.
+        padding: the value of each channel in the padding of the image.
 
     Shape:
-        image (3, H, W) and mask (H, W), both uint8, to (3, *size) and size.
+        image (C, H, W), uint8 or float, and mask (H, W), uint8, to (C, *size) and size.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class RandomScaleCrop(nn.Module):
         step: float = 0.0,
         base: tuple[float, float] | None = None,
         max_share: float = 1.0,
+        padding: Sequence[float] = ImageFormat().padding,
     ) -> None:
         super().__init__()
         self.size = size
@@ -58,6 +60,7 @@ class RandomScaleCrop(nn.Module):
         self.step = step
         self.base = base
         self.max_share = max_share
+        self.padding = list(padding)
 
     def forward(
         self, image: tv_tensors.Image, mask: tv_tensors.Mask
@@ -76,9 +79,9 @@ class RandomScaleCrop(nn.Module):
             self.size[0] - out_height,
         ]  # left top right bottom
         if any(padding):
-            patch = F.pad(patch, padding, fill=list(MEAN_COLOR))
+            patch = F.pad(patch, padding, fill=self.padding)
             ids = F.pad(ids, padding, fill=self.ignore_index)
-        return tv_tensors.Image(patch), tv_tensors.Mask(ids[0])  # (3, *size), size
+        return tv_tensors.Image(patch), tv_tensors.Mask(ids[0])  # (C, *size), size
 
     def _factor(self, mask: Tensor) -> float:
         low, high = self.scale
@@ -137,13 +140,14 @@ def train_transform(
     ignore_index: int = 255,
     rotate: float = 0.0,
     blur: bool = False,
+    images: ImageFormat = ImageFormat(),  # noqa: B008 - it is frozen
     **crop: Any,
 ) -> Transform:
     """Random scale and crop to ``crop_size``, then rotation, blur, flip and change of colours.
 
     Half of the crops are rotated by up to ``rotate`` degrees, their corners ignored; half are
-    blurred with a 5 x 5 Gaussian, as in hszhao/semseg. ``crop`` takes the further options of
-    :class:`RandomScaleCrop`.
+    blurred with a 5 x 5 Gaussian, as in hszhao/semseg. ``images`` says what values the images have;
+    only colours are changed. ``crop`` takes the further options of :class:`RandomScaleCrop`.
 
     >>> transform = train_transform((8, 12))
     >>> image = tv_tensors.Image(torch.zeros(3, 5, 7, dtype=torch.uint8))
@@ -151,17 +155,20 @@ def train_transform(
     >>> [tuple(t.shape) for t in transform(image, mask)]
     [(3, 8, 12), (8, 12)]
     """
-    steps: list[nn.Module] = [RandomScaleCrop(crop_size, scale, ignore_index, **crop)]
+    padding = list(images.padding)
+    steps: list[nn.Module] = [
+        RandomScaleCrop(crop_size, scale, ignore_index, padding=padding, **crop)
+    ]
     if rotate:
-        fill = {tv_tensors.Image: MEAN_COLOR, tv_tensors.Mask: ignore_index}
+        fill = {tv_tensors.Image: padding, tv_tensors.Mask: ignore_index}
         rotation = v2.RandomRotation(rotate, v2.InterpolationMode.BILINEAR, fill=fill)
         steps.append(v2.RandomApply([rotation]))
     if blur:
         steps.append(v2.RandomApply([v2.GaussianBlur(5, 1.1)]))
     if flip:
         steps.append(v2.RandomHorizontalFlip())
-    if photometric:
-        steps.append(PhotometricDistortion())
+    if photometric and images.layout.rgb:
+        steps.append(PhotometricDistortion(value_range=images.value_range))
     transform: Transform = v2.Compose(steps)
     return transform
 

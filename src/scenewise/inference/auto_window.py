@@ -6,10 +6,10 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from scenewise.data.images import ImageLike, as_floats
+from scenewise.data.images import ImageLike, as_values
 from scenewise.errors import UserError
 from scenewise.exports.runtime import EngineSegmenter
-from scenewise.inference.predictor import Prediction, Predictor
+from scenewise.inference.predictor import Prediction, Predictor, layout_of
 from scenewise.inference.sliding_window import Size, pair, scaled, size_of
 from scenewise.memory import free_bytes, ran_out
 from scenewise.models.cost import estimate
@@ -71,7 +71,11 @@ class AutoWindowPredictor:
     def _first_that_fits(
         self, predict: Callable[[Predictor, ImageLike], _Result], image: ImageLike
     ) -> _Result:
-        image = image if isinstance(image, Tensor) and image.ndim == 3 else as_floats(image)
+        image = (
+            image
+            if isinstance(image, Tensor) and image.ndim == 3
+            else as_values(image, layout_of(self.model))
+        )
         pixels = image[0].numel()
         sides = self.candidates(size_of(image), self.side if pixels >= self._too_many else None)
         for side in sides:

@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from scenewise.attention.kernels.precision import upcast
-from scenewise.data.images import ImageLike, as_floats
+from scenewise.data.images import ImageLike, as_values, to_display
+from scenewise.data.layout import Layout
 from scenewise.errors import UserError, choose
 from scenewise.exports.runtime import Backend, with_backend
 from scenewise.inference.protocols import PROTOCOLS, plain
@@ -157,7 +158,8 @@ class Predictor:
         Args:
             image: a file's path or its bytes, a PIL image, an array (H, W, 3) or a tensor
                 (3, H, W), RGB; arrays and tensors are uint8 or floats in 0..1. Or a list of these,
-                of any sizes.
+                of any sizes. A model of other channels takes those, and a model with an
+                ``input_range`` takes values of its sensor.
 
         Returns:
             The prediction; for a list, the list of predictions.
@@ -195,13 +197,37 @@ class Predictor:
             self.model.to(self.device)
         weight = next(self.model.parameters())
         dtype = torch.promote_types(weight.dtype, torch.float32)  # at least float32
-        floats = as_floats(image).to(weight.device, dtype)  # (3, H, W)
+        values = as_values(image, layout_of(self.model))  # (C, H, W)
+        floats = values.to(weight.device, dtype)
         with torch.no_grad(), evaluating(self.model):  # no_grad: callers may modify the result
             return score(self.model, floats)
 
 
+def layout_of(model: Segmenter) -> Layout:
+    """The channels and bits of the images that a model takes.
+
+    >>> from scenewise import create_model
+    >>> layout_of(create_model("fcn", num_classes=2, backbone="tiny")) == Layout()
+    True
+    """
+    images = model.preprocessing
+    return Layout(
+        images.in_channels,
+        images.channel_order != "data",
+        images.input_range is not None,
+        images.channels,
+        images.pages,
+    )
+
+
+def display(image: Tensor, model: Segmenter) -> Tensor:
+    """What people see of an image as the model takes it: (C, H, W) -> (3, H, W), uint8, RGB."""
+    images = model.preprocessing
+    return to_display(image, images.input_range, images.shown)
+
+
 def _label_whole(model: Segmenter, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels and confidence of an image (3, H, W); its logits are never held at its size."""
+    """Labels and confidence of an image (C, H, W); its logits are never held at its size."""
     dtype = next(model.parameters()).dtype
     out, size = model.low_res(model.normalize(image[None]).to(dtype))  # logits (1, K, h, w)
     logits, corners = upcast(out.logits[0]), model.align_corners

@@ -8,11 +8,17 @@ import torch
 from torch import nn
 
 from scenewise.classes import Classes
+from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.models.build import create_model
 from scenewise.models.checkpoints import load_model
 from scenewise.models.classifiers import classifiers, kept_rows
 from scenewise.models.segmenter import Segmenter
+from scenewise.training.images import (
+    new_preprocessing,
+    trained_preprocessing,
+    transferred_preprocessing,
+)
 
 _log = logging.getLogger(__name__)
 DEFAULT_NETWORK = "danet"
@@ -76,6 +82,7 @@ class Start(NamedTuple):
 
 def begin(
     classes: Classes,
+    images: ImageFormat,
     *,
     start: str | None,
     weights: str | None,
@@ -86,6 +93,7 @@ def begin(
 
     Args:
         classes: of the data.
+        images: of the data.
         start: trained model to transfer to these classes, see :func:`transferred_network`.
         weights: trained model that has these classes.
         network: name of a new network; by default danet.
@@ -93,14 +101,15 @@ def begin(
     """
     if start is not None:
         given = options | {"network": network, "weights": weights}
-        return transferred_network(start, classes, given)
+        return transferred_network(start, classes, images, given)
     if weights is not None:
-        return trained_network(weights, classes)
-    return new_network(network or DEFAULT_NETWORK, classes=classes, **options)
+        return trained_network(weights, classes, images)
+    return new_network(network or DEFAULT_NETWORK, images, classes=classes, **options)
 
 
 def new_network(
     network: str,
+    images: ImageFormat,
     *,
     pretrained: bool | None,
     output_stride: int | None,
@@ -111,6 +120,7 @@ def new_network(
     """``create_model``; with ``pretrained=None`` from ImageNet weights if available."""
     options |= {"backbone": backbone or default_backbone(), **(head or {})}
     options["output_stride"] = 8 if output_stride is None else output_stride
+    options["in_channels"] = images.layout.count
     from_file = options["backbone_weights"] is not None
     try:
         model = create_model(network, pretrained=pretrained is not False, **options)
@@ -121,12 +131,14 @@ def new_network(
         model = create_model(network, pretrained=False, **options)  # raises for other reasons
         _log.warning("%s; the backbone starts from random weights", error)
         loaded = False
+    model.preprocessing = new_preprocessing(model.preprocessing, images)
     return Start(model, "backbone" if loaded else "nothing")
 
 
-def trained_network(path: str, classes: Classes) -> Start:
-    """The model in ``path``, checked against the classes of the data."""
+def trained_network(path: str, classes: Classes, images: ImageFormat) -> Start:
+    """The model in ``path``, checked against the classes and images of the data."""
     model = load_model(path).train()
+    model.preprocessing = trained_preprocessing(model.preprocessing, images, path)
     if len(model.classes) != len(classes):
         raise UserError(
             f"the model in '{path}' has {len(model.classes)} classes but the data has "
@@ -147,12 +159,15 @@ def trained_network(path: str, classes: Classes) -> Start:
     return Start(model, "all")
 
 
-def transferred_network(source: str, classes: Classes, given: dict[str, Any]) -> Start:
+def transferred_network(
+    source: str, classes: Classes, images: ImageFormat, given: dict[str, Any]
+) -> Start:
     """The model in ``source`` for other classes; see :meth:`Segmenter.with_classes`.
 
     Args:
         source: whatever :func:`load_model` takes.
         classes: of the data.
+        images: of the data.
         given: the options of the network that the user has chosen, None where not.
 
     Raises:
@@ -165,7 +180,9 @@ def transferred_network(source: str, classes: Classes, given: dict[str, Any]) ->
         raise UserError("--start and --model.pretrained both give the weights; leave one out")
     old = load_model(source)
     _refuse_conflicts(source, old.recipe or {}, given)
-    return Start(old.with_classes(classes).train(), "all", _transfer_report(source, old, classes))
+    model = old.with_classes(classes).train()
+    model.preprocessing = transferred_preprocessing(old.preprocessing, images, source)
+    return Start(model, "all", _transfer_report(source, old, classes))
 
 
 def _refuse_conflicts(source: str, recipe: dict[str, Any], given: dict[str, Any]) -> None:

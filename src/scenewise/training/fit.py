@@ -90,7 +90,7 @@ def fit(
             point = resume_point(resume, Path(root) / (name or network))
         if of_task.get("start") is None:
             of_task.setdefault("backbone", default_backbone())  # so that config.yaml has it
-        task = SegmentationTask(data.classes, **_resumed(of_task, point))
+        task = SegmentationTask(data.classes, data.images, **_resumed(of_task, point))
         if task.start_report and point is None:
             print(task.start_report)
         config = _config(data, of_task | _names(task), of_trainer | {"default_root_dir": str(root)})
@@ -144,7 +144,7 @@ def _parameters(function: Any) -> set[str]:
 
 
 _OF_DATA = _parameters(SegmentationData) - {"root", "seed"}
-_OF_TASK = _parameters(SegmentationTask) - {"classes"}
+_OF_TASK = _parameters(SegmentationTask) - {"classes", "images"}
 _OF_TRAINER = _parameters(Trainer) - {"default_root_dir"}
 
 

@@ -10,12 +10,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from scenewise.classes import Classes
+from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
 from scenewise.models.freeze import Freeze, hold_statistics
 from scenewise.models.freeze import freeze as freeze_parts
 from scenewise.models.optimize.depthwise import fast_depthwise
+from scenewise.models.preprocessing import Preprocessing
 from scenewise.training.checkpoint import (
     exact_state,
     refuse_other_model,
@@ -46,6 +48,7 @@ class SegmentationTask(LightningModule):
 
     Args:
         classes: what the ids in the masks mean; the dataset has them.
+        images: channels and values of the images; the data module has them. Default: 8-bit RGB.
         network: name of the network; `scenewise models` lists them. Default: danet.
         backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else
             tf_efficientnet_lite0.
@@ -100,6 +103,7 @@ class SegmentationTask(LightningModule):
     def __init__(  # noqa: PLR0913 - the options of --model
         self,
         classes: Classes,
+        images: ImageFormat | None = None,
         network: str | None = None,
         backbone: str | None = None,
         pretrained: bool | None = None,
@@ -131,6 +135,7 @@ class SegmentationTask(LightningModule):
         super().__init__()
         begun = begin(
             classes,
+            images or ImageFormat(),
             start=start,
             weights=weights,
             network=network,
@@ -190,7 +195,7 @@ class SegmentationTask(LightningModule):
         self.metrics.categories = getattr(data, "categories", None)
 
     def losses(self, images: Tensor, masks: Tensor) -> Loss:
-        """The losses of images (B, 3, H, W), uint8, with masks (B, H, W).
+        """The losses of images (B, C, H, W) with masks (B, H, W).
 
         Logits stay at low resolution, and one of them at a time is upsampled inside its loss.
         """
@@ -207,7 +212,7 @@ class SegmentationTask(LightningModule):
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of one batch: images (B, 3, H, W) uint8, masks (B, H, W)."""
+        """Loss of one batch: images (B, C, H, W), masks (B, H, W)."""
         try:
             loss = self.losses_of(batch["image"], batch["mask"])
         except ValueError as error:
@@ -279,6 +284,9 @@ class SegmentationTask(LightningModule):
         self._restored = checkpoint.get("resume", {})
         if "state_dict" in checkpoint:  # else the sharded strategy has checked it
             refuse_other_model(checkpoint, self.model, shapes_of(self.state_dict()))
+        if "scenewise" in checkpoint:  # the range that it was trained with, whatever the data is
+            saved = checkpoint["scenewise"]["preprocessing"]
+            self.model.preprocessing = Preprocessing.from_dict(saved)
 
     def _check(self, compile_and_checkpoint: bool) -> None:
         if compile_and_checkpoint:
@@ -342,7 +350,9 @@ class SegmentationTask(LightningModule):
         images, masks = batch["image"], batch["mask"]
         if self.protocol is not None:
             predictor = Predictor.from_protocol(self.model, self.protocol)
-            for image, mask in zip(images, masks, strict=True):  # (3, H, W), (H, W)
+            if images.shape[1] == 1:  # grey
+                images = images.expand(-1, self.model.preprocessing.in_channels, -1, -1)
+            for image, mask in zip(images, masks, strict=True):  # (C, H, W), (H, W)
                 score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
                 self.metrics.update(labels[None], mask[None], score[None])
                 self.labels = labels[None]

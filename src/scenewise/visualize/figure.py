@@ -17,10 +17,10 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.images import ImageLike, as_floats
+from scenewise.data.images import ImageLike, as_floats, as_values
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
-from scenewise.inference.predictor import Predictor
+from scenewise.inference.predictor import Predictor, display, layout_of
 from scenewise.models.segmenter import Segmenter
 from scenewise.visualize.attention_maps import (
     AttentionMaps,
@@ -77,14 +77,15 @@ def explain_figure(
             f"{type(model).__name__}; run a network of your own inside attention_maps(model) and "
             "take the rows of its blocks"
         )
-    floats = as_floats(image)  # (3, H, W)
-    check_pixels(at, (floats.shape[1], floats.shape[2]))
+    values = as_values(image, layout_of(model))  # (C, H, W)
+    check_pixels(at, (values.shape[1], values.shape[2]))
     if Path(path).suffix.lower() not in FORMATS:
         raise UserError(f"a figure is {', '.join(FORMATS)}, not '{path}'; choose one of these")
     with attention_maps(model) as maps:
-        labels = Predictor(model, device=device)(floats).labels
+        labels = Predictor(model, device=device)(values).labels
     check_attention(maps)
-    save_figure(_draw(model, _Scene(floats, at), labels, maps, channels, width), path)
+    scene = _Scene(as_floats(display(values, model)), at)
+    save_figure(_draw(model, scene, labels, maps, channels, width), path)
 
 
 def check_attention(maps: AttentionMaps) -> None:

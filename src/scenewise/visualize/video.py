@@ -17,7 +17,7 @@ from torch import Tensor
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 from scenewise.inference.auto_window import AutoWindowPredictor
-from scenewise.inference.predictor import Predictor
+from scenewise.inference.predictor import Predictor, layout_of
 from scenewise.visualize.overlay import overlay
 
 if TYPE_CHECKING:
@@ -86,6 +86,9 @@ def overlay_video(
             written.
     """
     check_decay(decay)
+    taken = layout_of(predictor.model)
+    if taken.wide or not taken.rgb:
+        raise UserError(f"the model takes {taken}, but frames of a video are RGB of 8 bits")
     scores, count = None, 0
     with _open_video(source) as video, _write_video(target, video.rate, note) as write:
         for image, time in video.frames:

@@ -98,7 +98,7 @@ class _Handlers:
     def upload(self, data: Data, request: gr.Request, progress: gr.Progress = _PROGRESS) -> Data:
         """An image was uploaded."""
         path = Path(data[self.parts.upload])
-        state = VisitorState(path.name, read_upload(path, path.name))
+        state = VisitorState(path.name, read_upload(path, path.name, self.explorer.layout))
         return self._open(state, data, request, progress)
 
     @_answering

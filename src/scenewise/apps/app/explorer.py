@@ -34,8 +34,10 @@ from scenewise.apps.app.state import (
     windows,
 )
 from scenewise.data.images import SUFFIXES
+from scenewise.data.layout import RGB, Layout
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError, choose
+from scenewise.inference.predictor import display, layout_of
 
 _MAX_SAMPLES = 24  # their thumbnails are part of the page that every visitor loads
 _NO_IMAGE = (
@@ -54,7 +56,7 @@ class Explorer:
     """The models that the page offers, and the work in progress.
 
     Attributes:
-        networks: by name.
+        networks: by name; they take images of the same channels and bits.
         folder: of sample images; None offers generated scenes.
         jobs: the work in progress, by visitor.
     """
@@ -62,6 +64,19 @@ class Explorer:
     networks: dict[str, Network]
     folder: Path | None = None
     jobs: dict[str, _Job] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, network in self.networks.items():
+            if (taken := layout_of(network.model)) != self.layout:
+                raise UserError(
+                    f"model '{name}' takes {taken} and '{next(iter(self.networks))}' "
+                    f"{self.layout}; show them on two pages"
+                )
+
+    @property
+    def layout(self) -> Layout:
+        """The channels and bits of the images that the networks take."""
+        return layout_of(next(iter(self.networks.values())).model)
 
     @contextmanager
     def job(self, visitor: str, report: Report) -> Iterator[Report]:
@@ -115,7 +130,7 @@ class Explorer:
             UserError: the folder does not exist or holds no image.
         """
         if self.folder is None:
-            return [f"scene {k}" for k in range(6)]
+            return [f"scene {k}" for k in range(6)] if self.layout == RGB else []
         if not self.folder.is_dir():
             raise UserError(f"folder '{self.folder}' not found; give --samples a folder of images")
         names = sorted(p.name for p in self.folder.iterdir() if p.suffix.lower() in SUFFIXES)
@@ -134,14 +149,15 @@ class Explorer:
             raise UserError(f"unknown sample '{name}'; {choose(name, names)}")
         if self.folder is None:
             return VisitorState(name, Scenes(len(names)).read(names.index(name))[0])
-        return VisitorState(name, read_upload(self.folder / name, name))
+        return VisitorState(name, read_upload(self.folder / name, name, self.layout))
 
     def sample_buttons(self) -> list[Message]:
         """Names and thumbnails of the samples that can be read."""
         buttons = []
         for name in self.sample_names():
             try:
-                buttons.append({"name": name, "url": _thumbnail(self.sample(name).image)})
+                image = display(self.sample(name).image, next(iter(self.networks.values())).model)
+                buttons.append({"name": name, "url": _thumbnail(image)})
             except UserError:
                 continue
         return buttons

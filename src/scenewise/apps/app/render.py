@@ -14,7 +14,7 @@ from torch import Tensor
 from scenewise.apps.app.state import FUSED, WITHOUT, Network, View, VisitorState
 from scenewise.classes import Classes
 from scenewise.errors import UserError
-from scenewise.inference.predictor import Prediction
+from scenewise.inference.predictor import Prediction, display
 from scenewise.visualize.attention_maps import BlockMaps, ChannelMaps, Place, PositionMaps, cell
 from scenewise.visualize.figure import explain_figure
 from scenewise.visualize.overlay import colorize, shares
@@ -87,7 +87,7 @@ class Panel:
         labels, confidence = self.prediction
         percent = (100 * confidence).round().byte()
         cells = torch.stack([labels, percent, torch.zeros_like(labels)], dim=2)  # (H, W, 3): R, G
-        image = self.state.image.permute(1, 2, 0)  # (H, W, 3)
+        image = display(self.state.image, self.network.model).permute(1, 2, 0)  # (H, W, 3)
         return {
             "image": data_url(Image.fromarray(image.numpy()), "JPEG"),
             "cells": data_url(Image.fromarray(cells.numpy()), "PNG"),

@@ -4,6 +4,7 @@ A state is immutable and every step returns a new one, so visitors cannot mix, a
 or is stopped leaves the previous state as it was. Nothing in this module depends on Gradio.
 """
 
+import io
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,7 +16,9 @@ from typing import Any, NamedTuple
 from PIL import Image
 from torch import Tensor, nn
 
-from scenewise.data.images import read_image
+from scenewise.data.images import decode_image
+from scenewise.data.layout import RGB, Layout
+from scenewise.data.tiff import is_tiff, tiff_size
 from scenewise.errors import UserError
 from scenewise.inference.auto_window import AutoWindowPredictor, smaller_sides
 from scenewise.inference.predictor import Prediction, Predictor
@@ -109,7 +112,7 @@ class VisitorState:
 
     Attributes:
         name: of the image file.
-        image: (3, H, W), uint8.
+        image: (C, H, W), as the networks take it; of RGB uint8.
         at: the marked pixel (row, column).
         results: by the name of the network.
         side: of the windows, where memory was too short for the usual ones or for the whole image.
@@ -212,11 +215,12 @@ class VisitorState:
         return replace(self, results={**self.results, network.name: result})
 
 
-def read_upload(path: Path, name: str) -> Tensor:
-    """The uploaded image in file ``path``, called ``name``: (3, H, W), uint8.
+def read_upload(path: Path, name: str, layout: Layout = RGB) -> Tensor:
+    """The uploaded image in file ``path``, called ``name``: (C, H, W), of RGB uint8.
 
     Raises:
-        UserError: too many bytes or pixels, or not an image of a supported format.
+        UserError: too many bytes or pixels, not an image of a supported format, or one of other
+            channels or bits than ``layout``.
     """
     formats = f"supported are {', '.join(FORMATS)}"
     size = path.stat().st_size
@@ -225,22 +229,33 @@ def read_upload(path: Path, name: str) -> Tensor:
             f"'{name}' has {size / 2**20:.1f} MiB, more than the limit of "
             f"{MAX_BYTES // 2**20}; save it smaller"
         )
+    content = path.read_bytes()
     try:
-        with Image.open(path, formats=FORMATS) as image:
-            width, height = image.size
+        height, width = _size_of(content)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise UserError(f"'{name}' claims far too many pixels; {formats}") from error
     except Exception as error:  # decoders raise errors of many types on broken files
         raise UserError(f"'{name}' is not a readable image; {formats}") from error
-    if width * height > MAX_PIXELS:
+    most = 3 * MAX_PIXELS // (layout.count * (4 if layout.wide else 1))  # that many bytes
+    if width * height > most:
         raise UserError(
             f"'{name}' has {height} x {width} pixels, more than the limit of "
-            f"{MAX_PIXELS / 1e6:.1f} million; make it smaller, or use scenewise predict"
+            f"{most / 1e6:.1f} million; make it smaller, or use scenewise predict"
         )
     try:
-        return read_image(path)
+        return decode_image(content, name, layout)
     except UserError as error:
+        if isinstance(error.__cause__, UserError):  # other channels or bits
+            raise
         raise UserError(f"'{name}' is damaged; {formats}") from error
+
+
+def _size_of(content: bytes) -> tuple[int, int]:
+    """Height and width, from the header of an image."""
+    if is_tiff(content):
+        return tiff_size(content)
+    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
+        return image.height, image.width
 
 
 def windows(size: tuple[int, int], side: int) -> list[_Box]:

@@ -27,7 +27,8 @@ from scenewise.classes import Classes
 from scenewise.data import images
 from scenewise.data.datasets import PairedDataset
 from scenewise.data.photometric import PhotometricDistortion
-from scenewise.data.transforms import MEAN_COLOR, RandomScaleCrop
+from scenewise.data.transforms import RandomScaleCrop
+from scenewise.data.value_range import ImageFormat
 
 cv2: Any = None
 with suppress(ImportError):  # pip install 'scenewise[bench]'
@@ -164,7 +165,7 @@ def _v2_crop(image: Image.Image, mask: Image.Image, scale: float) -> _Pair:
     """The usual torchvision pipeline: resize the whole image, crop, flip, make tensors."""
     size = [round(side * scale) for side in _SIZE]
     both = v2.functional.resize(image, size), tv_tensors.Mask(np.array(mask)[None])
-    fill: dict[Any, Any] = {Image.Image: MEAN_COLOR, tv_tensors.Mask: 255}
+    fill: dict[Any, Any] = {Image.Image: ImageFormat().padding, tv_tensors.Mask: 255}
     steps = v2.Compose(
         [
             v2.RandomCrop(_CROP, pad_if_needed=True, fill=fill),

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from scenewise.apps.fit.preflight import check_labels, forecast
 from scenewise.data.module import SegmentationData
+from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.models.freeze import frozen_parameters
 from scenewise.models.segmenter import Segmenter
@@ -124,7 +125,9 @@ class SegmentationCLI(LightningCLI):
         )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": v for name, v in BEST_CHECKPOINT.items()})
-        parser.link_arguments("data.classes", "model.classes", apply_on="instantiate")
+        for known_to_data in ("classes", "images"):
+            source, target = f"data.{known_to_data}", f"model.{known_to_data}"
+            parser.link_arguments(source, target, apply_on="instantiate")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse, and check the checkpoint before anything else reads it."""
@@ -186,6 +189,8 @@ class SegmentationCLI(LightningCLI):
         if self.model.start_report and self.resume is None:
             print(self.model.start_report)
         print(f"{describe(model.config())}, {_count_parameters(model)}")
+        if self.datamodule.images != ImageFormat() or self.subcommand == "fit":
+            print(self.datamodule.images)
         if self.subcommand == "fit":
             steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
             batches = batches_per_epoch(self.datamodule, self.trainer.world_size)

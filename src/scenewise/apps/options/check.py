@@ -33,4 +33,8 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split", nargs="+", default=["train", "val"], help="default: train val", metavar="SPLIT"
     )
+    channels = "channels of the images to read, by index from 0; default: all but transparency"
+    parser.add_argument("--channels", type=int, nargs="+", metavar="K", help=channels)
+    pages = "the pages of a TIFF are the channels of one image"
+    parser.add_argument("--pages", choices=["channels"], help=pages)
     parser.add_argument("--workers", type=int, help="threads; default: a few more than processors")

@@ -22,7 +22,7 @@ from scenewise.errors import UserError
 from scenewise.exports.runtime import is_exported, load_exported
 from scenewise.files import write_json
 from scenewise.inference.auto_window import AutoWindowPredictor
-from scenewise.inference.predictor import Predictor, best_device
+from scenewise.inference.predictor import Predictor, best_device, display, layout_of
 from scenewise.inference.sliding_window import Size
 from scenewise.models.checkpoints import load_model
 from scenewise.models.optimize.fuse import for_inference
@@ -87,7 +87,7 @@ class _Job:
                 self._write_video(file, name, json.dumps(record))
                 self.done += 1
                 return
-            image = read_image(file)  # (3, H, W), uint8
+            image = read_image(file, layout_of(self.predictor.model))  # (C, H, W)
             labels, confidence = self.predictor(image)  # (H, W), int64 and float
         except UserError as error:
             self._fail(file, error)
@@ -113,7 +113,7 @@ class _Job:
     def _write(self, image: Tensor, labels: Tensor, name: str, note: str) -> None:
         args, classes = self.args, self.predictor.model.classes
         if not args.no_overlay:
-            drawn = overlay(image, labels, classes, args.opacity)
+            drawn = overlay(display(image, self.predictor.model), labels, classes, args.opacity)
             save_image(args.out / "overlays" / f"{name}.jpg", drawn)
         if args.submission:
             save_submission(args.submission, args.out / "submission", name, labels)

@@ -16,6 +16,7 @@ from scenewise.data.doctor.record import Record, examine
 from scenewise.data.doctor.report import MAX_FILES, Finding, Report, SplitReport
 from scenewise.data.images import read_image
 from scenewise.data.missing_files import missing, tolerate_missing
+from scenewise.data.value_range import image_format
 from scenewise.errors import UserError
 
 
@@ -43,6 +44,7 @@ def check(
                 datasets[split] = build(split)
         except UserError as error:
             findings.append(Finding("missing", split, True, str(error)))
+    images = _images(datasets, findings)
     for split, dataset in datasets.items():
         records = _read_all(dataset, split, progress, workers)
         reports[split], problems, digests[split] = _summarise(dataset, split, records)
@@ -50,7 +52,25 @@ def check(
     findings += _orphans(datasets) + _duplicates(digests)
     classes = next((dataset.classes for dataset in datasets.values()), None)
     findings += _absent_classes(classes, reports) if classes else []
-    return Report(classes, reports, sorted(findings, key=lambda finding: not finding.serious))
+    ordered = sorted(findings, key=lambda finding: not finding.serious)
+    return Report(classes, reports, ordered, images)
+
+
+def _images(datasets: Mapping[str, SegmentationDataset], findings: list[Finding]) -> str | None:
+    """The line about the images; a finding where a split has others than the first one."""
+    first: SegmentationDataset | None = None
+    line = None
+    for split, dataset in datasets.items():
+        try:
+            if first is None:
+                images = image_format(dataset, dataset.layout.channels, pages=dataset.layout.pages)
+                first, line = dataset, str(images)
+            elif dataset.layout != first.layout:
+                message = f"images of {dataset.layout}, but the first split has {first.layout}"
+                findings.append(Finding("images", split, True, message))
+        except UserError as error:
+            findings.append(Finding("images", split, True, str(error)))
+    return line
 
 
 def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]:
@@ -123,7 +143,8 @@ def _summarise(
     report = SplitReport(images=len(dataset))
     pixels, occurs, stored = (torch.zeros(256, dtype=torch.int64) for _ in range(3))
     bad: dict[str, list[Record]] = {}
-    empty, rotated, digests = [], [], {}
+    empty, digests = [], {}
+    turns: dict[str, list[Record]] = {}
     for record in records:
         if record.ids is not None:
             stored += record.ids > 0  # masks with each id, unusable ones too
@@ -138,20 +159,35 @@ def _summarise(
             digests[record.digest] = _name(dataset, record.index)
         if int(record.ids.sum()) == int(record.ids[ignore]):  # nothing is labelled
             empty.append(record)
-        if record.rotated:
-            rotated.append(record)
+        if record.turn:
+            turns.setdefault(record.turn, []).append(record)
     report.ignored = int(pixels[ignore])
     pixels[ignore] = occurs[ignore] = 0  # counted in report.ignored
     report.pixels, report.occurs_in = pixels[:count].tolist(), occurs[:count].tolist()
     findings = _bad(split, bad, stored, dataset.classes)
     findings += _ignored(split, report, empty, stored, dataset.classes)
-    if rotated:
+    return report, findings + _orientations(split, turns), digests
+
+
+def _orientations(split: str, turns: Mapping[str, list[Record]]) -> list[Finding]:
+    """Findings on images with an EXIF orientation, by how their masks fit."""
+    findings = []
+    if stored := turns.get("stored"):
         message = (
-            f"{_n(rotated, 'image')} with an EXIF orientation, which is applied; check that the "
-            "masks have it too"
+            f"{_n(stored, 'mask')} that fit the pixels as stored, before the EXIF orientation of "
+            "the images; they are turned with the images"
         )
-        findings.append(_finding("orientation", split, False, rotated, message))
-    return report, findings, digests
+        findings.append(_finding("orientation", split, False, stored, message))
+    if either := turns.get("either"):
+        applied = f"{_n(either, 'image')} with an EXIF orientation, which is applied"
+        message = f"{applied}; check that the masks have it too"
+        if stored:
+            message = (
+                f"{applied}, though other masks fit the pixels as stored, and the size of these "
+                "does not show which they fit; save each image as its mask is, without orientation"
+            )
+        findings.append(_finding("orientation", split, bool(stored), either, message))
+    return findings
 
 
 def _name(dataset: SegmentationDataset, index: int) -> str:

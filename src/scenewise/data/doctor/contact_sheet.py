@@ -8,6 +8,8 @@ from PIL import Image, ImageDraw
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import SegmentationDataset
+from scenewise.data.images import to_display
+from scenewise.data.value_range import measured_range
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 
@@ -30,10 +32,11 @@ def write_contact_sheet(
     """
     tiles = []
     for split, dataset in datasets.items():
+        value_range = measured_range(dataset)
         total = min(count, len(dataset))
         for index in (i * len(dataset) // total for i in range(total)):
             try:
-                tiles.append(_tile(dataset, index, split))
+                tiles.append(_tile(dataset, index, split, value_range))
             except UserError:
                 continue
     classes = next(iter(datasets.values())).classes if datasets else Classes.numbered(1)
@@ -56,10 +59,12 @@ def _overlay(image: Image.Image, ids: Image.Image, classes: Classes) -> Image.Im
     return Image.blend(image, Image.fromarray(table[np.asarray(ids)]), 0.5)
 
 
-def _tile(dataset: SegmentationDataset, index: int, split: str) -> Image.Image:
+def _tile(
+    dataset: SegmentationDataset, index: int, split: str, value_range: tuple[float, float] | None
+) -> Image.Image:
     """Image above overlay, with the name below."""
     pixels, mask = dataset.read(index)
-    image = Image.fromarray(pixels.permute(1, 2, 0).numpy())
+    image = Image.fromarray(to_display(pixels, value_range).permute(1, 2, 0).numpy())
     ids = Image.fromarray(mask.numpy())
     width = _TILE - _MARGIN
     height = max(1, min(_TILE, round(image.height * width / image.width)))

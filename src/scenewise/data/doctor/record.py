@@ -1,7 +1,7 @@
 """Reading one image and its mask, and recording what is wrong with them."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scenewise.data.datasets import PairedDataset, SegmentationDataset
-from scenewise.data.images import KINDS, is_rotated, read_image
+from scenewise.data.datasets import PairedDataset, SegmentationDataset, turned_with
+from scenewise.data.images import KINDS, orientation_of, read_image
 from scenewise.errors import UserError
 
 
@@ -24,7 +24,7 @@ class Record:
     file: str = ""
     size: tuple[int, int] | None = None
     digest: bytes = b""
-    rotated: bool = False  # the image has an EXIF orientation
+    turn: str = ""  # of an image with an EXIF orientation, see _turn
     ids: Tensor | None = None  # (256,) pixels of each id, of a readable mask
 
 
@@ -49,18 +49,34 @@ def examine(dataset: SegmentationDataset, index: int, compare: bool = True) -> R
 def _examine_files(dataset: PairedDataset, index: int, compare: bool) -> Record:
     path = dataset.images[index]
     try:
-        image = read_image(path)
+        image = read_image(path, dataset.layout)
     except UserError as error:
         return Record(index, "unreadable image", str(error), str(path))
     path = dataset.masks[index]
     try:
-        mask = dataset.read_mask(path)
+        stored = dataset.read_mask(path)
     except UserError as error:
         raw = _raw_ids(path)
         color = raw is None and _channels(path) > 1
         kind = "colour mask" if color else "unreadable mask" if raw is None else "wrong ids"
         return Record(index, kind, str(error), str(path), ids=raw)
-    return _record(dataset, index, image, mask, str(path), compare)
+    mask = turned_with(image, stored, dataset.images[index])
+    record = _record(dataset, index, image, mask, str(path), compare)
+    orientation = orientation_of(dataset.images[index])
+    if orientation == 1:
+        return record
+    turn = "stored" if mask is not stored else _turn(image, orientation, path)
+    return replace(record, turn=turn)
+
+
+def _turn(image: Tensor, orientation: int, mask: Path) -> str:
+    """Whether a mask of the size of its turned image surely fits it.
+
+    ``"shown"`` if it does; ``"either"`` if the image has the same size as stored. A mask that fits
+    the pixels as stored, and is turned with its image, is ``"stored"``.
+    """
+    sides_change = orientation >= 5 and image.shape[1] != image.shape[2]
+    return "shown" if sides_change or orientation_of(mask) != 1 else "either"
 
 
 def _record(
@@ -82,8 +98,7 @@ def _record(
         error = f"image is {size[0]}x{size[1]}, mask {mask.shape[0]}x{mask.shape[1]}"
     elif outside.any():
         kind, error = "wrong ids", "ids outside the classes"
-    rotated = isinstance(dataset, PairedDataset) and _is_rotated(dataset.images[index])
-    return Record(index, kind, error, file, size, digest, rotated, ids)
+    return Record(index, kind, error, file, size, digest, "", ids)
 
 
 def _raw_ids(path: Path) -> Tensor | None:
@@ -104,8 +119,3 @@ def _channels(path: Path) -> int:
             return len(image.getbands())
     except Exception:  # the reader's error is reported, this only adds to it
         return 0
-
-
-def _is_rotated(path: Path) -> bool:
-    with Image.open(path, formats=KINDS) as image:
-        return is_rotated(image)

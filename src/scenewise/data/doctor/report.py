@@ -56,6 +56,7 @@ class Report:
     classes: Classes | None
     splits: dict[str, SplitReport]
     findings: list[Finding]
+    images: str | None = None  # channels, bits and values of the images, in one line
 
     @property
     def ok(self) -> bool:
@@ -68,6 +69,7 @@ class Report:
         return {
             "ok": self.ok,
             "classes": list(names),
+            "images": self.images,
             "splits": {
                 name: {
                     "images": split.images,

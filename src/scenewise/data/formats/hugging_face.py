@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any, Self
@@ -20,11 +21,13 @@ from scenewise.data.datasets import (
     numbered_classes,
     read_classes,
 )
-from scenewise.data.images import to_ids, to_rgb
+from scenewise.data.images import image_of, pil_kind, to_ids
+from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 
 _SPLITS = {"train": ("train", "training"), "val": ("validation", "val", "valid", "dev")}
+_INSPECTED = 8  # rows that are read to find the layout of the images
 _IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
 _MASK_COLUMNS = (
     "label",
@@ -94,13 +97,22 @@ class HuggingFace(SegmentationDataset):
         row = _row(self.rows, index, name)
         mask = _mask(row, self.columns[1], name)
         try:
-            image = to_rgb(row[self.columns[0]])
+            image = image_of(row[self.columns[0]], self.layout)
         except Exception as error:  # a broken cell raises errors of many types
             raise UserError(
                 f"cannot read column '{self.columns[0]}' of row '{name}' ({error}); remove the row"
             ) from error
         check_pair(image, mask, self.classes, name, name)
         return image, mask
+
+    def kinds(self, *, pages: bool = False) -> list[tuple[str, Kind]]:
+        """Names and kinds of the images in a few rows, spread evenly."""
+        found = []
+        for index in range(0, len(self), -(-len(self) // _INSPECTED) or 1):
+            with suppress(Exception):  # reading the row reports it
+                row = _row(self.rows, index, self.names[index])
+                found.append((self.names[index], pil_kind(row[self.columns[0]])))
+        return found
 
 
 def _load(source: str, split: str) -> tuple[Any, str]:

@@ -10,7 +10,7 @@ import tarfile
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import IO, Literal, NamedTuple
@@ -28,13 +28,15 @@ from scenewise.data.datasets import (
     Transform,
     check_pair,
 )
-from scenewise.data.images import decode_image, decode_mask
+from scenewise.data.images import content_kind, decode_image, decode_mask, encode_image
 from scenewise.data.prepare import check_same_classes, indexed_image
+from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, parse_json, write_json
 
 _INDEX = "index.json"
 _MASK = ".mask.png"
+_INSPECTED = 4  # images whose headers are read to find the layout
 _LARGEST = 2**30  # bytes of an image; a member may claim more
 _Splits = dict[str, dict[str, list[str]]]  # split -> shard -> names of its images
 
@@ -95,11 +97,21 @@ class ShardSet(SegmentationDataset):
         return self.decode(next(read_shard(url, len(names), within, within + 1)))
 
     def decode(self, sample: Encoded) -> tuple[Tensor, Tensor]:
-        """Image (3, H, W) and mask (H, W), both uint8 and checked."""
-        image = decode_image(sample.image, sample.image_path)
+        """Image (C, H, W) of the layout and mask (H, W), checked."""
+        image = decode_image(sample.image, sample.image_path, self.layout)
         mask = decode_mask(sample.mask, sample.mask_path)
         check_pair(image, mask, self.classes, sample.image_path, sample.mask_path)
         return image, mask
+
+    def kinds(self, *, pages: bool = False) -> list[tuple[str, Kind]]:
+        """Names and kinds of the first images of the first shard."""
+        url, names = self.shards[0]
+        found: list[tuple[str, Kind]] = []
+        with suppress(UserError):  # reading the images reports it
+            for sample in read_shard(url, len(names), 0, min(_INSPECTED, len(names))):
+                kind = content_kind(sample.image, sample.image_path, pages=pages)
+                found.append((sample.image_path, kind))
+        return found
 
 
 def _read_index(root: str) -> tuple[Classes, _Splits]:
@@ -281,7 +293,7 @@ def _encoded(dataset: SegmentationDataset, index: int) -> tuple[str, bytes, byte
     if isinstance(dataset, PairedDataset):
         original = dataset.images[index]
         return original.suffix.lower(), original.read_bytes(), mask_png
-    return ".png", _png(Image.fromarray(image.permute(1, 2, 0).numpy())), mask_png  # (H, W, 3)
+    return *encode_image(image), mask_png
 
 
 def _png(image: Image.Image) -> bytes:
