@@ -17,8 +17,8 @@ from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
-from scenewise.errors import UserError, choose
 from scenewise.data.value_range import ImageFormat, image_format
+from scenewise.errors import UserError, choose
 
 if TYPE_CHECKING:  # type checkers read literals alone, the command line's help lists the names
     Format = str
