@@ -97,6 +97,8 @@ def test_an_export_becomes_the_native_layout(tmp_path: Path) -> None:
         ("labelstudio", "project-1.json", '_rotation": 0', '_rotation": 90', "rotated image"),
         ("supervisely", "train/ann/street one.jpg.json", '"bitmap"', '"point"', "no area"),
         ("supervisely_masks", "obj_class_to_machine_color.json", "20", "10", "share a colour"),
+        ("segments_ai", "release.json", '"id": 300', '"id": 301', "holds instance 300"),
+        ("segments_ai", "release.json", '"category_id": 4', '"category_id": 5', "5 is missing"),
         ("via", "train/via_region_data.json", '"class": "box"', '"kind": "box"', "no single"),
         ("via", "train/via_region_data.json", '"class"', '"sort"', "may be in any"),
     ],

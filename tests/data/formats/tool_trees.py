@@ -268,6 +268,24 @@ def ultralytics(root: Path) -> None:
     )
 
 
+def segments_ai(root: Path) -> None:
+    """Instances 7 and 300 are of the categories with the ids 0 and 4."""
+    categories = [{"name": "ring", "id": 4}, {"name": "box", "id": 0}]
+    samples = []
+    for k, name in enumerate(NAMES):
+        write_images(root / "files", (name,))
+        instances = np.array([0, 7, 300])[truth(k == 1)]
+        split = [instances % 256, instances // 256, 0 * instances, 255 + 0 * instances]
+        bitmap = np.stack(split, axis=-1).astype(np.uint8)
+        write_mask(root / "files" / f"{name}_label_ground-truth.png", bitmap)
+        write_mask(root / "files" / f"{name}_label_ground-truth_semantic.png", truth(k == 1))
+        annotations = [{"id": 7, "category_id": 0}, {"id": 300, "category_id": 4}]
+        labels = {"ground-truth": {"attributes": {"annotations": annotations}}}
+        samples.append({"name": f"{name}.jpg", "labels": labels})
+    dataset = {"task_attributes": {"categories": categories}, "samples": samples}
+    write_json(root / "release.json", {"name": "v1", "dataset": dataset, "samples": samples})
+
+
 # What writes the export, by the format that reads it.
 TREES = {
     "coco": coco,
@@ -276,6 +294,7 @@ TREES = {
     "labelme": labelme,
     "labelme_voc": labelme_voc,
     "labelstudio": labelstudio,
+    "segments_ai": segments_ai,
     "supervisely": supervisely,
     "supervisely_masks": supervisely_masks,
     "ultralytics": ultralytics,
