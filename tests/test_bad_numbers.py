@@ -14,7 +14,7 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
-from scenewise import Predictor, Segmenter, create_model, list_models, load_model
+from scenewise import Predictor, Segmenter, create_model, load_model
 from scenewise.apps.cli import main
 from scenewise.classes import Classes
 from scenewise.training import trainer as trainer_module
@@ -29,6 +29,7 @@ from scenewise.training.metrics.confusion import (
     scores,
 )
 from tests.data.trees import write_tree
+from tests.models.networks import ON_TINY
 from tests.training.callbacks.test_nan_guard import Before
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -52,7 +53,7 @@ def gradients(model: Segmenter, images: torch.Tensor, target: torch.Tensor) -> f
     return loss.item()
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", ON_TINY)
 class TestEveryNetwork:
     """On the tiny backbone, whose feature map is an eighth of the image, rounded up."""
 

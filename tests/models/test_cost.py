@@ -8,12 +8,13 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from scenewise import create_model, list_models
+from scenewise import create_model
 from scenewise.attention import criss_cross_attention, position_attention
 from scenewise.models.activation_checkpointing import recompute_backbone
 from scenewise.models.cost import estimate
 from scenewise.training.losses import segmentation_loss
 from tests.attention.contract import peak_bytes
+from tests.models.networks import ON_TINY
 
 
 class CustomOperators(TorchDispatchMode):
@@ -55,7 +56,7 @@ def test_memory_is_what_the_cpu_holds(name: str) -> None:
     assert trained == pytest.approx(held, rel=0.1, abs=scratch)
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", ON_TINY)
 def test_a_step_on_the_meta_device_counts_as_estimated(name: str) -> None:
     """Also, every custom kernel has a FLOP formula: PyTorch's counter knows all of a network."""
     with torch.device("meta"), CustomOperators() as custom, FlopCounterMode(display=False) as flops:

@@ -16,6 +16,7 @@ from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models.classifiers import classifiers
 from scenewise.training.task import SegmentationTask
+from tests.models.networks import ON_TINY
 
 SMALL: dict[str, Any] = {
     "accelerator": "cpu",
@@ -114,8 +115,8 @@ def test_every_classifier_of_every_network_is_known() -> None:
     """Those are the classifiers whose shapes depend on the number of classes."""
     from scenewise.models.zoo import NETWORKS
 
-    for name, network in NETWORKS.items():
-        for variant in network.variants:
+    for name in ON_TINY:
+        for variant in NETWORKS[name].variants:
             with torch.device("meta"):
                 options: dict[str, Any] = {"variant": variant, "backbone": "tiny"}
                 models = [

@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 from torch.testing import assert_close
 
-from scenewise import Predictor, create_model, list_models
+from scenewise import Predictor, create_model
 from scenewise.attention import (
     ASPOC,
     CBAM,
@@ -43,6 +43,7 @@ from scenewise.visualize import (
 )
 from scenewise.visualize.attention_maps import cell
 from tests.attention.contract import peak_bytes, randomise
+from tests.models.networks import ON_TINY
 from tests.toy_model import random_danet
 
 STREET = Classes(("road", "sky", "car"), ((10, 20, 30), (40, 50, 60), (250, 0, 5)))
@@ -156,7 +157,7 @@ def test_a_block_that_changes_the_shape_cannot_be_switched_off():
     assert hooks(model) == 0
 
 
-@pytest.mark.parametrize("name", list_models())
+@pytest.mark.parametrize("name", ON_TINY)
 def test_every_network_has_its_attention_recorded(name):
     model = create_model(name, num_classes=3, backbone="tiny").eval()
     with attention_maps(model) as maps, torch.no_grad():

@@ -12,6 +12,7 @@ from scenewise.errors import UserError, choose
 
 STORED = Path(__file__).with_suffix(".json")  # the rows of the default settings
 _ROW = "{name:14}{year:>5}{stride:>7}{parameters:>12}{gflops:>9}{test_mb:>9}{train_mb:>10}  {about}"
+_TRANSFORMER = "vit_small_patch14_dinov2"  # of networks that need one, instead of --backbone
 _HEADINGS = {
     "name": "network",
     "year": "year",
@@ -62,11 +63,12 @@ def compute_row(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     from scenewise.models.zoo import NETWORKS
 
     network = NETWORKS[name]
+    backbone = _TRANSFORMER if network.layers else settings["backbone"]
     with torch.device("meta"):  # weights without memory
         model = create_model(
             name,
             num_classes=settings["num_classes"],
-            backbone=settings["backbone"],
+            backbone=backbone,
             output_stride=settings["output_stride"],
             pretrained=False,
         )
@@ -78,7 +80,7 @@ def compute_row(name: str, settings: dict[str, Any]) -> dict[str, Any]:
         "year": network.year,
         "attention": network.attention,
         "variants": list(network.variants),
-        "backbone": settings["backbone"],
+        "backbone": backbone,
         "size": list(settings["size"]),
         "batch": settings["batch"],
         "stride": model.backbone.stride,

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from scenewise.errors import UserError, did_you_mean
@@ -41,6 +42,7 @@ class Backbone(nn.Module):
         dilate_second: dilate the second convolution of basic blocks too. False for ResNets only.
         in_channels: of the images. ImageNet weights of the first layer are repeated over the
             channels and scaled, for one channel summed, as timm does.
+        layers: of a plain transformer: return so many evenly spaced layers; 0 for the last three.
         pretrained: load ImageNet weights: from a package of the extra ``weights`` if it has them,
             else timm's, from its cache or the hub.
 
@@ -63,7 +65,7 @@ class Backbone(nn.Module):
     [(16, 24), (8, 12), (8, 12), (8, 12)]
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a backbone
         self,
         name: str,
         *,
@@ -73,10 +75,11 @@ class Backbone(nn.Module):
         ceil_pool: bool = False,
         dilate_second: bool = True,
         in_channels: int = 3,
+        layers: int = 0,
         pretrained: bool = False,
     ) -> None:
         super().__init__()
-        self.net = _timm_network(name, output_stride, in_channels, pretrained)
+        self.net = _timm_network(name, output_stride, in_channels, layers, pretrained)
         self.channels: tuple[int, ...] = tuple(self.net.feature_info.channels())[-4:]  # no stem
         self.strides: tuple[int, ...] = tuple(self.net.feature_info.reduction())[-4:]
         self.stride: int = self.strides[-1]
@@ -150,6 +153,7 @@ def create_backbone(  # noqa: PLR0913 - the options of a backbone
     ceil_pool: bool = False,
     dilate_second: bool = True,
     in_channels: int = 3,
+    layers: int = 0,
     pretrained: bool = False,
     weights: str | Path | None = None,
 ) -> Backbone | TinyBackbone:
@@ -170,6 +174,10 @@ def create_backbone(  # noqa: PLR0913 - the options of a backbone
                 "the tiny backbone has no multi_grid, contract_dilation, dilate_second or "
                 "ceil_pool; leave them out, or choose a ResNet"
             )
+        if layers:
+            raise UserError(
+                "the tiny backbone has no layers of one size; choose a vision transformer"
+            )
         return _load_weights(TinyBackbone(in_channels), weights)
     backbone = Backbone(
         name,
@@ -179,6 +187,7 @@ def create_backbone(  # noqa: PLR0913 - the options of a backbone
         ceil_pool=ceil_pool,
         dilate_second=dilate_second,
         in_channels=in_channels,
+        layers=layers,
         pretrained=pretrained and weights is None,
     )
     return _load_weights(backbone, weights)
@@ -213,7 +222,9 @@ def _conv(inputs: int, outputs: int, stride: int = 1) -> nn.Sequential:
     )
 
 
-def _timm_network(name: str, output_stride: int, in_channels: int, pretrained: bool) -> Any:
+def _timm_network(
+    name: str, output_stride: int, in_channels: int, layers: int, pretrained: bool
+) -> Any:
     if name in _DEEP_STEMS:
         if pretrained:
             raise UserError(
@@ -236,8 +247,9 @@ def _timm_network(name: str, output_stride: int, in_channels: int, pretrained: b
         {"strict_img_size": False},  # Swin and relatives
         {},
     )
+    spread = {"out_indices": _spread(name, layers)} if layers else {}
     for architecture in alternatives:
-        options = {"in_chans": in_channels, **architecture}
+        options = {"in_chans": in_channels, **spread, **architecture}
         try:
             net = timm.create_model(name, features_only=True, **options)
         except (TypeError, AssertionError, NotImplementedError):
@@ -248,6 +260,20 @@ def _timm_network(name: str, output_stride: int, in_channels: int, pretrained: b
             ) from error
         return _pretrained(net, name, options) if pretrained else net
     raise UserError(f"backbone '{name}' has no feature maps; choose another timm model")
+
+
+def _spread(name: str, layers: int) -> list[int]:
+    """Indices of evenly spaced layers of a plain transformer: 2, 5, 8, 11 for 4 of 12."""
+    with torch.device("meta"):
+        info: Any = timm.create_model(name, features_only=True).feature_info
+    strides = {entry["reduction"] for entry in info.info}
+    depth = len(info.info)
+    if len(strides) > 1 or depth < layers:
+        raise UserError(
+            f"backbone '{name}' is not a plain vision transformer, whose layers all have one size; "
+            "choose for example vit_small_patch14_dinov2"
+        )
+    return [(i + 1) * depth // layers - 1 for i in range(layers)]
 
 
 def _drop_early_features(net: nn.Module) -> None:

@@ -114,6 +114,7 @@ def create_model(  # noqa: PLR0913 - the options of config.json, each with a def
         backbone,
         pretrained=pretrained,
         weights=backbone_weights,
+        layers=network.layers,
         **{key: options[key] for key in _BACKBONE_OPTIONS if key in options},
     )
     decoder = _head(name, network, body.channels, len(classes), head, options)

@@ -13,6 +13,7 @@ from scenewise.models.heads.danet import DANetHead
 from scenewise.models.heads.deeplabv3 import deeplabv3
 from scenewise.models.heads.deeplabv3plus import deeplabv3plus
 from scenewise.models.heads.dnl import dnl
+from scenewise.models.heads.dpt import DPTHead
 from scenewise.models.heads.dranet import DRANetHead
 from scenewise.models.heads.emanet import emanet
 from scenewise.models.heads.encnet import EncNetHead
@@ -26,6 +27,7 @@ from scenewise.models.heads.ocr import OCRHead
 from scenewise.models.heads.psanet import psanet
 from scenewise.models.heads.pspnet import pspnet
 from scenewise.models.heads.single_block import cbam, channel, position, sagan, squeeze_excite
+from scenewise.models.heads.upernet import UPerNetHead
 from scenewise.models.variants import (
     CCNET,
     ENCODING,
@@ -52,6 +54,7 @@ class Network:
         attention: what attends to what, in a few words.
         variants: the published codes by name, choices for ``variant``; the first is the default.
         low_level: channels of the stride-4 feature map in the decoder; 0 for no decoder.
+        layers: of a plain transformer that the head fuses; 0 for other backbones.
     """
 
     head: Callable[..., nn.Module]
@@ -60,6 +63,7 @@ class Network:
     attention: str
     variants: dict[str, Variant]
     low_level: int = 0
+    layers: int = 0
 
 
 _BLOCK_ONLY = {"official": ENCODING}  # papers without a segmentation network: trained as DANet
@@ -82,7 +86,7 @@ _FCN = {
     "torchvision": TORCHVISION,
     "ocnet": replace(OCNET, auxiliary=False),
 }
-_WITH_DECODER = ("ccnet", "danet", "fcn")
+_PLUS = {"low_level": 48}  # with DeepLabV3+'s decoder
 _OCR = {"official": replace(OPENSEG, auxiliary=False), "mmseg": replace(MMSEG, auxiliary=False)}
 _PSPNET = {"official": SEMSEG, "mmseg": MMSEG, "encoding": replace(ENCODING, auxiliary=True)}
 
@@ -97,9 +101,15 @@ NETWORKS: dict[str, Network] = {
     ),
     "cbam": Network(cbam, "Woo et al., ECCV", 2018, "channel and pixel gates", _BLOCK_ONLY),
     "ccnet": Network(ccnet, "Huang et al., ICCV", 2019, "criss-cross", _or_mmseg(CCNET)),
+    "ccnet_plus": Network(
+        ccnet, "Huang et al., ICCV", 2019, "criss-cross", _or_mmseg(CCNET), **_PLUS
+    ),
     "chain": Network(ChainHead, "custom", None, "any, in sequence", _BLOCK_ONLY),
     "channel": Network(channel, "Fu et al., CVPR", 2019, "channel", _BLOCK_ONLY),
     "danet": Network(DANetHead, "Fu et al., CVPR", 2019, "position + channel", _or_mmseg(ENCODING)),
+    "danet_plus": Network(
+        DANetHead, "Fu et al., CVPR", 2019, "position + channel", _or_mmseg(ENCODING), **_PLUS
+    ),
     "deeplabv3": Network(
         deeplabv3, "Chen et al., arXiv 1706.05587", 2017, "none: dilated pyramid", _DEEPLABV3
     ),
@@ -109,7 +119,7 @@ NETWORKS: dict[str, Network] = {
         2018,
         "none: dilated pyramid",
         {"mmseg": MMSEG},
-        low_level=48,
+        **_PLUS,
     ),
     "dnl": Network(
         dnl, "Yin et al., ECCV", 2020, "position, pairwise and unary separately", _or_mmseg(_DNL)
@@ -121,6 +131,14 @@ NETWORKS: dict[str, Network] = {
         "position + channel, to few centres",
         {"official": _DRANET},
     ),
+    "dpt": Network(
+        DPTHead,
+        "Ranftl et al., ICCV",
+        2021,
+        "none: four layers of a transformer",
+        {"official": replace(ENCODING, align_corners=False)},
+        layers=4,
+    ),
     "emanet": Network(
         emanet, "Li et al., ICCV", 2019, "position, to fitted bases", _or_mmseg(ENCODING)
     ),
@@ -128,6 +146,7 @@ NETWORKS: dict[str, Network] = {
         EncNetHead, "Zhang et al., CVPR", 2018, "channel gates, from codewords", _or_mmseg(_ENCNET)
     ),
     "fcn": Network(fcn, "Long et al., CVPR", 2015, "none", _FCN),
+    "fcn_plus": Network(fcn, "Long et al., CVPR", 2015, "none", _FCN, **_PLUS),
     "gcnet": Network(
         gcnet, "Cao et al., ICCVW", 2019, "position, one row for all queries", {"mmseg": MMSEG}
     ),
@@ -167,6 +186,7 @@ NETWORKS: dict[str, Network] = {
     "pspnet": Network(pspnet, "Zhao et al., CVPR", 2017, "none: pyramid pooling", _PSPNET),
     "sagan": Network(sagan, "Zhang et al., ICML", 2019, "position", _BLOCK_ONLY),
     "se": Network(squeeze_excite, "Hu et al., CVPR", 2018, "channel gates", _BLOCK_ONLY),
+    "upernet": Network(
+        UPerNetHead, "Xiao et al., ECCV", 2018, "none: pooling and pyramid", {"mmseg": MMSEG}
+    ),
 }
-# With DeepLabV3+'s decoder: edges from the stride-4 feature map. fcn_plus is the control.
-NETWORKS |= {f"{name}_plus": replace(NETWORKS[name], low_level=48) for name in _WITH_DECODER}

@@ -212,6 +212,22 @@ def deeplabv3plus(
     return w.conv(f"{D}conv_seg", y, classes, bias=True)
 
 
+def upernet(w: Weights, features: list[Tensor], classes: int, corners: bool = False) -> Tensor:
+    width, last = features[-1].shape[1] // 4, features[-1]
+    parts = [last]
+    for i, size in enumerate((1, 2, 3, 6)):
+        pooled = module(w, f"{D}psp_modules.{i}.1", F.adaptive_avg_pool2d(last, size), width)
+        parts.append(upsample(pooled, last, corners))
+    maps = [module(w, f"{D}lateral_convs.{i}", x, width) for i, x in enumerate(features[:-1])]
+    maps.append(module(w, f"{D}bottleneck", torch.cat(parts, 1), width, 3))
+    for i in (2, 1, 0):
+        maps[i] = maps[i] + upsample(maps[i + 1], maps[i], corners)
+    outs = [module(w, f"{D}fpn_convs.{i}", maps[i], width, 3) for i in range(3)] + [maps[3]]
+    y = torch.cat([upsample(out, outs[0], corners) for out in outs], 1)
+    y = module(w, f"{D}fpn_bottleneck", y, width, 3)
+    return w.conv(f"{D}conv_seg", y, classes, bias=True)
+
+
 def twice(w: Weights, name: str, x: Tensor, width: int) -> Tensor:
     return module(w, f"{name}.1", module(w, f"{name}.0", x, width), width)
 
@@ -315,4 +331,5 @@ HEADS = {
     "nonlocal": nonlocal_,
     "ocr": ocr,
     "pspnet": pspnet,
+    "upernet": upernet,
 }

@@ -139,6 +139,7 @@ def test_an_option_wins_over_the_config_and_the_config_over_the_name() -> None:
         ("dnl", "temperature=0.1", "temperature", 0.1),
         ("emanet", "num_stages=2", "stages", 2),
         ("fcn", "dilation=6", "dilation", 6),
+        ("upernet", "in_index=[0, 1, 2, 3], pool_scales=(1, 2, 4, 8)", "bins", [1, 2, 4, 8]),
         ("isa", "down_factor=(4, 6)", "tile", [4, 6]),
         ("deeplabv3", "", "rates", [6, 12, 18]),  # the code's default
         ("deeplabv3plus", "dilations=(1, 3, 5, 7)", "rates", [3, 5, 7]),

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from scenewise.models import create_model, list_models
+from scenewise.models import create_model
 from scenewise.models.optimize.fuse import _fold_batch_norms, _MergedDANetHead, for_inference
 from scenewise.models.optimize.winograd import Winograd
 from scenewise.models.segmenter import Segmenter
+from tests.models.networks import ON_TINY
 
 
 def trained(network: str, backbone: str, **options: object) -> Segmenter:
@@ -30,7 +31,7 @@ def trained(network: str, backbone: str, **options: object) -> Segmenter:
     return model.eval()
 
 
-@pytest.mark.parametrize("network", list_models())
+@pytest.mark.parametrize("network", ON_TINY)
 def test_every_network_in_float64(network: str) -> None:
     model = trained(network, "tiny").double()
     image = torch.randn(2, 3, 41, 59, dtype=torch.float64)

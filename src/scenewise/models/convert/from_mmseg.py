@@ -152,6 +152,14 @@ _DEEPLABV3PLUS = {
     ),
     "conv_seg": "classify.1",
 }
+_UPERNET = {
+    **{f"psp_modules.{i}.1.conv": f"pool.branches.{i}.1" for i in range(4)},
+    **{f"psp_modules.{i}.1.bn": f"pool.branches.{i}.2" for i in range(4)},
+    **_modules(bottleneck="bottleneck", fpn_bottleneck="fuse"),
+    **_modules(**{f"lateral_convs.{i}": f"lateral.{i}" for i in range(3)}),
+    **_modules(**{f"fpn_convs.{i}": f"smooth.{i}" for i in range(3)}),
+    "conv_seg": "classify.1",
+}
 _ISA = {
     **_modules(in_conv="context.reduce", out_conv="context.block.mix"),
     **_projections("global_relation", "context.block.far", _QUERY_KEY, 2),
@@ -223,6 +231,7 @@ HEADS: dict[str, tuple[str, KeyMapping]] = {
     "nl_block.": ("nonlocal", _NONLOCAL),
     "dnl_block.": ("dnl", _DNL),
     "gc_block.": ("gcnet", _GCNET),
+    "fpn_bottleneck.": ("upernet", _UPERNET),
     "psp_modules.": ("pspnet", _PSPNET),
     "sep_bottleneck.": ("deeplabv3plus", _DEEPLABV3PLUS),
     "image_pool.": ("deeplabv3", _DEEPLABV3),
@@ -292,7 +301,7 @@ def _settings(
     named = _name_settings(file, network)
     held = config.settings(network) if config else {}
     released: dict[str, Any] = {
-        "output_stride": 8,
+        "output_stride": 32 if network == "upernet" else 8,
         "multi_grid": (),
         "contract_dilation": True,  # so in all published configs
         "align_corners": False,

@@ -28,6 +28,7 @@ HEAD_OPTIONS: dict[str, tuple[str, str, Any]] = {
     "fcn": ("dilation", "dilation", 1),
     "isa": ("tile", "down_factor", (8, 8)),
     "pspnet": ("bins", "pool_scales", (1, 2, 3, 6)),
+    "upernet": ("bins", "pool_scales", (1, 2, 3, 6)),
 }
 # Strides and dilations of the four stages -> output stride.
 _STRIDES: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {
@@ -64,7 +65,7 @@ _HEADS: dict[str, dict[str, tuple[Any, ...]]] = {
     "ocr": {"scale": (1,)},
 }
 # The stages of heads that take several; EncNet uses the last of them without its lateral layers.
-_STAGES = {"ann": ((2, 3),), "encnet": (3, (1, 2, 3), (3,))}
+_STAGES = {"ann": ((2, 3),), "upernet": ((0, 1, 2, 3),), "encnet": (3, (1, 2, 3), (3,))}
 _REGIONS = {"type": ("FCNHead",), "in_index": (2, -2), "concat_input": (False,), "dilation": (1,)}
 
 
