@@ -124,13 +124,6 @@ NETWORKS: dict[str, Network] = {
     "dnl": Network(
         dnl, "Yin et al., ECCV", 2020, "position, pairwise and unary separately", _or_mmseg(_DNL)
     ),
-    "dranet": Network(
-        DRANetHead,
-        "Fu et al., TNNLS",
-        2020,
-        "position + channel, to few centres",
-        {"official": _DRANET},
-    ),
     "dpt": Network(
         DPTHead,
         "Ranftl et al., ICCV",
@@ -138,6 +131,13 @@ NETWORKS: dict[str, Network] = {
         "none: four layers of a transformer",
         {"official": replace(ENCODING, align_corners=False)},
         layers=4,
+    ),
+    "dranet": Network(
+        DRANetHead,
+        "Fu et al., TNNLS",
+        2020,
+        "position + channel, to few centres",
+        {"official": _DRANET},
     ),
     "emanet": Network(
         emanet, "Li et al., ICCV", 2019, "position, to fitted bases", _or_mmseg(ENCODING)
