@@ -11,7 +11,8 @@ from PIL import Image
 from torch import nn
 
 from scenewise.data import SegmentationData
-from scenewise.training.provenance import data_revision, model_fingerprint
+from scenewise.models.fingerprint import model_fingerprint
+from scenewise.training.provenance import data_revision
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from scenewise.files import parse_json
 from scenewise.models.build import create_model
 from scenewise.models.convert.key_mapping import convert, first_keys
 from scenewise.models.file_formats import describe_folder, describe_missing
+from scenewise.models.hub import fetch, is_hub_name
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.safe_load import read_file
 from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter
@@ -34,12 +35,14 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
 
     A public checkpoint of another project (``.pth``, ``.pth.tar``, ``.pt``, ``.safetensors``) is
     converted with the released settings; :func:`scenewise.models.convert.convert` has options.
+    ``hf-hub:owner/name[@revision]`` is fetched from the Hugging Face hub, see
+    :func:`scenewise.models.hub.fetch`.
 
     Loading is strict: missing, unknown and misshapen tensors are errors. Nothing in the file is
     executed.
 
     Args:
-        path: the folder, or the checkpoint file.
+        path: the folder, the checkpoint file, or the name on the hub.
         into: a network of custom parts to load the weights into.
 
     Returns:
@@ -54,7 +57,7 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     >>> load_model(folder).classes.names
     ('class_0', 'class_1', 'class_2')
     """
-    file = Path(path)
+    file = path = locate(path)
     content = read_file(file) if file.suffix == ".ckpt" else {}
     if file.is_file() and "scenewise" not in content:  # other projects use that suffix too
         converted = convert(path)
@@ -69,6 +72,18 @@ def load_model(path: str | Path, into: Segmenter | None = None) -> Segmenter:
     model = into if into is not None else _build(config, path)
     _load_strictly(model, tensors, path)
     return model.eval()
+
+
+def locate(source: str | Path) -> Path:
+    """The path of a model; one that is named on the hub is fetched first.
+
+    Raises:
+        UserError: as :func:`scenewise.models.hub.fetch`.
+
+    >>> locate("runs/danet").name
+    'danet'
+    """
+    return fetch(str(source), (CONFIG, WEIGHTS)) if is_hub_name(source) else Path(source)
 
 
 def _build(config: dict[str, Any], source: str | Path) -> Segmenter:

@@ -1,9 +1,11 @@
 """``Segmenter``: backbone, head, and the configuration that is saved with the weights."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -14,8 +16,11 @@ from scenewise._version import __version__
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, write_json
+from scenewise.models.card import About, card_files
 from scenewise.models.classifiers import replace_classifiers
+from scenewise.models.fingerprint import model_fingerprint
 from scenewise.models.heads.base import HeadOutput
+from scenewise.models.hub import Upload, upload
 from scenewise.models.preprocessing import Preprocessing
 
 CONFIG = "config.json"
@@ -190,6 +195,60 @@ class Segmenter(nn.Module):
         with atomic_write(target / WEIGHTS) as temporary:
             save_file(tensors, temporary, metadata={"format": "pt"})  # as transformers expects
         write_json(target / CONFIG, self.config())
+
+    @staticmethod
+    def from_pretrained(source: str | Path) -> "Segmenter":
+        """The model in ``source``, see :func:`scenewise.load_model`."""
+        checkpoints = import_module("scenewise.models.checkpoints")  # which builds Segmenters
+        model: Segmenter = checkpoints.load_model(source)
+        return model
+
+    def push_to_hub(
+        self,
+        repo: str,
+        *,
+        licence: str,
+        dataset: str | None = None,
+        metrics: Mapping[str, Any] | None = None,
+        private: bool = False,
+    ) -> Upload:
+        """Upload ``config.json``, ``model.safetensors`` and a model card, in one commit.
+
+        ``load_model("hf-hub:owner/name")`` loads it again. A card that was edited on the hub is
+        kept.
+
+        Args:
+            repo: ``owner/name``; created if it does not exist.
+            licence: identifier of the hub, for example ``apache-2.0`` or ``cc-by-4.0``.
+            dataset: id on the hub, ``owner/name``, of the dataset that was scored.
+            metrics: the content of the run's ``metrics.json``.
+            private: of a repository that is created.
+
+        Raises:
+            UserError: scores of another model, not logged in, no connection, or the repository
+                cannot be written to.
+        """
+        about = About(licence, dataset, metrics)
+        with TemporaryDirectory() as folder:
+            self.save_pretrained(folder)
+            files = {name: Path(folder) / name for name in (CONFIG, WEIGHTS)}
+            card = self.card(repo, about, list(files))
+            return upload(repo, {**files, **card}, private=private)
+
+    def card(self, repo: str, about: About, files: Sequence[str]) -> dict[str, bytes]:
+        """The model card of a repository with these files, and evaluation results for the hub.
+
+        Raises:
+            UserError: the scores are another model's, or not those of a ``metrics.json``.
+        """
+        if about.metrics is not None:
+            scored = dict(about.metrics.get("about") or {}).get("model_sha256")
+            if scored != model_fingerprint(self):
+                raise UserError(
+                    "the scores are those of other weights; score the model with scenewise "
+                    "validate or test, and give that metrics.json"
+                )
+        return card_files(repo, self.config(), about, files)
 
 
 @contextmanager

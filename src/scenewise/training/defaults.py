@@ -11,8 +11,9 @@ from scenewise.classes import Classes
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.models.build import create_model
-from scenewise.models.checkpoints import load_model
+from scenewise.models.checkpoints import load_model, locate
 from scenewise.models.classifiers import classifiers, kept_rows
+from scenewise.models.hub import is_hub_name, repository
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.images import (
     new_preprocessing,
@@ -178,7 +179,11 @@ def transferred_network(
             raise UserError(f"--start and --model.{option} both give the weights; leave one out")
     if given["pretrained"]:
         raise UserError("--start and --model.pretrained both give the weights; leave one out")
-    old = load_model(source)
+    path = locate(source)
+    old = load_model(path)
+    if is_hub_name(source):  # for the model card
+        base = {"base_model": repository(source), "base_revision": path.name}
+        old.source = (old.source or {}) | base
     _refuse_conflicts(source, old.recipe or {}, given)
     model = old.with_classes(classes).train()
     model.preprocessing = transferred_preprocessing(old.preprocessing, images, source)

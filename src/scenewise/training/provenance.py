@@ -7,32 +7,14 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import nn
 
 from scenewise._version import __version__
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
+from scenewise.models.fingerprint import model_fingerprint
 
 # What validation and test do by default; see docs/evaluation.md.
 _WHOLE_IMAGE = "whole image, one scale, no flip, at the size of the label"
-
-
-def model_fingerprint(model: nn.Module) -> str:
-    """SHA-256 of names, types, shapes and values of all parameters and buffers, sorted by name.
-
-    >>> with torch.no_grad():
-    ...     layer = nn.Linear(2, 1)
-    ...     before = model_fingerprint(layer)
-    ...     _ = layer.bias.add_(1)
-    >>> before == model_fingerprint(layer)
-    False
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)  # view() below needs one axis
-        digest.update(flat.view(torch.uint8).numpy())
-    return digest.hexdigest()
 
 
 def data_revision(dataset: SegmentationDataset) -> dict[str, Any]:

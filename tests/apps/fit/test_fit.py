@@ -27,13 +27,14 @@ from scenewise.apps.options.fit import EXAMPLES
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import create_model, load_model
+from scenewise.models.fingerprint import model_fingerprint
 from scenewise.training import defaults
 from scenewise.training import trainer as trainer_module
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.metrics.boundary import boundary_counts
 from scenewise.training.metrics.calibration import calibration_error, reliability
 from scenewise.training.metrics.confusion import confusion_matrix, mean_iou
-from scenewise.training.provenance import data_revision, model_fingerprint
+from scenewise.training.provenance import data_revision
 from scenewise.training.task import SegmentationTask
 
 HEIGHT, WIDTH = 40, 56

@@ -15,8 +15,8 @@ from PIL import Image
 from scenewise._version import __version__
 from scenewise.errors import UserError
 from scenewise.exports.runtime import EngineSegmenter
+from scenewise.models.fingerprint import model_fingerprint
 from scenewise.models.segmenter import Segmenter
-from scenewise.training.provenance import model_fingerprint
 from scenewise.visualize import video
 from scenewise.visualize.overlay import NOTE
 
