@@ -52,7 +52,8 @@ LEFT_OUT = {
     "https://example.org": "no such address; tests/data/shards read from a local one",
     "s3://": "no such address",
     "gs://": "no such address",
-    "--push-to-hub": "wants the hub; tests/exports use a stand-in",
+    "--push-to-hub": "wants the hub; tests/apps/test_export.py uploads to a local server",
+    "hf-hub:": "wants the hub; tests/models/test_hub.py fetches from a local server",
     "--config configs/": "tests/test_configs.py runs every recipe",
 }
 # what lies in DIR, where it is not a folder data set

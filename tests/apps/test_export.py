@@ -1,16 +1,26 @@
 """``scenewise export``: a file with the model's outputs, or one sentence and no file."""
 
+import io
+import json
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import numpy as np
 import onnxruntime
 import pytest
+from huggingface_hub import ModelCard
 from PIL import Image
 
+from scenewise import load_model
 from scenewise.apps.cli import main
-from scenewise.exports import hub, load_exported, verify
+from scenewise.exports import load_exported, verify
+from scenewise.exports.export import Export
+from scenewise.exports.hub import push_to_hub
+from scenewise.models.card import About
+from scenewise.models.fingerprint import model_fingerprint
+from tests.models import hub_server
 
 
 def export(*words: object) -> int:
@@ -32,43 +42,97 @@ def test_onnx_with_labels(model_folder, tmp_path: Path, capsys) -> None:
     assert [p.name for p in file.parent.iterdir()] == ["danet.onnx"]
 
 
-def test_a_folder_and_then_the_hub(model_folder, tmp_path: Path, capsys, monkeypatch) -> None:
-    uploaded: dict[str, object] = {}
-
-    class Hub:
-        def create_repo(self, name: str, exist_ok: bool) -> str:
-            assert (name, exist_ok) == ("me/danet", True)
-            return f"https://hub/{name}"
-
-        def upload_file(self, *, path_or_fileobj, path_in_repo: str, repo_id: str) -> None:
-            uploaded[path_in_repo] = path_or_fileobj
-
-        def file_exists(self, name: str, file: str) -> bool:
-            return file in uploaded
-
-    monkeypatch.setattr(hub, "HfApi", Hub)
-    assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet") == 0
-    assert "uploaded: https://hub/me/danet" in capsys.readouterr().out
-    assert list(uploaded) == ["config.json", "model.safetensors", "README.md"]
-    assert uploaded["config.json"] == tmp_path / "out" / "config.json"
-    card = bytes(uploaded["README.md"]).decode()  # type: ignore[call-overload]
-    assert card.startswith("---\nlibrary_name: scenewise\n")
-    assert "classes: road, sky, car" in card
-    uploaded["README.md"] = "edited"
-    assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet") == 0
-    assert uploaded["README.md"] == "edited"
+@pytest.fixture
+def served(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[hub_server.Hub]:
+    with hub_server.serving(monkeypatch, str(tmp_path / "cache")) as hub:
+        yield hub
 
 
-def test_without_the_hub_the_files_stay(model_folder, tmp_path: Path, capsys, monkeypatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise huggingface_hub.errors.LocalTokenNotFoundError("no token")
+def newest(served: hub_server.Hub, name: str) -> dict[str, bytes]:
+    repository = served.repositories[name]
+    return repository.commits[repository.head]
 
-    monkeypatch.setattr(hub.HfApi, "create_repo", refuse)
-    assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet") == 2
+
+# huggingface_hub sends the bytes of an upload as its HTTP client deprecates
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
+def test_a_folder_and_then_the_hub_and_back(model_folder, served, tmp_path: Path, capsys) -> None:
+    run = shutil.copytree(model_folder, tmp_path / "run")
+    about = {"model_sha256": model_fingerprint(load_model(run)), "protocol": "whole images"}
+    scores = {"val": {"miou": 0.5, "iou/road": 0.25}, "about": about}
+    (run / "metrics.json").write_text(json.dumps(scores))
+    image = tmp_path / "street.png"
+    array = np.random.default_rng(0).integers(0, 256, (41, 59, 3), np.uint8)
+    Image.fromarray(array).save(image)
+    push = ["--push-to-hub", "me/danet", "--licence", "mit", "--overlay", image]
+    assert export(run, tmp_path / "out", *push, "--dataset", "me/roads", "--private") == 0
+    assert f"uploaded: {served.url}/me/danet" in capsys.readouterr().out
+    files = newest(served, "me/danet")
+    results = ".eval_results/roads.yaml"
+    weights = "model.safetensors"
+    assert set(files) == {"config.json", weights, "README.md", "overlay.png", results}
+    assert files[weights] == (tmp_path / "out" / weights).read_bytes()
+    card = ModelCard(files["README.md"].decode())
+    assert (card.data.license, card.data.eval_results[0].metric_value) == ("mit", 50.0)
+    assert "![" in card.text.partition("(overlay.png)")[0]
+    with Image.open(io.BytesIO(files["overlay.png"])) as drawn:
+        assert drawn.size == (59, 41)
+    served.repositories["me/danet"].private = False  # as after a login
+    options = ["--out", str(tmp_path / "labels"), "--device", "cpu"]
+    assert main(["predict", str(image), "--model", "hf-hub:me/danet", *options]) == 0
+    served.repositories["me/danet"].commit({"README.md": b"---\n---\nedited"})
+    assert export(run, tmp_path / "out", *push) == 0
+    assert "the model card was edited on the hub and is kept" in capsys.readouterr().out
+    assert newest(served, "me/danet")["README.md"].endswith(b"edited")
+
+
+def test_a_graph_has_its_configuration_beside_it(model_folder, served, tmp_path: Path) -> None:
+    """What is uploaded, without writing a graph first."""
+    model = load_model(model_folder)
+    for names, shown in (
+        (["danet.onnx"], "--model danet.onnx"),
+        (["danet.xml", "danet.bin"], "--model danet.xml"),
+    ):
+        for name in names:
+            (tmp_path / name).write_bytes(name.encode())
+        written = Export([tmp_path / name for name in names], {}, [])
+        push_to_hub(written, model, f"me/{names[0]}", About("mit"))
+        files = newest(served, f"me/{names[0]}")
+        assert set(files) == {"config.json", "README.md", *names}
+        assert json.loads(files["config.json"]) == json.loads(json.dumps(model.config()))
+        assert shown in files["README.md"].decode()
+
+
+def test_without_the_hub_the_files_stay(model_folder, served, tmp_path: Path, capsys) -> None:
+    served.refused = True
+    push = ["--push-to-hub", "me/danet", "--licence", "mit"]
+    assert export(model_folder, tmp_path / "out", *push) == 2
     output = capsys.readouterr().err
-    assert "cannot upload to 'me/danet' (no token)" in output
+    assert "cannot upload to 'me/danet' (" in output
+    assert "log in with hf auth login" in output
     assert output.count("scenewise: error:") == 1
     assert (tmp_path / "out" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "an upload needs the licence of the model; give --licence with its identifier"),
+        (["--licence", "MIT"], "'MIT' is not a licence of the hub"),
+        (["--licence", "mit", "--metrics", "none.json"], "the scores in 'none.json' cannot be rea"),
+        (["--licence", "mit", "--overlay", "none.png"], "none.png"),
+    ],
+)
+def test_an_upload_is_checked_before_anything_is_written(
+    words, message, model_folder, tmp_path: Path, capsys
+) -> None:
+    assert export(model_folder, tmp_path / "out", "--push-to-hub", "me/danet", *words) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_options_of_an_upload_without_an_upload(model_folder, tmp_path: Path, capsys) -> None:
+    assert export(model_folder, tmp_path / "out", "--licence", "mit") == 2
+    assert "--licence is for --push-to-hub NAME; give both" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

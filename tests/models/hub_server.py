@@ -1,4 +1,4 @@
-"""A small server on loopback that speaks the hub's HTTP routes, for the real huggingface_hub client.
+"""A server on loopback that speaks the hub's HTTP routes, for the real huggingface_hub client.
 
 Repositories live in memory; each commit has a hash, and files are stored by it.
 """
@@ -155,7 +155,9 @@ class _Handler(BaseHTTPRequestHandler):
         modes = [
             {
                 "path": file["path"],
-                "uploadMode": "lfs" if file["path"].endswith((".safetensors", ".png")) else "regular",
+                "uploadMode": "lfs"
+                if file["path"].endswith((".safetensors", ".png"))
+                else "regular",
                 "shouldIgnore": False,
             }
             for file in json.loads(body)["files"]

@@ -17,6 +17,7 @@ from scenewise.errors import UserError
 from scenewise.models.classifiers import classifiers
 from scenewise.training.task import SegmentationTask
 from tests.models.networks import ON_TINY
+from tests.models.hub_server import serving
 
 SMALL: dict[str, Any] = {
     "accelerator": "cpu",
@@ -310,3 +311,17 @@ def test_a_backbone_starts_from_a_trained_models_files(source: Path, tmp_path: P
         options: dict[str, Any] = {"backbone": backbone, "backbone_weights": file}
         started = create_model("pspnet", num_classes=4, **options)
         same(started.backbone.state_dict(), model.backbone.state_dict())
+
+
+@pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # inside huggingface_hub
+def test_a_training_starts_from_the_hub(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serving(monkeypatch, str(tmp_path / "cache")) as hub:
+        load_model(source).push_to_hub("me/danet", licence="mit")
+        hub.requests.clear()
+        task = SegmentationTask(Classes.numbered(2), start="hf-hub:me/danet")
+        assert sum(request.startswith("GET /api/") for request in hub.requests) == 1
+    base = {"base_model": "me/danet", "base_revision": hub.repositories["me/danet"].head}
+    assert task.model.config()["source"] == base
+    same(split(task.model)[0], split(load_model(source))[0])

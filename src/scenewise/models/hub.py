@@ -147,7 +147,7 @@ def _parse(source: str) -> _Name:
 def _commit(name: _Name, files: Sequence[str]) -> tuple[str | None, str]:
     """The commit that a name means now; None where the hub cannot be asked, and why."""
     if constants.HF_HUB_OFFLINE:
-        return None, "HF_HUB_OFFLINE is set"
+        return None, "offline mode is on (HF_HUB_OFFLINE)"
     cached = [try_to_load_from_cache(name.repo, f, revision=name.revision) for f in files]
     if re.fullmatch("[0-9a-f]{40}", name.revision or "") and all(
         isinstance(path, str) for path in cached

@@ -27,7 +27,8 @@ def run(command: "Stage", words: Sequence[str]) -> None:
         print(short_help(command), end="")
         return
     check_words(command, words)  # before PyTorch is loaded
-    if command == "fit" and not _hub_answers():
+    begins_new = not any(word.partition("=")[0] == "--model.start" for word in words)
+    if command == "fit" and begins_new and not _hub_answers():
         os.environ["HF_HUB_OFFLINE"] = "1"  # else each file is requested again for a minute
     # Lightning calls functions that jsonargparse 5 removes.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")

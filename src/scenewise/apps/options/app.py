@@ -22,7 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         required=True,
         metavar="M",
-        help="model folder, run folder or checkpoint; repeat to compare two side by side",
+        help="model folder, run folder, checkpoint or hf-hub:OWNER/NAME; repeat to compare two",
     )
     parser.add_argument(
         "--host",

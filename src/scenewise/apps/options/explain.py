@@ -17,7 +17,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of ``scenewise explain``."""
     parser.epilog = _EXAMPLES
     parser.add_argument("image", metavar="IMAGE", help="an image")
-    parser.add_argument("--model", required=True, help="model folder, run folder or checkpoint")
+    models = "model folder, run folder, checkpoint or hf-hub:OWNER/NAME"
+    parser.add_argument("--model", required=True, help=models)
     parser.add_argument(
         "--at", type=_pixel, action="append", metavar="ROW,COL", help="a pixel; repeatable"
     )

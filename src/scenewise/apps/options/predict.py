@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EXAMPLES
     add = parser.add_argument
     add("images", nargs="+", metavar="IMAGE", help="an image or video, a folder, or a pattern")
-    models = "model folder, run folder, checkpoint, or exported .onnx or .xml"
+    models = "model folder, run folder, checkpoint, hf-hub:OWNER/NAME, or exported .onnx or .xml"
     add("--model", required=True, help=models)
     add("--out", type=Path, required=True, help="folder to write")
     _add_inference_options(parser)
