@@ -58,8 +58,7 @@ def same(first: Segmenter, second: Segmenter) -> None:
 
 
 def test_what_is_uploaded_is_fetched_again(hub: Hub, model: Segmenter) -> None:
-    done = push(model)
-    assert (done.address, done.card_kept) == (f"{hub.url}/me/street", False)
+    assert push(model) == f"{hub.url}/me/street"
     repository = hub.repositories["me/street"]
     assert set(repository.commits[repository.head]) == {"config.json", "model.safetensors", CARD}
     assert len(repository.commits) == 1
@@ -180,7 +179,7 @@ def test_the_card_has_what_the_hub_reads(hub: Hub, model: Segmenter) -> None:
 
 
 def test_an_edited_card_is_kept_and_a_generated_one_written_again(
-    hub: Hub, model: Segmenter
+    hub: Hub, model: Segmenter, caplog: pytest.LogCaptureFixture
 ) -> None:
     push(model)
     push(model, licence="mit")
@@ -188,10 +187,13 @@ def test_an_edited_card_is_kept_and_a_generated_one_written_again(
     card = repository.commits[repository.head][CARD].decode()
     assert ModelCard(card).data.license == "mit"
     repository.commit({CARD: card.replace(GENERATED, "Mine.").encode()})
-    assert push(model, licence="other").card_kept
+    assert caplog.text == ""
+    push(model, licence="other")
+    assert "the model card of 'me/street' was edited there and is kept" in caplog.text
     assert "Mine." in repository.commits[repository.head][CARD].decode()
     repository.commit({CARD: b"---\nlicense: mit\n---\n"})  # as the hub starts a repository
-    assert not push(model, licence="other").card_kept
+    push(model, licence="other")
+    assert GENERATED in repository.commits[repository.head][CARD].decode()
 
 
 def test_wrong_words_of_an_upload_are_one_sentence(hub: Hub, model: Segmenter) -> None:

@@ -28,12 +28,10 @@ def run(args: argparse.Namespace) -> None:
         export = export_model(model, args.file, args.postprocess, args.opset)
     print(_summary(export))
     if about is not None:
-        done = push_to_hub(
+        address = push_to_hub(
             export, model, args.push_to_hub, about, overlay=drawn, private=args.private
         )
-        print(f"uploaded: {done.address}")
-        if done.card_kept:
-            print("note: the model card was edited on the hub and is kept, scores included")
+        print(f"uploaded: {address}")
 
 
 def _about(args: argparse.Namespace) -> About | None:

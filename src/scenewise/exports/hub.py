@@ -1,41 +1,39 @@
 """Upload exports to the Hugging Face hub."""
 
-import json
 from pathlib import Path
 
 from scenewise.exports.export import Export
 from scenewise.models.card import OVERLAY, About
-from scenewise.models.hub import Upload, upload
-from scenewise.models.segmenter import CONFIG, Segmenter
+from scenewise.models.publish import push_files
+from scenewise.models.segmenter import Segmenter
 
 
 def push_to_hub(
     export: Export,
     model: Segmenter,
-    name: str,
+    repo: str,
     about: About,
     *,
     overlay: bytes | None = None,
     private: bool = False,
-) -> Upload:
+) -> str:
     """Upload the files of an export with ``config.json`` and a model card, in one commit.
 
     Args:
         export: the result of :func:`scenewise.exports.export_model`.
         model: for the configuration and the card.
-        name: ``owner/repository``; created if it does not exist.
+        repo: ``owner/name``; created if it does not exist.
         about: licence, dataset and scores, for the card.
         overlay: an image with the model's labels, as PNG.
         private: of a repository that is created.
 
+    Returns:
+        The address of the repository.
+
     Raises:
-        UserError: scores of another model, not logged in, no connection, or the repository cannot
-            be written to.
+        UserError: as :func:`scenewise.models.publish.push_files`.
     """
-    config = json.dumps(model.config(), indent=2, ensure_ascii=False) + "\n"
-    files: dict[str, Path | bytes] = {CONFIG: config.encode()}
-    files |= {file.name: file for file in export.files}
+    files: dict[str, Path | bytes] = {file.name: file for file in export.files}
     if overlay is not None:
         files[OVERLAY] = overlay
-    listed = sorted(name for name in files if name != OVERLAY)
-    return upload(name, files | model.card(name, about, listed), private=private)
+    return push_files(model, repo, files, about, private=private)

@@ -1,5 +1,6 @@
 """Models on the Hugging Face hub: fetched by ``hf-hub:owner/name[@revision]``, and uploaded."""
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from huggingface_hub.errors import (
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 
+_log = logging.getLogger(__name__)
 _PREFIX = "hf-hub:"
 _NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*", re.ASCII)
 _TIMEOUT = 5.0  # seconds until the cache is taken instead
@@ -94,22 +96,19 @@ def fetch(source: str, files: Sequence[str]) -> Path:
     return folder
 
 
-class Upload(NamedTuple):
-    """The address of a repository, and whether its edited model card was kept."""
-
-    address: str
-    card_kept: bool
-
-
-def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = False) -> Upload:
+def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = False) -> str:
     """Upload files in one commit, to a repository that is created if it does not exist.
 
     A model card that somebody has edited is kept: one without the line that marks it as generated.
+    A warning says so.
 
     Args:
         repo: ``owner/name``.
         files: name in the repository -> file or content.
         private: of a repository that is created.
+
+    Returns:
+        The address of the repository.
 
     Raises:
         UserError: not logged in, no connection, or the repository cannot be written to.
@@ -119,9 +118,11 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
         raise UserError(f"'{repo}' is not a name on the hub; give owner/name")
     try:
         address = api.create_repo(repo, exist_ok=True, private=private or None)
-        kept = CARD in content and _edited_card(api, repo)
-        if kept:
+        if CARD in content and _edited_card(api, repo):
             del content[CARD]
+            _log.warning(
+                "the model card of '%s' was edited there and is kept, its scores too", repo
+            )
         operations = [CommitOperationAdd(name, file) for name, file in content.items()]
         api.create_commit(repo, operations, commit_message="Upload a model of Scenewise")
     except Exception as error:  # of the hub, or of its HTTP client
@@ -129,7 +130,7 @@ def upload(repo: str, files: Mapping[str, Path | bytes], *, private: bool = Fals
             f"cannot upload to '{repo}' ({_reason(error)}); log in with hf auth login, check "
             "the name and the connection, and try again"
         ) from error
-    return Upload(str(address), kept)
+    return str(address)
 
 
 def _parse(source: str) -> _Name:

@@ -1,11 +1,10 @@
 """``Segmenter``: backbone, head, and the configuration that is saved with the weights."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from importlib import import_module
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import torch.nn.functional as F
@@ -16,11 +15,8 @@ from scenewise._version import __version__
 from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, write_json
-from scenewise.models.card import About, card_files
 from scenewise.models.classifiers import replace_classifiers
-from scenewise.models.fingerprint import model_fingerprint
 from scenewise.models.heads.base import HeadOutput
-from scenewise.models.hub import Upload, upload
 from scenewise.models.preprocessing import Preprocessing
 
 CONFIG = "config.json"
@@ -199,8 +195,8 @@ class Segmenter(nn.Module):
     @staticmethod
     def from_pretrained(source: str | Path) -> "Segmenter":
         """The model in ``source``, see :func:`scenewise.load_model`."""
-        checkpoints = import_module("scenewise.models.checkpoints")  # which builds Segmenters
-        model: Segmenter = checkpoints.load_model(source)
+        above = import_module("scenewise.models.checkpoints")  # it builds Segmenters
+        model: Segmenter = above.load_model(source)
         return model
 
     def push_to_hub(
@@ -211,7 +207,7 @@ class Segmenter(nn.Module):
         dataset: str | None = None,
         metrics: Mapping[str, Any] | None = None,
         private: bool = False,
-    ) -> Upload:
+    ) -> str:
         """Upload ``config.json``, ``model.safetensors`` and a model card, in one commit.
 
         ``load_model("hf-hub:owner/name")`` loads it again. A card that was edited on the hub is
@@ -224,31 +220,17 @@ class Segmenter(nn.Module):
             metrics: the content of the run's ``metrics.json``.
             private: of a repository that is created.
 
+        Returns:
+            The address of the repository.
+
         Raises:
             UserError: scores of another model, not logged in, no connection, or the repository
                 cannot be written to.
         """
-        about = About(licence, dataset, metrics)
-        with TemporaryDirectory() as folder:
-            self.save_pretrained(folder)
-            files = {name: Path(folder) / name for name in (CONFIG, WEIGHTS)}
-            card = self.card(repo, about, list(files))
-            return upload(repo, {**files, **card}, private=private)
-
-    def card(self, repo: str, about: About, files: Sequence[str]) -> dict[str, bytes]:
-        """The model card of a repository with these files, and evaluation results for the hub.
-
-        Raises:
-            UserError: the scores are another model's, or not those of a ``metrics.json``.
-        """
-        if about.metrics is not None:
-            scored = dict(about.metrics.get("about") or {}).get("model_sha256")
-            if scored != model_fingerprint(self):
-                raise UserError(
-                    "the scores are those of other weights; score the model with scenewise "
-                    "validate or test, and give that metrics.json"
-                )
-        return card_files(repo, self.config(), about, files)
+        above = import_module("scenewise.models.publish")  # it saves Segmenters
+        about = above.About(licence, dataset, metrics)
+        address: str = above.push_to_hub(self, repo, about, private=private)
+        return address
 
 
 @contextmanager
