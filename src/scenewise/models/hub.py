@@ -23,6 +23,7 @@ from huggingface_hub.errors import (
 
 from scenewise.errors import UserError
 from scenewise.files import parse_json
+from scenewise.models.file_formats import describe_folder
 
 _log = logging.getLogger(__name__)
 _PREFIX = "hf-hub:"
@@ -183,9 +184,8 @@ def _check_config(path: Path, repo: str) -> None:
     except ValueError as error:
         raise UserError(f"the configuration of '{repo}' is not valid JSON: {error}") from error
     if not isinstance(config, dict) or "scenewise" not in config:
-        raise UserError(
-            f"'{_PREFIX}{repo}' is a model of another library; give one that Scenewise uploaded"
-        )
+        other = "a model of another library; give one that Scenewise uploaded"
+        raise UserError(f"'{_PREFIX}{repo}' is {describe_folder(path.parent) or other}")
 
 
 def _edited_card(api: HfApi, repo: str) -> bool:
