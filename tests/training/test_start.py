@@ -16,8 +16,8 @@ from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models.classifiers import classifiers
 from scenewise.training.task import SegmentationTask
-from tests.models.networks import ON_TINY
 from tests.models.hub_server import serving
+from tests.models.networks import ON_TINY
 
 SMALL: dict[str, Any] = {
     "accelerator": "cpu",
