@@ -3,15 +3,20 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.autograd import forward_ad, functional, gradcheck, gradgradcheck
 from torch.func import grad, hessian, jacfwd, jacrev, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.functional import scaled_dot_product_attention
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from scenewise.attention import PositionAttention, position_attention
 from scenewise.attention.kernels import tiled
 from scenewise.attention.kernels.tiled import BackwardInputs
+from scenewise.attention.position import pixels
 from tests.attention.contract import (
     EXACT,
     BlockLaw,
@@ -138,6 +143,79 @@ def test_a_compiled_tangent_is_that_of_the_dense_form() -> None:
     ]
     torch.compiler.reset()
     assert_close(tangents[0], tangents[1], **EXACT)
+
+
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {  # (B, C, H, W) -> (B, N, C)
+    "pixels": pixels,
+    "channels last": lambda x: pixels(x.contiguous(memory_format=torch.channels_last)),
+    "rows": lambda x: pixels(x).contiguous(),
+    "every other": lambda x: pixels(x.repeat_interleave(2, 3)[..., ::2]),
+    "part of the channels": lambda x: pixels(torch.cat([x, x], dim=1)[:, : x.shape[1]]),
+}
+SIDES = st.sampled_from([1, 2, 3, 5, 7, 11])
+SDPA_TOLERANCE = {torch.float64: 1e-10, torch.float32: 1e-4, torch.bfloat16: 0.04}  # of the largest
+
+
+def assert_near(results: Any, expected: Any, dtype: torch.dtype) -> None:
+    for x, y in zip(results, expected, strict=True):
+        assert x.dtype == dtype
+        atol = SDPA_TOLERANCE[dtype] * max(1.0, y.abs().max().item())
+        assert_close(x.double(), y.double(), rtol=0, atol=atol)
+
+
+def sdpa(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return scaled_dot_product_attention(query, key, value, scale=1.0)
+
+
+def all_derivatives(
+    function: Attention, inputs: list[Tensor], weights: list[Tensor], order: int = 2
+) -> list[Tensor]:
+    """Output and gradients; then the tangent, and the gradients of the gradients' weighted sum."""
+    leaves = [x.detach().requires_grad_() for x in inputs]
+    out = function(*leaves)
+    first = torch.autograd.grad((out * weights[3]).sum(), leaves, create_graph=order > 1)
+    if order == 1:
+        return [out, *first]
+    tangent = jvp(function, tuple(inputs), tuple(weights[:3]))[1]
+    total = torch.stack([(x * w).sum() for x, w in zip(first, weights, strict=False)]).sum()
+    return [out, *first, tangent, *torch.autograd.grad(total, leaves)]
+
+
+@pytest.mark.parametrize("device", ["cpu", *(["cuda"] if torch.cuda.is_available() else [])])
+@settings(max_examples=20, deadline=None)
+@given(
+    sizes=st.tuples(st.integers(1, 3), SIDES, SIDES, SIDES, SIDES),
+    channels=st.tuples(st.integers(1, 9), st.integers(1, 9)),
+    layouts=st.tuples(*[st.sampled_from([*LAYOUTS])] * 3),
+    dtype=st.sampled_from([*SDPA_TOLERANCE]),
+    tile=st.sampled_from([3, 10**6]),
+)
+def test_equals_pytorchs_own_operator(
+    device: str,
+    sizes: tuple[int, ...],
+    channels: tuple[int, int],
+    layouts: tuple[str, ...],
+    dtype: torch.dtype,
+    tile: int,
+) -> None:
+    """PyTorch's fast kernels have values and gradients; its formula also has the others."""
+    batch, *sides = sizes
+    wide = torch.promote_types(dtype, torch.float32)
+    shapes = zip((channels[0], *channels), (sides[:2], sides[2:], sides[2:]), strict=True)
+    inputs = [
+        LAYOUTS[layout](torch.randn(batch, c, *side, device=device).div(2).to(dtype))
+        for layout, (c, side) in zip(layouts, shapes, strict=True)
+    ]
+    weights = [torch.randn_like(x.contiguous()) for x in (*inputs, sdpa(*inputs))]
+    with pytest.MonkeyPatch.context() as patch:
+        cut(patch, tile)
+        results = all_derivatives(position_attention, inputs, weights)
+    inputs, weights = ([x.to(wide) for x in tensors] for tensors in (inputs, weights))
+    first = all_derivatives(sdpa, inputs, weights, order=1)
+    assert_near(results[: len(first)], first, dtype)
+    if dtype == wide:  # in half precision, gradients are rounded before they are differentiated
+        with sdpa_kernel(SDPBackend.MATH):
+            assert_near(results, all_derivatives(sdpa, inputs, weights), dtype)
 
 
 def test_what_has_no_derivative_says_what_has() -> None:
