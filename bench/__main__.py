@@ -19,6 +19,14 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "bench.md"
 FIGURE = DOCUMENT.parent / "images" / "scaling.png"
 HERE = {  # subjects that only developers measure
     "tiles": ("bench.tiles", "position attention's tiles against all other tile sizes"),
+    "derivatives": (
+        "bench.derivatives",
+        "forward mode and second derivatives of position attention, CPU seconds on one thread",
+    ),
+    "before": (
+        "bench.before",
+        "first-order attention before and after forward mode, CPU seconds on one thread",
+    ),
     "scaling": ("bench.scaling", "attention against pixels, batch size and processes"),
     "evaluate": ("bench.evaluate", "the confusion matrix; scales and mirror images"),
 }

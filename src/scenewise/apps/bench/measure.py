@@ -33,8 +33,13 @@ class Row:
     memory_ratio: float
 
 
-def compare(work: str, variants: Mapping[str, Run], repeats: int = 5) -> list[Row]:
-    """Run the variants in turns, ``repeats`` rounds, after one warm-up round.
+def compare(
+    work: str,
+    variants: Mapping[str, Run],
+    repeats: int = 5,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[Row]:
+    """Run the variants in turns, ``repeats`` rounds by ``clock``, after one warm-up round.
 
     Turns, so that a machine that slows down slows all variants alike; medians, so that one outlier
     does not count.
@@ -42,10 +47,10 @@ def compare(work: str, variants: Mapping[str, Run], repeats: int = 5) -> list[Ro
     times: dict[str, list[float]] = {variant: [] for variant in variants}
     for counts in [False] + [True] * repeats:  # the first round warms up
         for variant, run in variants.items():
-            start = time.perf_counter()
+            start = clock()
             run()
             if counts:
-                times[variant].append(time.perf_counter() - start)
+                times[variant].append(clock() - start)
     return _rows(work, times, {variant: peak_bytes(run) / 1e6 for variant, run in variants.items()})
 
 
