@@ -5,7 +5,7 @@ Legend: B images, K classes, H x W pixels.
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -18,11 +18,20 @@ if TYPE_CHECKING:
     from scenewise.models.segmenter import SegmenterOutput
 
 
+LossName = Literal["cross_entropy", "cross_entropy+dice", "cross_entropy+lovasz"]
+
+
 class Loss(NamedTuple):
     """A loss to minimise, and its parts by name, unweighted, for the log."""
 
     total: Tensor
     parts: dict[str, Tensor]
+
+
+class OverlapLoss(Protocol):
+    """A loss of the overlap of classes, see :mod:`scenewise.training.overlap_losses`."""
+
+    def __call__(self, logits: Tensor, target: Tensor, *, ignore_index: int) -> Tensor: ...
 
 
 class OHEM(NamedTuple):
@@ -146,6 +155,7 @@ def segmentation_loss(
     class_weights: Tensor | None = None,
     ohem: OHEM | None = None,
     ignore_index: int = 255,
+    overlap: OverlapLoss | None = None,
     upsample: Callable[[Tensor], Tensor] | None = None,
 ) -> Loss:
     """Main loss + weighted cross-entropies of the auxiliary logits + weighted penalties.
@@ -162,6 +172,7 @@ def segmentation_loss(
         class_weights: (K,), one factor for each class, in every cross-entropy.
         ohem: count only hard pixels in the main loss.
         ignore_index: pixels of this id do not count.
+        overlap: added to the main loss.
         upsample: brings low-resolution logits to the size of ``target``. Only one upsampled tensor
             is held at a time: it is recomputed in the backward pass.
 
@@ -190,7 +201,14 @@ def segmentation_loss(
             ignore_index=ignore_index,
         )
     )
-    main = _of_upsampled(hard, upsample, output.logits)
+
+    def of_main(logits: Tensor) -> Tensor:
+        loss = hard(logits)
+        return (
+            loss if overlap is None else loss + overlap(logits, target, ignore_index=ignore_index)
+        )
+
+    main = _of_upsampled(of_main, upsample, output.logits)
     auxiliary = {
         name: presence_loss(logits, target, ignore_index=ignore_index)
         if logits.ndim == 2

@@ -11,7 +11,7 @@ from torch.optim import Optimizer
 
 from scenewise.classes import Classes
 from scenewise.data.value_range import ImageFormat
-from scenewise.errors import UserError
+from scenewise.errors import UserError, choose
 from scenewise.inference.predictor import Predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
 from scenewise.models.freeze import Freeze, hold_statistics
@@ -26,9 +26,17 @@ from scenewise.training.checkpoint import (
 )
 from scenewise.training.defaults import begin, default_lr, default_optimizer
 from scenewise.training.distributed import full_tensor
-from scenewise.training.losses import OHEM, Loss, cross_entropy, segmentation_loss
+from scenewise.training.losses import (
+    OHEM,
+    Loss,
+    LossName,
+    OverlapLoss,
+    cross_entropy,
+    segmentation_loss,
+)
 from scenewise.training.metrics import SegmentationMetrics
 from scenewise.training.optim import OptimizerName, build_optimizer, poly_schedule
+from scenewise.training.overlap_losses import dice_loss, lovasz_softmax
 
 
 class _Validated(TypedDict):
@@ -79,7 +87,9 @@ class SegmentationTask(LightningModule):
         power: of the poly schedule.
         floor: factor of the learning rate at the end, 0 to 1.
         warmup: number of warm-up steps of the learning rate.
-        class_weights: one factor for each class in the loss.
+        loss: of the main logits: "cross_entropy", "cross_entropy+dice" or "cross_entropy+lovasz";
+            the sums also count the overlap of each class, in which rare classes weigh as much.
+        class_weights: one factor for each class in the cross-entropy.
         ohem: count only hard pixels in the main loss (online hard example mining).
         ohem_threshold: pixels whose true class has at most this probability are hard.
         ohem_min_kept: minimum number of pixels of a batch that count.
@@ -124,6 +134,7 @@ class SegmentationTask(LightningModule):
         power: float = 0.9,
         floor: float = 0.0,
         warmup: int = 0,
+        loss: LossName = "cross_entropy",
         class_weights: list[float] | None = None,
         ohem: bool = False,
         ohem_threshold: float = 0.7,
@@ -166,6 +177,7 @@ class SegmentationTask(LightningModule):
         self.power = power
         self.floor = floor
         self.warmup = warmup
+        self.overlap = _overlap(loss)
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
         self.protocol = protocol
         if protocol is not None:
@@ -207,6 +219,7 @@ class SegmentationTask(LightningModule):
             self.model.loss_weights,
             class_weights=self.class_weights,
             ohem=self.ohem,
+            overlap=self.overlap,
             ignore_index=self.classes.ignore_index,
             upsample=lambda scores: self.model.upsample(scores, size)[..., :height, :width],
         )
@@ -371,6 +384,22 @@ class SegmentationTask(LightningModule):
         self.labels = None
         for name, value in self.scores.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
+
+
+def _overlap(loss: str) -> OverlapLoss | None:
+    """The loss of overlap that is added to the cross-entropy.
+
+    Raises:
+        UserError: it is unknown.
+    """
+    known: dict[str, OverlapLoss | None] = {
+        "cross_entropy": None,
+        "cross_entropy+dice": dice_loss,
+        "cross_entropy+lovasz": lovasz_softmax,
+    }
+    if loss not in known:
+        raise UserError(f"unknown loss '{loss}'; {choose(loss, known)}")
+    return known[loss]
 
 
 def _factors(values: list[float] | None, classes: Classes) -> Tensor | None:

@@ -35,6 +35,7 @@ _TABLES = {  # options that take a name of a table
     "model.network": ("scenewise.models.zoo", "NETWORKS"),
     "model.protocol": ("scenewise.inference.protocols", "PROTOCOLS"),
     "model.optimizer": ("scenewise.training.optim", "OptimizerName"),
+    "model.loss": ("scenewise.training.losses", "LossName"),
     "data.format": ("scenewise.data.module", "Format"),
     "data.test_split": ("scenewise.data.module", "_SPLITS"),
 }
@@ -91,7 +92,7 @@ _SHOWN = {
     "fit": {
         "data": "format root crop_size batch_size num_workers scale photometric rotate",
         "model": "network backbone pretrained start freeze output_stride optimizer lr warmup "
-        "class_weights ohem checkpoint_activations",
+        "loss class_weights ohem checkpoint_activations",
         "trainer": " ".join(_TRAINER),
     },
     "validate": {
