@@ -223,6 +223,19 @@ def test_the_range_is_measured_once_for_all_channels(tmp_path: Path) -> None:
         image_format(data, shown=[1, 2, 3])
 
 
+def test_a_channel_that_is_small_beside_the_others_is_not_lost(tmp_path: Path) -> None:
+    pixels = np.dstack([RANDOM.random((5, 8)) / 10, RANDOM.random((5, 8)) * 3000])
+    tiff(tmp_path / "a.tif", pixels.astype(np.float32))
+    images = image_format(data := dataset(tmp_path))
+    assert images.value_range is not None
+    assert images.mean is not None
+    assert images.std is not None
+    low, high = images.value_range
+    unit = (data.read(0)[0] - low) / (high - low)
+    small = (unit[0] - images.mean[0]) / images.std[0]
+    assert (float(small.std()), float(small.mean())) == pytest.approx((1, 0), abs=0.05)
+
+
 def test_augmentation_of_eight_channels_changes_no_colours(tmp_path: Path) -> None:
     tiff(tmp_path / "a.tif", values(5, 8, 8))
     images = image_format(data := dataset(tmp_path))
@@ -252,7 +265,8 @@ def test_colours_of_sixteen_bits_change_as_those_of_eight(tmp_path: Path) -> Non
             changed, _ = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         low, high = span or (0, 255)
         pair.append((changed.float() - low) / (high - low) * 255)
-    assert (pair[0] - pair[1]).abs().max() <= 1.01  # 8 bits are rounded twice
+    # 8 bits are rounded after the resize, which contrast and saturation may multiply, and at the end
+    assert (pair[0] - pair[1]).abs().max() < 3
 
 
 def test_arrays_tensors_and_pil_images(tmp_path: Path) -> None:

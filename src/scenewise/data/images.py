@@ -7,7 +7,7 @@ Reading a file is decoding (with the fastest decoder that is safe), choosing the
 import io
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -217,6 +217,7 @@ def to_display(
     image: Tensor,
     value_range: tuple[float, float] | None = None,
     shown: tuple[int, ...] | None = None,
+    moments: tuple[Sequence[float], Sequence[float]] | None = None,
 ) -> Tensor:
     """What people see of an image (C, H, W): (3, H, W), uint8, RGB.
 
@@ -224,6 +225,8 @@ def to_display(
         image: uint8, or values of a sensor.
         value_range: the values that become black and white; None for uint8.
         shown: the channels for red, green and blue; None for the first three, of fewer the first.
+        moments: mean and standard deviation of each channel in that range: two deviations to each
+            side are shown, since one channel may be much darker than others.
 
     >>> to_display(torch.tensor([[[0.0, 1000, 4000, 9999]]]), (0, 4000))[2].tolist()
     [[0, 64, 255, 255]]
@@ -233,7 +236,11 @@ def to_display(
     if value_range is None:
         return colors
     low, high = value_range
-    return colors.sub(low).mul(255 / (high - low)).clamp(0, 255).round().to(torch.uint8)
+    unit = colors.sub(low).div(high - low)
+    if moments is not None:
+        mean, std = (unit.new_tensor([m[k] for k in three]).view(3, 1, 1) for m in moments)
+        unit = 0.5 + (unit - mean) / (4 * std)
+    return unit.mul(255).clamp(0, 255).round().to(torch.uint8)
 
 
 def decode_image(content: bytes, path: _Path, layout: Layout = RGB) -> Tensor:

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from scenewise.data.datasets import SegmentationDataset
+from scenewise.data.images import to_display
 from scenewise.data.layout import RGB, Layout, common_layout, usage
 from scenewise.errors import UserError
 
@@ -45,6 +47,11 @@ class ImageFormat:
             return _MEAN_COLOR if self.mean is None else tuple(round(255 * m) for m in self.mean)
         low, high = self.value_range
         return tuple(low + (high - low) * m for m in self.mean or _IMAGENET_MEAN)
+
+    def display(self, image: Tensor) -> Tensor:
+        """What people see of an image (C, H, W) of the dataset: (3, H, W), uint8, RGB."""
+        moments = None if self.mean is None or self.std is None else (self.mean, self.std)
+        return to_display(image, self.value_range, self.shown, moments)
 
     def __str__(self) -> str:
         """In one line.
@@ -105,12 +112,6 @@ def image_format(
     return ImageFormat(layout, measured, mean, std, three, sampled, notes)
 
 
-def measured_range(dataset: SegmentationDataset) -> tuple[float, float] | None:
-    """The range of values of a dataset of more than 8 bits; None for 8 bits, or without images."""
-    pixels = list(_sample(dataset)) if dataset.layout.wide else []
-    return _range(pixels) if pixels else None
-
-
 def _checked(shown: Sequence[int] | None, layout: Layout) -> tuple[int, ...] | None:
     if shown is None:
         return None
@@ -162,16 +163,16 @@ def _moments(
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation of each channel, of values that are scaled to 0..1.
 
-    >>> _moments([np.array([[0.0, 100, 200]])], (0, 100))[0]
-    (0.6667,)
+    >>> _moments([np.array([[0.0, 50, 100]])], (0, 100))[0]
+    (0.5,)
     """
     low, high = value_range
     values = np.concatenate(pixels, axis=1)  # (C, N)
     unit = ((values - low) / (high - low)).clip(0, 1)
     std = unit.std(axis=1)
-    std[std < 1e-4] = 1  # a channel of one value says nothing
+    std[std < 1e-9] = 1  # a channel of one value; others may be small beside the range of all
     return _rounded(unit.mean(axis=1)), _rounded(std)
 
 
 def _rounded(values: NDArray[np.floating]) -> tuple[float, ...]:
-    return tuple(round(float(value), 4) for value in values)
+    return tuple(float(f"{value:.6g}") for value in values)

@@ -223,7 +223,8 @@ def layout_of(model: Segmenter) -> Layout:
 def display(image: Tensor, model: Segmenter) -> Tensor:
     """What people see of an image as the model takes it: (C, H, W) -> (3, H, W), uint8, RGB."""
     images = model.preprocessing
-    return to_display(image, images.input_range, images.shown)
+    moments = (images.mean, images.std) if images.channel_order == "data" else None
+    return to_display(image, images.input_range, images.shown, moments)
 
 
 def _label_whole(model: Segmenter, image: Tensor) -> tuple[Tensor, Tensor]:

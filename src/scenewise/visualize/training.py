@@ -101,7 +101,7 @@ def samples_sheet(samples: Sequence[Sample], classes: Classes, notes: Sequence[s
 
 
 def _row(sample: Sample, classes: Classes) -> Image.Image:
-    image = _shown(sample.image)
+    image = sample.image
     drawn = (
         overlay(image, sample.mask, classes, opacity=0.0),
         overlay(image, sample.mask, classes, opacity=0.8),
@@ -112,11 +112,3 @@ def _row(sample: Sample, classes: Classes) -> Image.Image:
     for index, panel in enumerate(drawn):
         row.paste(panel.resize((_WIDTH, height)), (index * (_WIDTH + _MARGIN), 0))
     return row
-
-
-def _shown(image: Tensor) -> Tensor:
-    """Three channels of 8 bits: of other images the first three, or one three times, stretched."""
-    image = image[:3] if image.shape[0] >= 3 else image[:1].expand(3, -1, -1)
-    if image.dtype.is_floating_point or image.dtype.itemsize > 1:
-        image = (255 * image.double() / image.max().clamp(min=1e-12)).byte()
-    return image

@@ -8,8 +8,7 @@ from PIL import Image, ImageDraw
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import SegmentationDataset
-from scenewise.data.images import to_display
-from scenewise.data.value_range import measured_range
+from scenewise.data.value_range import ImageFormat, image_format
 from scenewise.errors import UserError
 from scenewise.files import atomic_write
 
@@ -32,11 +31,15 @@ def write_contact_sheet(
     """
     tiles = []
     for split, dataset in datasets.items():
-        value_range = measured_range(dataset)
+        try:
+            layout = dataset.layout
+            images = image_format(dataset, layout.channels, pages=layout.pages)
+        except UserError:  # none is readable
+            continue
         total = min(count, len(dataset))
         for index in (i * len(dataset) // total for i in range(total)):
             try:
-                tiles.append(_tile(dataset, index, split, value_range))
+                tiles.append(_tile(dataset, index, split, images))
             except UserError:
                 continue
     classes = next(iter(datasets.values())).classes if datasets else Classes.numbered(1)
@@ -59,12 +62,10 @@ def _overlay(image: Image.Image, ids: Image.Image, classes: Classes) -> Image.Im
     return Image.blend(image, Image.fromarray(table[np.asarray(ids)]), 0.5)
 
 
-def _tile(
-    dataset: SegmentationDataset, index: int, split: str, value_range: tuple[float, float] | None
-) -> Image.Image:
+def _tile(dataset: SegmentationDataset, index: int, split: str, images: ImageFormat) -> Image.Image:
     """Image above overlay, with the name below."""
     pixels, mask = dataset.read(index)
-    image = Image.fromarray(to_display(pixels, value_range).permute(1, 2, 0).numpy())
+    image = Image.fromarray(images.display(pixels).permute(1, 2, 0).numpy())
     ids = Image.fromarray(mask.numpy())
     width = _TILE - _MARGIN
     height = max(1, min(_TILE, round(image.height * width / image.width)))

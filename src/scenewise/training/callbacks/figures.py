@@ -10,6 +10,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
+from scenewise.inference.predictor import display
 from scenewise.training.callbacks.run_folder import RunFolder
 from scenewise.training.task import SegmentationTask
 from scenewise.visualize.figure import save_figure
@@ -56,7 +57,8 @@ class RunFigures(Callback):
         count = trainer.num_val_batches[0]
         if isinstance(count, int) and batch_idx in {i * count // _SAMPLES for i in range(_SAMPLES)}:
             name, image, mask = batch["name"][0], batch["image"][0], batch["mask"][0]
-            self._samples.append(Sample(name, image.cpu(), mask.cpu(), labels[0].cpu()))
+            shown = display(image, pl_module.model).cpu()
+            self._samples.append(Sample(name, shown, mask.cpu(), labels[0].cpu()))
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Draw, unless that was done a moment ago."""
