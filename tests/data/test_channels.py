@@ -265,7 +265,7 @@ def test_colours_of_sixteen_bits_change_as_those_of_eight(tmp_path: Path) -> Non
             changed, _ = transform(tv_tensors.Image(image), tv_tensors.Mask(mask))
         low, high = span or (0, 255)
         pair.append((changed.float() - low) / (high - low) * 255)
-    # 8 bits are rounded after the resize, which contrast and saturation may multiply, and at the end
+    # 8 bits are rounded after the resize, which contrast may multiply, and at the end
     assert (pair[0] - pair[1]).abs().max() < 3
 
 
