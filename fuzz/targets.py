@@ -11,7 +11,7 @@ import torch
 from fuzz import seeds
 from fuzz.checksums import with_png_checksums, with_tar_checksums
 from scenewise.classes import Classes
-from scenewise.data.datasets import read_classes
+from scenewise.data.class_lists import read_classes
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.formats.pascal_context import _json_mask, _json_names
 from scenewise.data.formats.regions import decode_runs

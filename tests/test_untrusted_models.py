@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from fuzz import seeds
 from scenewise import create_model, load_model
 from scenewise.apps.cli import main
-from scenewise.data.datasets import read_classes
+from scenewise.data.class_lists import read_classes
 from scenewise.data.formats.hugging_face import _from_id2label
 from scenewise.data.formats.pascal_context import _json_names
 from scenewise.data.shards import ShardSet

@@ -13,8 +13,9 @@ from scenewise.classes import Classes
 from scenewise.data.datasets import SegmentationDataset
 from scenewise.data.doctor import check
 from scenewise.data.doctor.contact_sheet import write_contact_sheet
-from scenewise.data.doctor.report import Report, SplitReport
-from scenewise.data.formats import FORMATS
+from scenewise.data.doctor.report import Finding, Report, SplitReport
+from scenewise.data.formats.label_option import parse_labels
+from scenewise.data.formats.recognise import Source
 from scenewise.data.layout import common_layout
 from scenewise.data.missing_files import tolerate_missing
 from scenewise.errors import UserError
@@ -24,21 +25,33 @@ def run(args: argparse.Namespace) -> None:
     """Print the report; exit with code 1 if it has a serious finding.
 
     Raises:
-        UserError: ``--workers`` is not positive, or the sheet cannot be written.
+        UserError: the layout or the labels can be read in two ways or none, ``--workers`` is not
+            positive, or the sheet cannot be written.
     """
     check_workers(args.workers)
-
-    def build(split: str) -> SegmentationDataset:
-        return with_layout(FORMATS[args.format].open(args.root, split, None), args)
-
-    report = check(build, args.split, progress, args.workers)
-    if args.json:
-        print(json.dumps(report.to_dict() | {"root": args.root, "format": args.format}, indent=2))
+    parse_labels(args.labels)
+    opened: dict[str, SegmentationDataset] = {}
+    found: dict[str, str] = {"root": args.root, "format": args.format}
+    try:
+        source = open_source(args)
+    except UserError as error:
+        report = Report(None, {}, [Finding("layout", "all", True, str(error))])
     else:
-        print("\n".join(_lines(report)))
-    if args.out and report.splits:
-        with tolerate_missing():
-            write_contact_sheet({split: build(split) for split in report.splits}, Path(args.out))
+
+        def build(split: str) -> SegmentationDataset:
+            opened[split] = with_layout(source.dataset(split), args)
+            return opened[split]
+
+        report = check(build, args.split, progress, args.workers)
+        found["format"] = source.format
+        if opened:
+            found["read_as"] = source.describe(opened)
+    if args.json:
+        print(json.dumps(report.to_dict() | found, indent=2))
+    else:
+        print("\n".join([*filter(None, [found.get("read_as")]), *_lines(report)]))
+    if args.out and opened:
+        write_contact_sheet(opened, Path(args.out))
     if not report.ok:
         raise SystemExit(1)
 
@@ -49,6 +62,19 @@ def with_layout(dataset: SegmentationDataset, args: argparse.Namespace) -> Segme
         pages = args.pages is not None
         dataset.layout = common_layout(dataset.kinds(pages=pages), args.channels, pages=pages)
     return dataset
+
+
+def open_source(args: argparse.Namespace) -> Source:
+    """The data that the arguments of :func:`add_reading_arguments` describe."""
+    with tolerate_missing():
+        return Source(
+            args.root,
+            args.format,
+            labels=args.labels,
+            without_mask=args.without_mask,
+            val_share=args.val_share,
+            splits=args.splits,
+        )
 
 
 def check_workers(workers: int | None) -> None:

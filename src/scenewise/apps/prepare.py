@@ -3,9 +3,8 @@
 import argparse
 from pathlib import Path
 
-from scenewise.apps.check import check_workers, progress, with_layout
+from scenewise.apps.check import check_workers, open_source, progress, with_layout
 from scenewise.data.datasets import SegmentationDataset
-from scenewise.data.formats import FORMATS
 from scenewise.data.prepare import prepare
 from scenewise.data.shards import write_shards
 from scenewise.errors import UserError
@@ -18,11 +17,13 @@ def run(args: argparse.Namespace) -> None:
         UserError: an original is unusable, or the folder is not writable.
     """
     check_workers(args.workers)
-    out = args.out or Path(args.root) / f"prepared_{args.format}"
+    source = open_source(args)
+    out = args.out or Path(args.root) / f"prepared_{source.format}"
 
     def build(split: str) -> SegmentationDataset:
-        return with_layout(FORMATS[args.format].open(args.root, split, None), args)
+        return with_layout(source.dataset(split), args)
 
+    print(source.describe({args.split[0]: source.dataset(args.split[0])}))
     if args.shards is None:
         prepare(build, out, args.split, progress, args.workers)
     elif args.shards < 1:

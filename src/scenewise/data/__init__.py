@@ -4,7 +4,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scenewise.data.datasets import FolderDataset, PairedDataset, SegmentationDataset
+    from scenewise.data.datasets import PairedDataset, SegmentationDataset
+    from scenewise.data.formats.folder import FolderDataset
     from scenewise.data.formats.recognise import open_dataset
     from scenewise.data.images import read_image, read_mask
     from scenewise.data.module import SegmentationData
@@ -25,7 +26,7 @@ __all__ = [
 ]
 
 _HOME = {
-    "FolderDataset": "datasets",
+    "FolderDataset": "formats.folder",
     "PairedDataset": "datasets",
     "Scenes": "scenes",
     "SegmentationData": "module",

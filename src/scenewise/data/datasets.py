@@ -3,10 +3,8 @@
 import logging
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, ClassVar, Self, TypedDict
@@ -16,20 +14,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from scenewise.classes import Classes, distinct_colors
-from scenewise.data.images import (
-    SUFFIXES,
-    image_kind,
-    orientation_of,
-    read_image,
-    read_mask,
-    turned,
-)
+from scenewise.classes import Classes
+from scenewise.data.images import image_kind, orientation_of, read_image, read_mask, turned
 from scenewise.data.layout import Layout, common_layout
-from scenewise.data.missing_files import missing, raise_missing
 from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
-from scenewise.files import parse_json
 
 _INSPECTED = 64  # headers that are read to find the layout of a dataset
 Root = str | os.PathLike[str]
@@ -52,7 +41,9 @@ class SegmentationDataset(Dataset[Sample]):
 
     ``dataset[i]`` is ``{"image", "mask", "name"}`` after the joint ``transform``. Masks hold class
     ids and ``classes.ignore_index``. ``context_classes`` are those that only distant context
-    distinguishes; ``categories`` are named groups of classes that are scored too.
+    distinguishes; ``categories`` are named groups of classes that are scored too. ``classes_from``
+    says where the names of the classes come from, and ``notes`` what a user should know of this
+    split, such as files that are left out; a subclass sets them.
 
     Args:
         names: one name for each image.
@@ -60,6 +51,7 @@ class SegmentationDataset(Dataset[Sample]):
         transform: joint transform of image and mask; ``None`` for none.
     """
 
+    classes_from: str = "the publisher"
     context_classes: ClassVar[tuple[int, ...]] = ()
     categories: ClassVar[Mapping[str, tuple[int, ...]]] = MappingProxyType({})
 
@@ -70,6 +62,7 @@ class SegmentationDataset(Dataset[Sample]):
         self.classes = classes
         self.transform = transform
         self._layout: Layout | None = None
+        self.notes: list[str] = []
 
     def read(self, index: int) -> tuple[Tensor, Tensor]:
         """Image (C, H, W) of :attr:`layout`, and mask (H, W), uint8, before the transform."""
@@ -177,31 +170,6 @@ class PairedDataset(SegmentationDataset):
         return found
 
 
-class FolderDataset(PairedDataset):
-    """Your own images: ``images/SPLIT/NAME.jpg`` with ``masks/SPLIT/NAME.png``.
-
-    Masks have one byte a pixel, the class id. ``classes.json`` next to the two folders names the
-    classes; see :func:`read_classes`. Without it the classes are numbered, up to the largest id in
-    the masks.
-
-    Args:
-        root: the folder that holds ``images``, ``masks`` and ``classes.json``.
-        split: ``train``, ``val`` or ``test``.
-        transform: joint transform of image and mask.
-
-    Raises:
-        UserError: a folder is missing, the split is empty, an image has no mask, two images
-            share a name, or ``classes.json`` is invalid.
-    """
-
-    def __init__(
-        self, root: Root, split: str = "train", transform: Transform | None = None
-    ) -> None:
-        base = Path(root)
-        images, masks = _pairs(base / "images" / split, base / "masks" / split)
-        super().__init__(images, masks, _folder_classes(base), transform)
-
-
 def turned_with(image: Tensor, mask: Tensor, path: Path) -> Tensor:
     """The mask (H, W), turned as its image was if it fits the pixels as the file stores them.
 
@@ -264,62 +232,6 @@ def collate(samples: list[Sample]) -> dict[str, Tensor | list[str]]:
     }
 
 
-def read_classes(path: Root) -> Classes:
-    """The classes in a JSON file.
-
-    Two variants are read: ``{"names": ["road", ...], "colors": [[128, 64, 128], ...],
-    "ignore_index": 255}``, and ``{"classes": [{"id": 0, "name": "road", "color": [128, 64, 128]},
-    ...], "ignore_index": 255}``. Colours and ``ignore_index`` may be left out.
-
-    Raises:
-        UserError: the file is missing, is not one of these variants, or lists no class.
-    """
-    try:
-        return _parse_classes(parse_json(Path(path).read_bytes()))
-    except FileNotFoundError as error:
-        raise UserError(f"class list '{path}' not found; check the path") from error
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, UserError) as error:
-        reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise UserError(
-            f"cannot use class list '{path}' ({reason}); write it like "
-            '{"names": ["road", "sky"], "colors": [[128, 64, 128], [70, 130, 180]]}'
-        ) from error
-
-
-def _parse_classes(value: dict[str, Any]) -> Classes:
-    names, colors = value.get("names"), value.get("colors")
-    if "classes" in value:
-        entries = sorted(value["classes"], key=lambda entry: int(entry["id"]))
-        if [entry["id"] for entry in entries] != list(range(len(entries))):
-            raise ValueError("ids must count 0, 1, 2, ...")
-        names = [entry["name"] for entry in entries]
-        colors = [entry["color"] for entry in entries if "color" in entry] or None
-    if not isinstance(names, list):
-        raise KeyError("names")
-    if colors is None:
-        colors = distinct_colors(len(names))
-    ignore = value.get("ignore_index", 255)
-    if not all(v in range(256) for v in (ignore, *(v for color in colors for v in color))):
-        raise ValueError("colours and ignore_index must be integers from 0 to 255")
-    return Classes.from_dict({"names": names, "colors": colors, "ignore_index": ignore})
-
-
-def _folder_classes(root: Path) -> Classes:
-    """The classes of ``root/classes.json``, else numbered ones, as many as the masks use."""
-    path = root / "classes.json"
-    if path.exists():
-        return read_classes(path)
-    masks = sorted((root / "masks").glob("*/*.png"))
-    with ThreadPoolExecutor() as pool:
-        largest = max(pool.map(lambda mask: _largest_in_file(mask, mask.stat().st_mtime_ns), masks))
-    return numbered_classes(largest, str(path))
-
-
-@cache
-def _largest_in_file(path: Path, modified: int) -> int:  # a changed file has another cache key
-    return largest_id(read_mask(path))
-
-
 def largest_id(mask: Tensor) -> int:
     """The largest id except 255 in a mask; -1 if there is none."""
     used = mask[mask != 255]
@@ -347,35 +259,6 @@ def numbered_classes(largest: int, path: str) -> Classes:
 @cache
 def _warn_once(message: str) -> None:
     logging.getLogger(__name__).warning(message)
-
-
-def _pairs(image_folder: Path, mask_folder: Path) -> tuple[list[Path], list[Path]]:
-    """The images of one split in order of name, and the mask of each."""
-    for folder in (image_folder, mask_folder):
-        if not folder.is_dir():
-            raise UserError(
-                f"folder '{folder}' not found; a dataset needs '{image_folder}' with images and "
-                f"'{mask_folder}' with their masks"
-            )
-    images = sorted(
-        path
-        for path in image_folder.iterdir()
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
-    if not images:
-        raise UserError(
-            f"no image in '{image_folder}'; add files with these endings: " + " ".join(SUFFIXES)
-        )
-    for first, second in pairwise(images):  # sorted, so equal stems are neighbours
-        if first.stem == second.stem:
-            raise UserError(f"'{first}' and '{second}' share one mask; rename or remove one")
-    masks = [mask_folder / f"{path.stem}.png" for path in images]
-    if absent := missing(masks):
-        raise_missing(
-            f"{len(absent)} of {len(images)} images in '{image_folder}' have no mask, the first "
-            f"is '{absent[0]}'; add the masks or remove the images"
-        )
-    return images, masks
 
 
 def _size(tensor: Tensor) -> str:

@@ -38,7 +38,7 @@ except ImportError:
 _T = TypeVar("_T")
 _Path = str | os.PathLike[str]
 ImageLike = str | os.PathLike[str] | bytes | Image.Image | NDArray[Any] | Tensor
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".jfif", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 # File types that are opened, whatever a file is called: PIL's EPS reader starts other programs.
 KINDS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
 # PNG chunks without effect on the pixels; others may rotate, unpack to much, or start an animation.
@@ -396,15 +396,8 @@ def turned(values: Tensor, orientation: int) -> Tensor:
 
 def to_ids(image: Image.Image, path: _Path) -> Tensor:
     """The class ids in a PIL image that comes from ``path``; see :func:`read_mask`."""
+    refuse_ambiguous_ids(image, path)
     name = f"mask '{os.fspath(path)}'"
-    if image.format in ("JPEG", "MPO"):
-        raise UserError(f"{name} is a JPEG, which blurs class ids; save it as PNG")
-    tile = next(iter(getattr(image, "tile", [])), None)
-    if tile is not None and tile[3] in ("L;2", "L;4"):  # PIL's raw mode, before it is stretched
-        raise UserError(
-            f"{name} has {tile[3][2]} bits of grey a pixel, whose class ids are ambiguous; save it "
-            "with 8 bits"
-        )
     if image.mode not in ("L", "P", "1") and not image.mode.startswith("I"):
         raise UserError(
             f"{name} is a colour image ({image.mode}); save one byte a pixel, the class id, instead"
@@ -413,6 +406,22 @@ def to_ids(image: Image.Image, path: _Path) -> Tensor:
     if ids.dtype not in (np.uint8, np.bool_) and (ids.min() < 0 or ids.max() > 255):
         raise UserError(f"{name} holds ids from {ids.min()} to {ids.max()}; use ids 0 to 255")
     return torch.from_numpy(ids.astype(np.uint8, copy=False))
+
+
+def refuse_ambiguous_ids(image: Image.Image, path: _Path) -> None:
+    """Raise a UserError for a mask whose stored values its file format changes."""
+    name = f"mask '{os.fspath(path)}'"
+    if image.format in ("JPEG", "MPO"):
+        raise UserError(
+            f"{name} is a JPEG, which blurs class ids; export it again as PNG (a copy of the JPEG "
+            "stays blurred)"
+        )
+    tile = next(iter(getattr(image, "tile", [])), None)
+    if tile is not None and tile[3] in ("L;2", "L;4"):  # PIL's raw mode, before it is stretched
+        raise UserError(
+            f"{name} has {tile[3][2]} bits of grey a pixel, whose class ids are ambiguous; save it "
+            "with 8 bits"
+        )
 
 
 def _to_image(image: Image.Image, content: bytes, layout: Layout) -> Tensor:
@@ -457,6 +466,15 @@ def _content(path: _Path, what: str) -> bytes:
         raise UserError(f"{what} '{os.fspath(path)}' not found; check the path") from error
     except OSError as error:
         raise _unreadable(path, what, error) from error
+
+
+def open_file(path: _Path, what: str, convert: Callable[[Image.Image], _T]) -> _T:
+    """What ``convert`` makes of the image in file ``path``.
+
+    Raises:
+        UserError: the file is missing or unreadable; the message calls it ``what``.
+    """
+    return _decode(_content(path, what), path, what, convert)
 
 
 def _decode(content: bytes, path: _Path, what: str, convert: Callable[[Image.Image], _T]) -> _T:

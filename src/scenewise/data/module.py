@@ -2,6 +2,7 @@
 
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -12,18 +13,19 @@ from torch.utils.data import DataLoader
 from scenewise.classes import Classes
 from scenewise.data.datasets import Sample, SegmentationDataset, collate
 from scenewise.data.formats import FORMATS
+from scenewise.data.formats.recognise import Source, check_format
 from scenewise.data.sampler import EvalSampler, TrainLoader, TrainSampler
 from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
 from scenewise.data.value_range import ImageFormat, image_format
-from scenewise.errors import UserError, choose
+from scenewise.errors import UserError
 
 if TYPE_CHECKING:  # type checkers read literals alone, the command line's help lists the names
     Format = str
 else:
-    Format = Literal[("scenes", *FORMATS)]
+    Format = Literal[("auto", "scenes", *FORMATS)]
 _SPLITS = ("train", "val", "test")
 _LARGEST_CROP = 768
 
@@ -37,9 +39,18 @@ class SegmentationData(LightningDataModule):
     that are ``None`` are chosen from the data by ``setup("fit")``.
 
     Args:
-        format: layout of the data: "folder" for your own images, "scenes" for generated ones, else
-            the name of a published dataset; see ``docs/data.md``.
+        format: layout of the data: "auto" recognises it, "folder" is for your own images, "scenes"
+            for generated ones, else the name of a published dataset; see ``docs/data.md``.
         root: folder of the dataset, for "stream" also a URL; not used by "scenes".
+        labels: what the masks hold, where their class list does not say it: VALUE=CLASS,... with
+            numbers, ranges or colours as values and "ignore" as a class; "stored" for class ids; a
+            class list; or CLASS=CLASS to rename, merge or ignore classes.
+        without_mask: whether images without a mask are refused, skipped, or all background.
+        val_share: share of the images that are taken for validation if the data has no such split;
+            images of one clip or folder stay together.
+        val_seed: of the choice of these images.
+        splits: a folder with train.txt and val.txt of such a choice, as a run folder has it; or
+            "lists" or "folders", which of the two divides the images if they differ.
         crop_size: side, or (height, width), of the training crops in pixels; by default the size
             of a typical image, at most 768.
         batch_size: training images a step and process; by default 2 to 8, by crop size and device.
@@ -80,8 +91,13 @@ class SegmentationData(LightningDataModule):
 
     def __init__(  # noqa: PLR0913 - the options of --data
         self,
-        format: Format = "folder",
+        format: Format = "auto",
         root: str | None = None,
+        labels: str | dict[str, str] | None = None,
+        without_mask: Literal["refuse", "skip", "background"] = "refuse",
+        val_share: float = 0.2,
+        val_seed: int = 0,
+        splits: str | None = None,
         crop_size: int | tuple[int, int] | None = None,
         batch_size: int | None = None,
         eval_batch_size: int = 1,
@@ -108,6 +124,11 @@ class SegmentationData(LightningDataModule):
         super().__init__()
         self.format = format
         self.root = root
+        self.labels = labels
+        self.without_mask = without_mask
+        self.val_share = val_share
+        self.val_seed = val_seed
+        self.splits = splits
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -131,6 +152,7 @@ class SegmentationData(LightningDataModule):
         self.shown = shown
         self.seed = seed
         self._check_arguments()
+        self.source = self._find_source()
         self._datasets: dict[str, SegmentationDataset] = {}
         self._images: ImageFormat | None = None
         dataset = self._first_split()
@@ -140,11 +162,6 @@ class SegmentationData(LightningDataModule):
         self.categories = dataset.categories
 
     def _check_arguments(self) -> None:
-        if self.format != "scenes" and self.format not in FORMATS:
-            known = choose(self.format, ["scenes", *FORMATS])
-            raise UserError(f"unknown data format '{self.format}'; {known}")
-        if self.format != "scenes" and self.root is None:
-            raise UserError(f"format '{self.format}' needs a folder; give --data.root DIR")
         low, high = self.scale
         batch_size = 1 if self.batch_size is None else self.batch_size
         counts = (batch_size, self.eval_batch_size, self.shuffle_buffer)
@@ -190,6 +207,44 @@ class SegmentationData(LightningDataModule):
                 dataset.layout = self._images.layout
         return self._images
 
+    def _find_source(self) -> Source | None:
+        """What is under ``root``; None for generated scenes."""
+        if self.format == "scenes":
+            return None
+        check_format(self.format)
+        if self.root is None:
+            raise UserError(f"format '{self.format}' needs a folder; give --data.root DIR")
+        source = Source(
+            self.root,
+            self.format,
+            labels=self.labels,
+            without_mask=self.without_mask,
+            val_share=self.val_share,
+            val_seed=self.val_seed,
+            splits=self.splits,
+        )
+        self.format = source.format
+        return source
+
+    def describe(self) -> str:
+        """What the data was taken for and why, its classes, and the images of each split."""
+        if self.source is None:
+            return "generated scenes"
+        self._first_split()
+        return self.source.describe(self._datasets)
+
+    def use_division(self, folder: Path, same: bool = True) -> None:
+        """Divide the images by the lists in ``folder``, as an earlier run did.
+
+        Nothing happens if the data has a validation split, or ``folder`` does not exist, or, unless
+        the data must be the ``same``, if the lists are of other data.
+
+        Raises:
+            UserError: the lists name images that do not exist.
+        """
+        if self.source is not None and self.source.use_division(folder, same):
+            self._datasets.clear()
+
     def _first_split(self) -> SegmentationDataset:
         """Any split that can be opened: a dataset may hold one split only."""
         errors = []
@@ -215,11 +270,11 @@ class SegmentationData(LightningDataModule):
         return self._datasets[split]
 
     def _open(self, split: str) -> SegmentationDataset:
-        if self.format == "scenes":
+        if self.source is None:
             held_out = {"val": 2**31, "test": 2**31 + 1}  # seeds that no training uses
             length = self.scenes_val if split in held_out else self.scenes_train
             return Scenes(length, self.scenes_size, held_out.get(split, self.seed))
-        return FORMATS[self.format].open(self.root or "", split, eval_transform())
+        return self.source.dataset(split, eval_transform())
 
     def setup(self, stage: str) -> None:
         """Open the splits of ``stage`` and choose the arguments that are ``None``.

@@ -11,7 +11,8 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import PairedDataset, Progress, SegmentationDataset, read_classes
+from scenewise.data.class_lists import read_classes
+from scenewise.data.datasets import PairedDataset, Progress, SegmentationDataset
 from scenewise.data.images import encode_image
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, inside, write_json

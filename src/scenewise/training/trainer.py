@@ -28,7 +28,7 @@ from scenewise.training.callbacks.last_checkpoint import LastCheckpoint
 from scenewise.training.callbacks.memory_advice import MemoryAdvice
 from scenewise.training.callbacks.nan_guard import NaNGuard
 from scenewise.training.callbacks.progress import TrainingBar, TrainingLines
-from scenewise.training.callbacks.run_folder import RunFolder
+from scenewise.training.callbacks.run_folder import SPLITS, RunFolder
 from scenewise.training.checkpoint import ResumePoint, WholeCheckpoints, continue_log
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.distributed.fsdp import SHARDED
@@ -107,6 +107,8 @@ def build_trainer(
     (40, ['CSVLogger', 'TensorBoardLogger'])
     """
     options = _DEFAULTS | options  # every option has a value from here on
+    if resume is not None:
+        data.use_division(resume.path.parents[1] / SPLITS)
     gpus, processes, chosen = _devices(options)
     if stage == "fit" and not options["fast_dev_run"]:
         chosen |= _length(options, data, gpu=gpus > 0, processes=processes)

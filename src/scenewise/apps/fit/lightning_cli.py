@@ -20,6 +20,7 @@ from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.models.freeze import frozen_parameters
 from scenewise.models.segmenter import Segmenter
+from scenewise.training.callbacks.run_folder import SPLITS
 from scenewise.training.checkpoint import ResumePoint, describe, resume_point
 from scenewise.training.defaults import default_backbone, network_name
 from scenewise.training.metrics.confusion import table
@@ -163,6 +164,8 @@ class SegmentationCLI(LightningCLI):
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer of :func:`build_trainer`, whose choices go into ``config.yaml``."""
         config = self.config[self.subcommand]
+        if self.subcommand != "fit" and config.model.weights is not None:
+            self.datamodule.use_division(Path(config.model.weights) / SPLITS, same=False)
         self.trainer_class = partial(
             build_trainer,
             self.model,
@@ -186,6 +189,8 @@ class SegmentationCLI(LightningCLI):
             config.model.backbone = model.recipe["backbone"]
         if not self.trainer.is_global_zero:
             return
+        if self.datamodule.source is not None:
+            print(self.datamodule.describe())
         if self.model.start_report and self.resume is None:
             print(self.model.start_report)
         print(f"{describe(model.config())}, {_count_parameters(model)}")

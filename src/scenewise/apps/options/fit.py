@@ -55,6 +55,7 @@ EXAMPLES = {
 examples:
   scenewise fit DIR
   scenewise fit DIR --model.network fcn --trainer.max_epochs 40
+  scenewise fit DIR --data.labels 0=background,255=disc
   scenewise fit DIR --data.format cityscapes
   scenewise fit DIR --start RUN_FOLDER --model.freeze backbone
   scenewise fit --config configs/danet_camvid.yaml --data.root DIR
@@ -83,25 +84,26 @@ examples:
 """,
 }
 _ABOUT = {
-    "fit": "Train a network on the data in DIR, whose layout is that of --data.format.",
+    "fit": "Train a network on the data in DIR, whose layout is recognised.",
     "validate": "Score a trained network on the validation images.",
     "test": "Score a trained network on the test images.",
 }
 _EVALUATING = ("accelerator", "devices", "precision", "default_root_dir")
 _SHOWN = {
     "fit": {
-        "data": "format root crop_size batch_size num_workers scale photometric rotate",
+        "data": "format root labels without_mask val_share crop_size batch_size num_workers scale "
+        "photometric rotate",
         "model": "network backbone pretrained start freeze output_stride optimizer lr warmup "
         "loss class_weights ohem checkpoint_activations",
         "trainer": " ".join(_TRAINER),
     },
     "validate": {
-        "data": "format root eval_batch_size num_workers",
+        "data": "format root labels without_mask val_share eval_batch_size num_workers",
         "model": "model protocol",
         "trainer": " ".join(_EVALUATING),
     },
     "test": {
-        "data": "format root eval_batch_size num_workers test_split",
+        "data": "format root labels without_mask val_share eval_batch_size num_workers test_split",
         "model": "model protocol",
         "trainer": " ".join(_EVALUATING),
     },

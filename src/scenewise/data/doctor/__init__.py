@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import FolderDataset, PairedDataset, Progress, SegmentationDataset
+from scenewise.data.datasets import PairedDataset, Progress, SegmentationDataset
 from scenewise.data.doctor.hints import hint_for_colors, hint_for_ids
 from scenewise.data.doctor.record import Record, examine
 from scenewise.data.doctor.report import MAX_FILES, Finding, Report, SplitReport
+from scenewise.data.formats.find_files import PublishedDataset
 from scenewise.data.images import read_image
 from scenewise.data.missing_files import missing, tolerate_missing
 from scenewise.data.value_range import image_format
@@ -49,6 +50,7 @@ def check(
         records = _read_all(dataset, split, progress, workers)
         reports[split], problems, digests[split] = _summarise(dataset, split, records)
         findings += _missing(dataset, split) + problems + _count(dataset, split)
+        findings += [Finding("note", split, False, note) for note in dataset.notes]
     findings += _orphans(datasets) + _duplicates(digests)
     classes = next((dataset.classes for dataset in datasets.values()), None)
     findings += _absent_classes(classes, reports) if classes else []
@@ -87,6 +89,7 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
     with ThreadPoolExecutor() as pool:
         records = pool.map(lambda index: examine(dataset, index, compare=False), indices)
         _, findings, _ = _summarise(dataset, "sample", records)
+    findings += [Finding("note", "sample", False, note) for note in dataset.notes]
     for finding in findings:
         if finding.serious:
             hint = f" (probably: {finding.hint})" if finding.hint else ""
@@ -129,7 +132,7 @@ def _missing(dataset: SegmentationDataset, split: str) -> list[Finding]:
             message = f"{len(absent)} of {_n(files, what)} not found"
             names = tuple(map(str, absent[:MAX_FILES]))
             hint: str | None = "the archive was not extracted whole; extract it again"
-            if isinstance(dataset, FolderDataset):  # it comes from no archive
+            if not isinstance(dataset, PublishedDataset):  # it comes from no archive
                 hint = None
             findings.append(Finding("missing", split, True, message, len(absent), names, hint))
     return findings

@@ -7,14 +7,16 @@ The publishers' archives are read as they unpack; nothing has to be converted fi
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from scenewise.data.datasets import FolderDataset, Root, SegmentationDataset, Transform
+from scenewise.data.datasets import Root, SegmentationDataset, Transform
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.camvid import CamVid, CamVid32
 from scenewise.data.formats.cityscapes import Cityscapes, CityscapesCoarse
 from scenewise.data.formats.coco_json import CocoJson
 from scenewise.data.formats.coco_stuff import CocoStuff
 from scenewise.data.formats.cvat import Cvat, CvatMasks
+from scenewise.data.formats.folder import FolderDataset
 from scenewise.data.formats.hugging_face import HuggingFace
+from scenewise.data.formats.hugging_face import recognise as recognise_hugging_face
 from scenewise.data.formats.label_studio import LabelStudio, LabelStudioOrder
 from scenewise.data.formats.labelme import Labelme, LabelmeVoc
 from scenewise.data.formats.listing import Listing
@@ -44,20 +46,25 @@ class Format(NamedTuple):
     splits: Callable[[Listing], Sequence[str]] | None = None
 
 
+def _recognise_shards(listing: Listing) -> str | None:
+    shards = [path for path in listing.sample if path.endswith(".tar")]
+    return "shards and their index" if shards and listing.has("index.json") else None
+
+
 FORMATS: dict[str, Format] = {
     "folder": Format(FolderDataset),
-    "ade20k": Format(ADE20K),
-    "camvid": Format(CamVid),
-    "camvid_32": Format(CamVid32),
-    "cityscapes": Format(Cityscapes),
-    "cityscapes_coarse": Format(CityscapesCoarse),
-    "coco_stuff": Format(CocoStuff),
-    "hugging_face": Format(HuggingFace),
-    "pascal_context": Format(PascalContext),
-    "pascal_context_59": Format(PascalContext59),
-    "stream": Format(ShardSet),
-    "voc": Format(VOC),
-    "voc_aug": Format(VOCAug),
+    "ade20k": Format(ADE20K, ADE20K.recognise),
+    "camvid": Format(CamVid, CamVid.recognise),
+    "camvid_32": Format(CamVid32, CamVid32.recognise),
+    "cityscapes": Format(Cityscapes, Cityscapes.recognise),
+    "cityscapes_coarse": Format(CityscapesCoarse, CityscapesCoarse.recognise),
+    "coco_stuff": Format(CocoStuff, CocoStuff.recognise),
+    "hugging_face": Format(HuggingFace, recognise_hugging_face),
+    "pascal_context": Format(PascalContext, PascalContext.recognise),
+    "pascal_context_59": Format(PascalContext59, PascalContext59.recognise),
+    "stream": Format(ShardSet, _recognise_shards),
+    "voc": Format(VOC, VOC.recognise),
+    "voc_aug": Format(VOCAug, VOCAug.recognise),
     "coco": Format(CocoJson, CocoJson.recognise, CocoJson.splits),
     "cvat": Format(Cvat, Cvat.recognise, Cvat.splits),
     "cvat_masks": Format(CvatMasks, CvatMasks.recognise, CvatMasks.splits),

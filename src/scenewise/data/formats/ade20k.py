@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from scenewise.classes import class_table
-from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, list_files
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, Signs, find_base, list_files
 from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.images import read_mask
 
@@ -184,6 +184,12 @@ class ADE20K(PublishedDataset):
     title = "ADE20K"
     published_classes = CLASSES
     published_counts: ClassVar = {"train": 20210, "val": 2000}
+    signs: ClassVar[Signs] = (
+        (
+            r"(ADEChallengeData2016/)?images/(training|validation)/ADE_(train|val)_\d{8}\.jpg",
+            r"(ADEChallengeData2016/)?annotations/(training|validation)/ADE_(train|val)_\d{8}\.png",
+        ),
+    )
 
     def find(self, root: Path, split: str) -> Pairs:
         part = _FOLDERS.get(split, split)

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from scenewise.classes import class_table
-from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, list_files
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, Signs, find_base, list_files
 from scenewise.data.formats.label_maps import (
     color_table,
     id_table,
@@ -89,6 +89,12 @@ _CLASS_OF = tuple(
     next(k for k, name in enumerate(CLASSES.names) if raw in _MEMBERS[name].split())
     for raw in _RAW_CLASSES.names
 )
+_NAME = r"(0001TP|0006R0|0016E5|Seq05VD)_\w+"  # the four drives
+_FRAME = rf"(train|val|test)/{_NAME}\.png"
+_COLOR_SIGNS = (
+    (_FRAME, rf"\w+_labels/{_NAME}\.png"),
+    (rf"701_StillsRaw_full/{_NAME}\.png", rf"LabeledApproved_full/{_NAME}\.png"),
+)
 _VOID = (0, 0, 0)  # the ignored 32nd class
 _FROM_SEGNET = id_table({k: k for k in range(11)}, ignored=[11, 255])
 _TO_11 = id_table(dict(enumerate(_CLASS_OF)))
@@ -109,6 +115,7 @@ class CamVid(PublishedDataset):
     title = "CamVid"
     published_classes = CLASSES
     published_counts: ClassVar = {"train": 367, "val": 101, "test": 233}
+    signs: ClassVar[Signs] = ((_FRAME, rf"\w+annot/{_NAME}\.png"), *_COLOR_SIGNS)
 
     def find(self, root: Path, split: str) -> Pairs:
         if (root / "701_StillsRaw_full").is_dir() or (root / "LabeledApproved_full").is_dir():
@@ -139,6 +146,7 @@ class CamVid32(CamVid):
     """CamVid with the publisher's 31 classes and the ignored void; needs colour labels."""
 
     published_classes = _RAW_CLASSES
+    signs: ClassVar[Signs] = _COLOR_SIGNS
 
 
 def _segnet_split(stem: str) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.datasets import Cityscapes as TorchvisionCityscapes
 
 from scenewise.classes import CITYSCAPES
-from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, list_files
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, Signs, find_base, list_files
 from scenewise.data.formats.label_maps import id_table, translate
 from scenewise.data.images import read_mask
 from scenewise.errors import UserError
@@ -28,6 +28,7 @@ _FROM_LABEL_IDS = id_table(
     {x.id: x.train_id for x in _TRAINED},
     ignored=[x.id for x in _LABELS if x.id >= 0 and x.train_id in (-1, 255)],
 )
+_FRAME = r"leftImg8bit/\w+/[^/]+/[a-z-]+_\d{6}_\d{6}_leftImg8bit\.png"
 _FROM_TRAIN_IDS = id_table({k: k for k in range(19)})
 
 
@@ -43,6 +44,9 @@ class Cityscapes(PublishedDataset):
     published_classes = CLASSES
     published_counts: ClassVar = {"train": 2975, "val": 500, "train_extra": 19998}
     image_ending = "_leftImg8bit"
+    signs: ClassVar[Signs] = (
+        (_FRAME, r"gtFine/(train|val)/[^/]+/\w+_gtFine_label(Train)?Ids\.png"),
+    )
     categories = CATEGORIES
 
     def find(self, root: Path, split: str) -> Pairs:
@@ -61,6 +65,10 @@ class CityscapesCoarse(Cityscapes):
     ``train`` is ``train_extra``, the 19,998 images without fine labels, if it is extracted; else
     the coarse labels of ``train``.
     """
+
+    signs: ClassVar[Signs] = (
+        (_FRAME, r"gtCoarse/train(_extra)?/[^/]+/\w+_gtCoarse_label(Train)?Ids\.png"),
+    )
 
     def find(self, root: Path, split: str) -> Pairs:
         if split != "train":

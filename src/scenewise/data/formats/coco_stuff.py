@@ -12,6 +12,7 @@ from scenewise.classes import class_table
 from scenewise.data.formats.find_files import (
     Pairs,
     PublishedDataset,
+    Signs,
     find_base,
     list_files,
     read_names,
@@ -220,6 +221,13 @@ class CocoStuff(PublishedDataset):
     published_counts: ClassVar = {
         "train2017": 118287, "val2017": 5000, "train of 10k": 9000, "val of 10k": 1000
     }  # fmt: skip
+    signs: ClassVar[Signs] = (
+        (
+            r"(dataset/)?(images/)?(train|val)2017/\d{12}\.jpg",
+            r"(dataset/)?(annotations/)?(stuffthingmaps|annotations)/(train|val)2017/\d{12}\.png",
+        ),
+        (r"(dataset/)?imageLists/train\.txt", r"(dataset/)?annotations/COCO_train2014_\d{12}\.mat"),
+    )
 
     def find(self, root: Path, split: str) -> Pairs:
         for base in (root, root / "dataset"):

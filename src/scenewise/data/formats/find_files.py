@@ -1,6 +1,7 @@
 """The base class of published datasets, and finding their files under the folder a user gives."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -8,10 +9,12 @@ from typing import ClassVar
 
 from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset, Root, Transform
+from scenewise.data.formats.listing import Listing
 from scenewise.data.missing_files import missing, raise_missing
 from scenewise.errors import UserError
 
 Pairs = tuple[list[Path], list[Path]]  # images, and the label of each
+Signs = tuple[tuple[str, ...], ...]  # alternatives of patterns of paths
 
 
 class PublishedDataset(PairedDataset):
@@ -32,6 +35,8 @@ class PublishedDataset(PairedDataset):
         title: the dataset's name in messages.
         published_classes: its classes.
         published_counts: how many images were published, by part.
+        signs: alternatives of patterns by which a folder is recognised: each pattern of one of them
+            fits the whole path of some file.
         part: the part of the published dataset that the split is; ``find`` may change it.
         image_ending: end of the images' file names that is not part of a sample's name.
     """
@@ -40,6 +45,7 @@ class PublishedDataset(PairedDataset):
     published_classes: ClassVar[Classes]
     published_counts: ClassVar[Mapping[str, int]] = MappingProxyType({})
     image_ending: ClassVar[str] = ""
+    signs: ClassVar[Signs] = ()
 
     def __init__(
         self, root: Root, split: str = "train", transform: Transform | None = None
@@ -53,6 +59,17 @@ class PublishedDataset(PairedDataset):
     def find(self, root: Path, split: str) -> Pairs:
         """The images of a split under ``root``, and the label file of each."""
         raise NotImplementedError
+
+    @classmethod
+    def recognise(cls, listing: Listing) -> str | None:
+        """Why a folder holds this dataset; a class list of its own says that it does not."""
+        if listing.has("classes.json"):
+            return None
+        for patterns in cls.signs:
+            files = [_first(pattern, listing.sample) for pattern in patterns]
+            if all(files):
+                return f"{cls.title}, from files such as '{files[0]}' and '{files[-1]}'"
+        return None
 
     @property
     def published_count(self) -> int | None:
@@ -88,6 +105,10 @@ def find_base(
         f"{what} is not in '{root}': {absent} not found{also}; {contents(Path(root))}; give "
         "the folder into which the publisher's archives were extracted"
     )
+
+
+def _first(pattern: str, paths: Sequence[str]) -> str | None:
+    return next((path for path in paths if re.fullmatch(pattern, path)), None)
 
 
 def check_pairs(images: Sequence[Path], masks: Sequence[Path], what: str) -> None:

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from scenewise.classes import Classes, distinct_colors
+from scenewise.data.class_lists import read_classes
 from scenewise.data.datasets import (
     Root,
     SegmentationDataset,
@@ -19,8 +20,8 @@ from scenewise.data.datasets import (
     check_pair,
     largest_id,
     numbered_classes,
-    read_classes,
 )
+from scenewise.data.formats.listing import Listing
 from scenewise.data.images import image_of, pil_kind, to_ids
 from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
@@ -113,6 +114,14 @@ class HuggingFace(SegmentationDataset):
                 row = _row(self.rows, index, self.names[index])
                 found.append((self.names[index], pil_kind(row[self.columns[0]])))
         return found
+
+
+def recognise(listing: Listing) -> str | None:
+    """Why a folder is of the ``datasets`` library: its own files, or parquet files."""
+    own = next((name for name in ("dataset_dict.json", "state.json") if listing.has(name)), None)
+    tables = [path for path in listing.sample if path.endswith(".parquet")]
+    file = own or next(iter(tables), None)
+    return None if file is None else f"a dataset of the library 'datasets', from '{file}'"
 
 
 def _load(source: str, split: str) -> tuple[Any, str]:

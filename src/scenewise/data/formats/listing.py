@@ -21,6 +21,7 @@ SPLITS: Mapping[str, tuple[str, ...]] = {
     "train": ("train", "training"),
     "val": ("val", "valid", "validation", "dev"),
     "test": ("test", "testing"),
+    "all": ("all",),  # images that are not divided
 }
 _SPLIT_OF = {alias: split for split, aliases in SPLITS.items() for alias in aliases}
 
@@ -45,6 +46,15 @@ class Listing:
             name if folder == "." else f"{folder}/{name}"
             for folder, names in self.folders.items()
             for name in names
+        )
+
+    @cached_property
+    def sample(self) -> tuple[str, ...]:
+        """Up to ten files of each folder, which show how its files are called."""
+        return tuple(
+            name if folder == "." else f"{folder}/{name}"
+            for folder, names in self.folders.items()
+            for name in names[:10]
         )
 
     def has(self, path: str) -> bool:
@@ -92,13 +102,19 @@ def list_root(root: str | os.PathLike[str]) -> Listing:
             inner.clear()
             continue
         seen.add(real)
-        inner[:] = sorted(name for name in inner if not is_hidden(name))
+        inner[:] = sorted(name for name in inner if not _left_out(Path(folder, name)))
         visible = tuple(sorted(name for name in names if not is_hidden(name)))
         folders[Path(folder).relative_to(base).as_posix()] = visible
         count += len(visible)
         if count > _MOST:
             raise UserError(f"'{base}' holds over {_MOST:,} files; give the folder of the dataset")
     return Listing(base, folders)
+
+
+def _left_out(folder: Path) -> bool:
+    """Whether a folder is hidden, or holds what ``scenewise prepare`` wrote."""
+    prepared = folder.name.startswith("prepared_") and (folder / "classes.json").is_file()
+    return prepared or is_hidden(folder.name)
 
 
 def is_hidden(name: str) -> bool:
@@ -111,7 +127,7 @@ def is_hidden(name: str) -> bool:
 
 
 def split_of(name: str) -> str | None:
-    """The split that a folder or list called ``name`` holds: train, val, test or None.
+    """The split that a folder or list called ``name`` holds: train, val, test, all or None.
 
     >>> split_of("Validation"), split_of("valid"), split_of("aachen")
     ('val', 'val', None)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, read_names
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, Signs, find_base, read_names
 from scenewise.data.formats.label_maps import id_table, translate, voc_colors
 from scenewise.data.formats.matlab import id_map, read_mat
 from scenewise.data.formats.regions import decode_runs
@@ -134,6 +134,14 @@ class PascalContext(PublishedDataset):
         "train": 4998, "val": 5105, "trainval": 10103,
         "train of the JSON file": 4996, "val of the JSON file": 5104,
     }  # fmt: skip
+    signs: ClassVar[Signs] = tuple(
+        (r"(.*/)?JPEGImages/20\d\d_\d{6}\.jpg", labels)
+        for labels in (
+            r"(.*/)?(59_context_labels|SegmentationClassContext)/20\d\d_\d{6}\.png",
+            r"(.*/)?trainval/20\d\d_\d{6}\.mat",
+            r"(.*/)?trainval_merged\.json",
+        )
+    )
 
     def find(self, root: Path, split: str) -> Pairs:
         places = (".", "VOC2010", "VOCdevkit/VOC2010")

@@ -10,7 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from scenewise.classes import VOC as VOC_CLASSES
-from scenewise.data.formats.find_files import Pairs, PublishedDataset, find_base, read_names
+from scenewise.data.formats.find_files import Pairs, PublishedDataset, Signs, find_base, read_names
 from scenewise.data.formats.label_maps import (
     color_table,
     id_table,
@@ -27,6 +27,12 @@ _IDS = id_table({k: k for k in range(21)})
 _DEVKIT = (".", "VOC2012", "VOCdevkit/VOC2012")
 _SBD = (".", "benchmark_RELEASE/dataset", "dataset", "sbd", "VOCaug/dataset", "SBD")
 _LISTS = "ImageSets/Segmentation"
+_BASE = r"(VOCdevkit/)?(VOC2012/)?"
+_SIGNS = (
+    rf"{_BASE}JPEGImages/20\d\d_\d{{6}}\.jpg",
+    rf"{_BASE}{_LISTS}/train\.txt",
+    rf"{_BASE}SegmentationClass/20\d\d_\d{{6}}\.png",
+)
 
 
 class VOC(PublishedDataset):
@@ -40,6 +46,7 @@ class VOC(PublishedDataset):
     title = "VOC"
     published_classes = CLASSES
     published_counts: ClassVar = {"train": 1464, "val": 1449, "trainval": 2913}
+    signs: ClassVar[Signs] = (_SIGNS,)
 
     def find(self, root: Path, split: str) -> Pairs:
         needs = [f"{_LISTS}/{split}.txt", "JPEGImages", "SegmentationClass"]
@@ -70,6 +77,13 @@ class VOCAug(VOC):
 
     title = "VOC aug"
     published_counts: ClassVar = {**VOC.published_counts, "train": 10582}
+    signs: ClassVar[Signs] = tuple(
+        (*_SIGNS, labels)
+        for labels in (
+            r"(.*/)?SegmentationClassAug/20\d\d_\d{6}\.png",
+            r"(.*/)?cls/20\d\d_\d{6}\.mat",
+        )
+    )
 
     def find(self, root: Path, split: str) -> Pairs:
         images, masks = super().find(root, split)

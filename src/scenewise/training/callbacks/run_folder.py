@@ -21,6 +21,8 @@ from scenewise.training.task import SegmentationTask
 from scenewise.visualize.confusion import confusion_figure
 from scenewise.visualize.figure import save_figure
 
+SPLITS = "splits"  # folder of the lists of a seeded division
+
 
 class RunFolder(Callback):
     """Write ``config.json``, ``model.safetensors`` and the scores into the run folder.
@@ -43,8 +45,12 @@ class RunFolder(Callback):
         self.model: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Set the folder; every process must ask Lightning for it."""
+        """Set the folder, which every process must ask Lightning for; write a seeded division."""
         self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+        data = getattr(trainer, "datamodule", None)
+        train = stage == "fit" and not getattr(trainer, "fast_dev_run", False)
+        if train and trainer.is_global_zero and isinstance(data, SegmentationData) and data.source:
+            data.source.write_division(self.folder / SPLITS)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After ``validate``, write the scores."""
