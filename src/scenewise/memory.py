@@ -44,6 +44,11 @@ def free_bytes(device: torch.device) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
 
 
+def resident_bytes() -> int:
+    """Memory that this process takes now; 0 where it is unknown."""
+    return _kilobytes(Path("/proc/self/status"), "VmRSS:") or 0
+
+
 def peak_bytes(device: torch.device) -> int | None:
     """The most memory that this process has taken; of an accelerator, what PyTorch allocated.
 

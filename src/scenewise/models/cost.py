@@ -4,6 +4,7 @@ The network runs on fake tensors, which have a shape but no data. The FLOPs and 
 operation are summed, so an estimate takes a second or less for any network and image size.
 """
 
+import copy
 import gc
 import time
 import weakref
@@ -110,6 +111,39 @@ def product_rate(device: torch.device, size: int = 768, repeats: int = 4) -> flo
         (a @ a)[0, 0].item()  # waits for the device
         best = min(best, time.perf_counter() - start)
     return 2 * size**3 / best
+
+
+def step_seconds(
+    model: Segmenter,
+    size: Sequence[int],
+    batch: int,
+    device: torch.device,
+    mixed: bool = False,
+    repeats: int = 2,
+) -> float:
+    """Seconds of a forward and backward pass of a copy of the model on ``device``.
+
+    It is the best of a few. The model and the random state are not changed.
+
+    >>> from scenewise import create_model
+    >>> model = create_model("fcn", num_classes=2, backbone="tiny")
+    >>> 0 < step_seconds(model, (32, 48), 2, torch.device("cpu"), repeats=1) < 60
+    True
+    """
+    step = _Step(copy.deepcopy(model).to(device).train())
+    channels = model.preprocessing.in_channels
+    images = torch.rand(batch, channels, *size, generator=torch.Generator().manual_seed(0))
+    images = images.to(device, memory_format=torch.channels_last)
+    best = float("inf")
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for repeat in range(repeats + 1):
+            start = time.perf_counter()
+            with torch.autocast(device.type, torch.bfloat16, enabled=mixed):
+                step(images)
+            next(step.parameters()).sum().item()  # waits for the device
+            if repeat > 0:  # the first is slower
+                best = min(best, time.perf_counter() - start)
+    return best
 
 
 class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]

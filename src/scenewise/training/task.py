@@ -96,6 +96,9 @@ class SegmentationTask(LightningModule):
         checkpoint_activations: recompute the backbone's blocks in the backward pass: much less
             memory for about a fifth more arithmetic.
         compile: train with torch.compile, which takes minutes at first and needs a C++ compiler.
+        eval_window: validate and test in windows of this side, in pixels; a protocol has its own.
+            Default: whole images; where they would take more than the training, or more memory
+            than is free, `scenewise fit` takes the side of the crops and says so.
         protocol: validate and test as a publication did, see docs/evaluation.md; by default whole
             images at one scale, without flip.
 
@@ -141,6 +144,7 @@ class SegmentationTask(LightningModule):
         ohem_min_kept: int = 100_000,
         checkpoint_activations: bool = False,
         compile: bool = False,
+        eval_window: int | None = None,
         protocol: str | None = None,
     ) -> None:
         super().__init__()
@@ -179,6 +183,7 @@ class SegmentationTask(LightningModule):
         self.warmup = warmup
         self.overlap = _overlap(loss)
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
+        self.eval_window = eval_window
         self.protocol = protocol
         if protocol is not None:
             Predictor.from_protocol(self.model, protocol)  # raises if it is unknown
@@ -313,6 +318,8 @@ class SegmentationTask(LightningModule):
             raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--model.momentum is {self.momentum}; give 0 to below 1")
+        if self.eval_window is not None and self.eval_window < 1:
+            raise UserError(f"--model.eval_window is {self.eval_window}; give a side in pixels")
         for name in ("weight_decay", "warmup"):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
@@ -361,8 +368,8 @@ class SegmentationTask(LightningModule):
 
     def _count(self, batch: dict[str, Any], stage: str) -> None:
         images, masks = batch["image"], batch["mask"]
-        if self.protocol is not None:
-            predictor = Predictor.from_protocol(self.model, self.protocol)
+        predictor = self._predictor(images)
+        if predictor is not None:
             if images.shape[1] == 1:  # grey
                 images = images.expand(-1, self.model.preprocessing.in_channels, -1, -1)
             for image, mask in zip(images, masks, strict=True):  # (C, H, W), (H, W)
@@ -377,6 +384,14 @@ class SegmentationTask(LightningModule):
         self.labels = labels
         confidence = (largest - logits.logsumexp(1)).exp()  # softmax of the largest logit alone
         self.metrics.update(labels, masks, confidence)
+
+    def _predictor(self, images: Tensor) -> Predictor | None:
+        """The predictor of a protocol, or of windows where images are larger; else None."""
+        if self.protocol is not None:
+            return Predictor.from_protocol(self.model, self.protocol)
+        if self.eval_window is not None and max(images.shape[-2:]) > self.eval_window:
+            return Predictor(self.model, window=self.eval_window)
+        return None
 
     def _score(self, stage: str) -> None:
         self.matrix, self.scores = self.metrics.matrix(), self.metrics.compute()

@@ -5,11 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
-from scenewise import create_model
-from scenewise.apps.fit import preflight
-from scenewise.apps.fit.preflight import check_labels, forecast, free_bytes
+from scenewise.apps.fit.preflight import check_labels
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
+from scenewise.memory import free_bytes
 from scenewise.models.cost import product_rate
 from tests.data.trees import write_tree
 
@@ -20,26 +19,6 @@ def scenes() -> SegmentationData:
     data = SegmentationData(format="scenes", scenes_size=(32, 96), batch_size=2)
     data.setup("fit")
     return data
-
-
-def message(model_name: str = "danet", **options: int) -> str:
-    model = create_model(model_name, num_classes=17, backbone="tiny")
-    return forecast(model, scenes(), CPU, options.get("steps", 1), mixed=False)
-
-
-def test_forecast_warns_when_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert "WARNING" not in message()
-    monkeypatch.setattr(preflight, "free_bytes", lambda _: 1000)
-    assert "WARNING: only 0.0 GiB are free: take a smaller --data.crop_size" in message()
-    monkeypatch.setattr(preflight, "free_bytes", lambda _: None)
-    assert "WARNING" not in message()
-
-
-def test_forecast_of_time_grows_with_the_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(preflight, "product_rate", lambda _: 1e9)
-    short, long = message(steps=1000), message(steps=100_000)
-    assert "minute" in short
-    assert "hours" in long
 
 
 def test_rates_and_free_memory_are_plausible() -> None:

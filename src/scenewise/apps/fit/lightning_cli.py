@@ -14,10 +14,12 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
-from scenewise.apps.fit.preflight import check_labels, forecast
+from scenewise.apps.fit.forecast import Forecaster, plan_of
+from scenewise.apps.fit.preflight import check_labels, memory_warning
 from scenewise.data.module import SegmentationData
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
+from scenewise.memory import free_bytes
 from scenewise.models.freeze import frozen_parameters
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.callbacks.run_folder import SPLITS
@@ -187,6 +189,9 @@ class SegmentationCLI(LightningCLI):
         if model.recipe is not None:
             config.model.network = model.recipe["name"]
             config.model.backbone = model.recipe["backbone"]
+        forecaster = None
+        if self.subcommand == "fit" and not getattr(self.trainer, "fast_dev_run", False):
+            forecaster = self._forecaster()  # in every process, as it may choose windows
         if not self.trainer.is_global_zero:
             return
         if self.datamodule.source is not None:
@@ -204,16 +209,37 @@ class SegmentationCLI(LightningCLI):
                 f"({batches} batches an epoch),",
                 f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
             )
-            if not getattr(self.trainer, "fast_dev_run", False):
-                self._print_forecast(model)
+            if forecaster is not None:
+                self._print_forecast(forecaster)
 
-    def _print_forecast(self, model: Segmenter) -> None:
+    def _forecaster(self) -> Forecaster:
+        """The forecaster of this training; windows for the validation where they are needed."""
+        mixed = str(self.trainer.precision).startswith(("16", "bf16"))
+        batches = batches_per_epoch(self.datamodule, self.trainer.world_size)
+        plan = plan_of(self.trainer, self.datamodule, batches, mixed)
+        device = self.trainer.strategy.root_device
+        forecaster = Forecaster(self.model.model, self.datamodule, device, plan)
+        if self.model.protocol is None and self.model.eval_window is None:
+            free = free_bytes(device) if self.trainer.world_size == 1 else None
+            self.model.eval_window = forecaster.choose_window(free)
+            self.config[self.subcommand].model.eval_window = self.model.eval_window
+            if self.model.eval_window is not None and self.trainer.is_global_zero:
+                height, width = forecaster.largest
+                print(
+                    f"validation in windows of {self.model.eval_window} pixels: whole images of "
+                    f"{height} x {width} would take more arithmetic than the training, or more "
+                    "memory than is free; --model.eval_window sets another side"
+                )
+        return forecaster
+
+    def _print_forecast(self, forecaster: Forecaster) -> None:
         for note in check_labels(self.datamodule):
             print(f"note: {note}")
-        steps = int(self.trainer.estimated_stepping_batches)
-        mixed = str(self.trainer.precision).startswith(("16", "bf16"))
-        batches = steps * self.trainer.accumulate_grad_batches
-        print(forecast(model, self.datamodule, self.trainer.strategy.root_device, batches, mixed))
+        forecast = forecaster.forecast(self.model.eval_window)
+        print(forecast.sentence())
+        warning = memory_warning(forecast, free_bytes(forecaster.device))
+        if warning is not None:
+            print(warning)
 
     def before_validate(self) -> None:
         """Print no scores here: the table at the end has them."""

@@ -1,0 +1,272 @@
+"""The forecast of a training: time and memory, with validation and data loading.
+
+One small training step is timed on the device and scaled by FLOPs, so the forecast knows how fast
+this network runs there; what it cannot know is replaced by what was measured after 20 batches.
+"""
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from lightning.pytorch import Trainer
+from PIL import Image
+
+from scenewise.data.datasets import PairedDataset, SegmentationDataset
+from scenewise.data.module import SegmentationData
+from scenewise.inference.sliding_window import Size, two_thirds
+from scenewise.memory import resident_bytes
+from scenewise.models.cost import estimate, product_rate, step_seconds
+from scenewise.models.segmenter import Segmenter
+from scenewise.training.callbacks.progress import duration
+
+_PROBE = 160  # side of the crops of the step that is timed
+_BATCH_SECONDS = 0.005  # of Lightning and the optimiser, for each batch
+_SCORE_SECONDS = 1e-8  # to upsample, compare and count one logit of a validation image
+_WORKER_BYTES = 100 * 2**20  # what a worker does not share with the main process
+_SIZES = 64  # images whose size is looked at
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much a training does.
+
+    Attributes:
+        batches: of one process in the whole training.
+        validations: how often the validation images are scored.
+        images: validation images of one process.
+        mixed: whether in 16-bit mixed precision.
+    """
+
+    batches: int
+    validations: float
+    images: int
+    mixed: bool
+
+
+@dataclass(frozen=True)
+class Forecast:
+    """Estimated cost of a training.
+
+    Attributes:
+        training: seconds of the training steps.
+        validation: seconds of all validations.
+        step_bytes: memory of a training step on the device.
+        score_bytes: memory of scoring the largest validation image on the device.
+        loader_bytes: memory of the workers and of the batches that wait.
+        host_bytes: what the process has taken already, where it shares the device's memory.
+        largest: height and width of the largest validation image.
+        window: side of the windows of a validation; None for whole images.
+    """
+
+    training: float
+    validation: float
+    step_bytes: int
+    score_bytes: int
+    loader_bytes: int
+    host_bytes: int
+    largest: Size
+    window: int | None = None
+
+    @property
+    def new_bytes(self) -> int:
+        """Memory that the device must still give."""
+        shared = self.loader_bytes if self.host_bytes else 0  # else it is the host's
+        return max(self.step_bytes, self.score_bytes) + shared
+
+    @property
+    def bytes(self) -> int:
+        """Memory of the whole training, that of the process included."""
+        return self.new_bytes + self.host_bytes
+
+    def sentence(self) -> str:
+        """Both costs, and what they consist of."""
+        total = self.training + self.validation
+        share = 100 * self.validation / total if total > 0 else 0.0
+        return (
+            f"forecast: {self.bytes / 2**30:.1f} GiB of memory (a training step "
+            f"{self.step_bytes / 2**30:.1f}, validation at {self.largest[0]} x {self.largest[1]} "
+            f"{self.score_bytes / 2**30:.1f}, data loading {self.loader_bytes / 2**30:.1f}), "
+            f"{duration(total)} ({share:.0f} % of it validation)"
+        )
+
+
+class Forecaster:
+    """Estimates a training, with validation on whole images or in windows.
+
+    Args:
+        model: on the CPU, as it will be trained.
+        data: after ``setup("fit")``.
+        device: where it will be trained.
+        plan: how much it does.
+    """
+
+    def __init__(
+        self, model: Segmenter, data: SegmentationData, device: torch.device, plan: Plan
+    ) -> None:
+        assert data.crop_size is not None
+        assert data.batch_size is not None
+        self.model, self.data, self.device, self.plan = model, data, device, plan
+        self.crop, self.batch = data.crop_size, data.batch_size
+        self.step = estimate(model, self.crop, self.batch, training=True, mixed=plan.mixed)
+        self.sizes = image_sizes(data.dataset("val"))
+        self.largest = max(self.sizes, key=math.prod)
+        self.mean_pixels = sum(map(math.prod, self.sizes)) / len(self.sizes)
+
+    @cached_property
+    def seconds_per_flop(self) -> float:
+        """From one small training step on the device."""
+        size = (min(_PROBE, self.crop[0]), min(_PROBE, self.crop[1]))
+        whole = size == tuple(self.crop) and self.batch == 2
+        try:
+            cost = self.step if whole else estimate(self.model, size, 2, training=True)
+            seconds = step_seconds(self.model, size, 2, self.device, mixed=self.plan.mixed)
+        except Exception:  # custom parts, or no memory for a copy: half the rate of products
+            return 2 / product_rate(self.device)
+        return seconds / max(1, cost.flops)
+
+    def forecast(self, window: int | None = None) -> Forecast:
+        """The costs with validation on whole images, or in windows of side ``window``."""
+        workers, sample = self._workers(), sample_seconds(self.data.dataset("train"))
+        compute = self.step.flops * self.seconds_per_flop + _BATCH_SECONDS
+        loading = self.batch * sample
+        if not workers:
+            batch = compute + loading
+        elif self.device.type == "cpu":  # workers take the cores of the training
+            batch = compute + loading / (os.cpu_count() or 1)
+        else:
+            batch = max(compute, loading / workers)
+        flops, memory = self._scoring(window)
+        scored = flops * self.seconds_per_flop
+        scored += _SCORE_SECONDS * len(self.model.classes) * self.mean_pixels
+        reading = sample / max(1, workers)
+        return Forecast(
+            training=self.plan.batches * batch,
+            validation=self.plan.validations * self.plan.images * (scored + reading),
+            step_bytes=self.step.bytes,
+            score_bytes=memory,
+            loader_bytes=self._loader_bytes(workers),
+            host_bytes=resident_bytes() if self.device.type == "cpu" else 0,
+            largest=self.largest,
+            window=window,
+        )
+
+    def choose_window(self, free: int | None) -> int | None:
+        """The side of the crops where validation needs windows; None where whole images do.
+
+        That is where whole images would take more arithmetic than the training or more memory than
+        is free, and windows take less. Only FLOPs decide, so all processes choose the same.
+        """
+        side = max(self.crop)
+        if max(self.largest) <= side:
+            return None
+        (whole, whole_bytes), (cut, cut_bytes) = self._scoring(None), self._scoring(side)
+        scored = self.plan.validations * self.plan.images * whole
+        if scored > self.plan.batches * self.step.flops and cut < whole:
+            return side
+        return side if free is not None and whole_bytes > free and cut_bytes < whole_bytes else None
+
+    def _scoring(self, window: int | None) -> tuple[float, int]:
+        """FLOPs for a validation image of mean size, and bytes for the largest."""
+        each = self.data.eval_batch_size
+        view = self.largest if window is None else _cut(self.largest, window)
+        cost = estimate(self.model, view, each)
+        flops = cost.flops * window_count(self.largest, window) / each
+        flops *= self.mean_pixels / math.prod(self.largest)
+        logits = 4 * len(self.model.classes) * math.prod(self.largest) * each
+        return flops, cost.bytes + logits  # a second copy, for the loss or for the sum of windows
+
+    def _workers(self) -> int:
+        return self.data.train_dataloader().num_workers
+
+    def _loader_bytes(self, workers: int) -> int:
+        crop = math.prod(self.crop) * (3 + 8)  # uint8 image, int64 mask
+        decoded = math.prod(self.largest) * (3 + 3 * 4)  # uint8, then float32 while it is changed
+        batches = 1 + 2 * workers  # each worker prepares two
+        return batches * self.batch * crop + max(1, workers) * decoded + workers * _WORKER_BYTES
+
+
+def plan_of(trainer: Trainer, data: SegmentationData, batches: int, mixed: bool) -> Plan:
+    """How much the Trainer is going to do.
+
+    Args:
+        trainer: with its limits.
+        data: after ``setup("fit")``.
+        batches: in an epoch of one process.
+        mixed: whether in 16-bit mixed precision.
+    """
+    batches = limited(batches, trainer.limit_train_batches)
+    epochs = trainer.max_epochs if (trainer.max_epochs or -1) > 0 else None
+    total = math.inf if epochs is None else epochs * batches
+    if trainer.max_steps > 0:
+        total = min(total, trainer.max_steps * trainer.accumulate_grad_batches)
+    total = batches if math.isinf(total) else total  # no end is known: one epoch
+    images = math.ceil(len(data.dataset("val")) / trainer.world_size)
+    each = data.eval_batch_size
+    images = min(images, limited(math.ceil(images / each), trainer.limit_val_batches) * each)
+    interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    if every is None:
+        validations = total / float(interval or total)
+    else:
+        part = interval / batches if isinstance(interval, int) else (interval or 1.0)
+        validations = total / max(1, batches) / every / max(part, 1e-9)
+    return Plan(int(total), validations, images, mixed)
+
+
+def limited(batches: int, limit: float | None) -> int:
+    """Batches under a limit of Lightning: a number, or a share.
+
+    >>> limited(40, 3), limited(40, 0.5), limited(40, 1.0), limited(40, None)
+    (3, 20, 40, 40)
+    """
+    if limit is None:
+        return batches
+    return min(batches, limit) if isinstance(limit, int) else int(batches * limit)
+
+
+def window_count(size: Size, window: int | None) -> int:
+    """Windows of a side, at strides of two thirds of it, that cover an image of ``size``.
+
+    >>> window_count((600, 600), None), window_count((600, 600), 300), window_count((200, 900), 300)
+    (1, 9, 4)
+    """
+    if window is None:
+        return 1
+    cut = _cut(size, window)
+    strides = two_thirds((window, window))
+    steps = [math.ceil((s - c) / t) + 1 for s, c, t in zip(size, cut, strides, strict=True)]
+    return math.prod(steps)
+
+
+def _cut(size: Size, window: int) -> Size:
+    return min(size[0], window), min(size[1], window)
+
+
+def image_sizes(dataset: SegmentationDataset) -> Sequence[Size]:
+    """(height, width) of up to 64 images, spread evenly; read from the headers of files."""
+    step = math.ceil(len(dataset) / _SIZES)
+    if isinstance(dataset, PairedDataset):
+        try:
+            return [_header_size(str(path)) for path in dataset.images[::step]]
+        except OSError:
+            pass  # a format that Pillow does not read
+    few = range(0, len(dataset), math.ceil(len(dataset) / 4))
+    return [(shape[1], shape[2]) for shape in (dataset.read(i)[0].shape for i in few)]
+
+
+def _header_size(path: str) -> Size:
+    with Image.open(path) as image:
+        return image.height, image.width
+
+
+def sample_seconds(dataset: SegmentationDataset, count: int = 2) -> float:
+    """Seconds to read and transform one image; the random state is left as it was."""
+    count = min(count, len(dataset))
+    with torch.random.fork_rng(devices=[]):
+        begin = time.perf_counter()
+        for index in range(count):
+            dataset[index]
+    return (time.perf_counter() - begin) / count
