@@ -3,13 +3,14 @@
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.3.
 """
 
-from typing import Literal, get_args
+from collections.abc import Mapping
+from typing import Literal, Self, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.attention.kernels.precision import no_autocast, softmax, upcast
-from scenewise.attention.layers import check_batch, check_choice
+from scenewise.attention.layers import check_batch, check_choice, load_public
 
 Similarity = Literal["reversed", "direct"]
 
@@ -74,6 +75,18 @@ class ChannelAttention(nn.Module):
         check_choice("similarity", similarity, get_args(Similarity))
         self.similarity: Similarity = similarity
         self.gamma = nn.Parameter(torch.zeros(1))
+
+    @classmethod
+    def from_public(cls, state: Mapping[str, Tensor]) -> Self:
+        """The block with the trained gamma of the authors' module (``CAM_Module``).
+
+        Args:
+            state: its ``state_dict()``, ``gamma`` alone.
+
+        Raises:
+            ValueError: gamma is missing or of another shape, or there are other tensors.
+        """
+        return load_public(cls(), state)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

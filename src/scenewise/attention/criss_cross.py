@@ -3,8 +3,9 @@
 Huang et al., "CCNet: Criss-Cross Attention for Semantic Segmentation", ICCV 2019.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import product
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from scenewise.attention.kernels.operators import Rules, define, has_tangent
 from scenewise.attention.kernels.precision import FLOOR, no_autocast, upcast
 from scenewise.attention.kernels.tiled import parts
-from scenewise.attention.layers import check_batch, reduced
+from scenewise.attention.layers import check_batch, load_public, public_widths, reduced
 from scenewise.attention.position import pixel
 
 _ROWS = 20  # of pixels whose weights are in memory at once; fewer read columns more often
@@ -83,6 +84,19 @@ class CrissCrossAttention(nn.Module):
         self.key = nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
+
+    @classmethod
+    def from_public(cls, state: Mapping[str, Tensor], recurrence: int = 1) -> Self:
+        """The block with the trained weights of the authors' module (``CrissCrossAttention``).
+
+        Args:
+            state: its ``state_dict()``: ``query_conv``, ``key_conv``, ``value_conv`` and ``gamma``.
+            recurrence: how often it was applied; the module itself is one round, CCNet has two.
+
+        Raises:
+            ValueError: tensors are missing, unknown or of other shapes.
+        """
+        return load_public(cls(*public_widths(state), recurrence), state)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""

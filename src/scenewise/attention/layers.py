@@ -1,7 +1,12 @@
 """What the blocks share: convolution with norm and activation, and checks of arguments."""
 
+from collections.abc import Mapping
+from typing import TypeVar
+
 import torch.fx
 from torch import Tensor, nn
+
+_Block = TypeVar("_Block", bound=nn.Module)
 
 
 def conv_norm(
@@ -58,6 +63,48 @@ def _check_axes(x: Tensor, axes: str) -> None:
             f"expected ({axes}), got {tuple(x.shape)}; of one sample ({axes.partition(', ')[2]}) "
             "give x[None]"
         )
+
+
+def load_public(block: _Block, state: Mapping[str, Tensor]) -> _Block:
+    """``block`` with the trained weights of the public code's module.
+
+    Args:
+        block: as wide as that module, see :func:`public_widths`.
+        state: its ``state_dict()``: ``query_conv``, ``key_conv``, ``value_conv`` and ``gamma``, as
+            far as the block has them. mmcv's ``gamma.scale``, without an axis, is taken too.
+
+    Raises:
+        ValueError: tensors are missing, unknown or of other shapes.
+
+    >>> load_public(nn.ParameterDict({"gamma": torch.zeros(1)}), {"gamma": torch.ones(1)})["gamma"]
+    Parameter containing:
+    tensor([1.], requires_grad=True)
+    """
+    renamed = {}
+    for key, tensor in state.items():
+        name = key.removesuffix(".scale").replace("_conv.", ".", 1)
+        renamed[name] = tensor.reshape(1) if tensor.ndim == 0 else tensor
+    own = {name: tuple(value.shape) for name, value in block.state_dict().items()}
+    given = {name: tuple(value.shape) for name, value in renamed.items()}
+    wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
+    if wrong:
+        raise ValueError(
+            f"the state has {wrong[0]} of shape {given.get(wrong[0])}, the block {own.get(wrong[0])}"
+        )
+    block.load_state_dict(renamed)
+    return block
+
+
+def public_widths(state: Mapping[str, Tensor]) -> tuple[int, int]:
+    """Channels and reduction of a public attention module with queries, keys and values.
+
+    >>> public_widths({"query_conv.weight": torch.zeros(2, 16, 1, 1)})
+    (16, 8)
+    """
+    query = state.get("query_conv.weight")
+    if query is None or query.ndim != 4 or 0 in query.shape:
+        raise ValueError("the state has no query_conv.weight; give the attention's state alone")
+    return query.shape[1], query.shape[1] // query.shape[0]
 
 
 def check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

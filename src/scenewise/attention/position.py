@@ -3,8 +3,8 @@
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.2.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from scenewise.attention.kernels import autotune, tiled
 from scenewise.attention.kernels.operators import Rules, define
 from scenewise.attention.kernels.precision import no_autocast, upcast
 from scenewise.attention.kernels.tiled import BackwardInputs
-from scenewise.attention.layers import check_batch, reduced
+from scenewise.attention.layers import check_batch, load_public, public_widths, reduced
 
 Kept = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
@@ -83,6 +83,18 @@ class PositionAttention(nn.Module):
         self.key = nn.Conv2d(channels, inner, 1)
         self.value = nn.Conv2d(channels, channels, 1)
         self.gamma = nn.Parameter(torch.zeros(1))
+
+    @classmethod
+    def from_public(cls, state: Mapping[str, Tensor]) -> Self:
+        """The block with the trained weights of the authors' module (``PAM_Module``).
+
+        Args:
+            state: its ``state_dict()``: ``query_conv``, ``key_conv``, ``value_conv`` and ``gamma``.
+
+        Raises:
+            ValueError: tensors are missing, unknown or of other shapes.
+        """
+        return load_public(cls(*public_widths(state)), state)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
