@@ -160,6 +160,7 @@ def test_rates_follow_the_output_stride() -> None:
         ("nonlocal", None, {"auxiliary": 0.4}),
         ("ocnet_base", None, {"auxiliary": 0.4}),
         ("ocr", None, {"regions": 0.4}),
+        ("ocr_asp", None, {"regions": 0.4}),
         ("ocr", "mmseg", {"regions": 0.4}),
         ("pspnet", None, {"auxiliary": 0.4}),
     ],

@@ -88,9 +88,8 @@ def load_public(block: _Block, state: Mapping[str, Tensor]) -> _Block:
     given = {name: tuple(value.shape) for name, value in renamed.items()}
     wrong = sorted(name for name in own.keys() | given.keys() if own.get(name) != given.get(name))
     if wrong:
-        raise ValueError(
-            f"the state has {wrong[0]} of shape {given.get(wrong[0])}, the block {own.get(wrong[0])}"
-        )
+        shapes = given.get(wrong[0]), own.get(wrong[0])
+        raise ValueError(f"the state has {wrong[0]} of shape {shapes[0]}, the block {shapes[1]}")
     block.load_state_dict(renamed)
     return block
 

@@ -60,6 +60,7 @@ class ObjectContextual(nn.Module):
         key_channels: d, of queries, keys and values; default C / 2.
         dropout: probability, in ``"openseg"``.
         variant: ``"openseg"`` or ``"mmseg"``.
+        mix: False returns the context alone, before its concatenation with x, as ASP-OCR takes it.
 
     Raises:
         ValueError: unknown variant.
@@ -75,6 +76,7 @@ class ObjectContextual(nn.Module):
         key_channels: int | None = None,
         dropout: float = 0.05,
         variant: Variant = "openseg",
+        mix: bool = True,
     ) -> None:
         super().__init__()
         check_choice("variant", variant, get_args(Variant))
@@ -89,8 +91,8 @@ class ObjectContextual(nn.Module):
         self.key = nn.Sequential(project(channels, inner), project(inner, inner))
         self.value = project(channels, inner)
         self.out = project(inner, channels)
-        self.mix = project(2 * channels, channels)
-        self.dropout = nn.Dropout2d(dropout) if openseg else nn.Identity()
+        self.mix = project(2 * channels, channels) if mix else None
+        self.dropout = nn.Dropout2d(dropout) if openseg and mix else nn.Identity()
 
     def forward(self, x: Tensor, region_logits: Tensor) -> Tensor:
         """(B, C, H, W) and logits (B, K, H, W) -> (B, C, H, W)."""
@@ -101,7 +103,9 @@ class ObjectContextual(nn.Module):
             pixels(self.value(regions)),
             scale=self.scale,
         )  # (B, N, d)
-        context = self.out(feature_map(rows, x))
+        context: Tensor = self.out(feature_map(rows, x))
+        if self.mix is None:
+            return context
         y: Tensor = self.dropout(self.mix(torch.cat([context, x], dim=1)))
         return y
 

@@ -25,6 +25,11 @@ _NUMBERED = {
     "conv3": "conv1.6",
     "bn3": "bn1",
 }
+_CHILDREN = {  # in a sequence, after ReLU and pooling; the first may be a deep stem's sequence
+    "0": "conv1",
+    "1": "bn1",
+    **{str(3 + i): f"layer{i}" for i in (1, 2, 3, 4)},
+}
 _STAGES = {f"layer{i}": f"layer{i}" for i in (1, 2, 3, 4)}  # the same everywhere
 
 
@@ -40,6 +45,7 @@ def resnet_mapping(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str,
     ``layer0.0`` ... ``layer0.7``     semseg
     ``conv1``, ..., ``bn3``           MIT's ImageNet weights, CCNet, OCNet
     ``resinit.conv1``, ...            openseg
+    ``0``, ``1``, ``4`` ... ``7``     EMANet, and any sequence of a ResNet's children
     ================================= ================================================
 
     >>> import torch
@@ -48,6 +54,8 @@ def resnet_mapping(tensors: Mapping[str, Tensor], prefix: str = "") -> dict[str,
     >>> names["net.stem.7"], names["net.layer1"]
     ('bn1', 'layer1')
     """
+    if f"{prefix}4.0.conv1.weight" in tensors and f"{prefix}1.weight" in tensors:
+        return {prefix + external: name for external, name in _CHILDREN.items()}
     stem = _stem(tensors, prefix)
     if not stem or not any(key.startswith(f"{prefix}layer1.") for key in tensors):
         return {}
@@ -67,6 +75,8 @@ def resnet_name(tensors: Mapping[str, Tensor], mapping: Mapping[str, str]) -> st
     depth = (_BASIC_DEPTHS if basic else _DEPTHS).get(len(blocks))
     deep = "conv1.0" in external
     first = tensors.get(f"{external['conv1.0' if deep else 'conv1']}.weight")
+    if first is None and not deep:  # a sequence as the first of the children
+        first, deep = tensors.get(f"{external['conv1']}.0.weight"), True
     if depth is None or first is None:
         return None
     stem = _STEMS.get(first.shape[0]) if deep else ""
@@ -95,7 +105,7 @@ def timm_names(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     ...                  "backbone.layer1.0.conv1.weight": one, "cls.weight": one}))
     ['bn1.bias', 'conv1.0.weight', 'layer1.0.conv1.weight']
     """
-    for prefix in ("", "backbone.", "pretrained.", "encoder."):
+    for prefix in ("", "backbone.", "pretrained.", "encoder.", "extractor."):
         mapping = resnet_mapping(tensors, prefix)
         if mapping:
             renamed = {key: rename(key, mapping) for key in tensors}

@@ -24,6 +24,7 @@ from scenewise.models.heads.isa import isa
 from scenewise.models.heads.non_local import non_local
 from scenewise.models.heads.ocnet import ocnet_asp, ocnet_base, ocnet_pyramid
 from scenewise.models.heads.ocr import OCRHead
+from scenewise.models.heads.ocr_asp import ASPOCRHead
 from scenewise.models.heads.psanet import psanet
 from scenewise.models.heads.pspnet import pspnet
 from scenewise.models.heads.single_block import cbam, channel, position, sagan, squeeze_excite
@@ -175,6 +176,13 @@ NETWORKS: dict[str, Network] = {
         ocnet_pyramid, _OCNET_PAPER, 2018, "position, in tiles", {"official": _OCNET_PYRAMID}
     ),
     "ocr": Network(OCRHead, "Yuan et al., ECCV", 2020, "position, to regions of classes", _OCR),
+    "ocr_asp": Network(
+        ASPOCRHead,
+        "Yuan et al., ECCV",
+        2020,
+        "position, to regions of classes, in a dilated pyramid",
+        {"official": replace(OPENSEG, auxiliary=False)},
+    ),
     "position": Network(position, "Fu et al., CVPR", 2019, "position", _BLOCK_ONLY),
     "psanet": Network(
         psanet,

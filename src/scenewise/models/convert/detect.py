@@ -4,7 +4,9 @@ from scenewise.errors import UserError, choose
 from scenewise.models.convert import (
     from_ccnet,
     from_danet,
+    from_emanet,
     from_mmseg,
+    from_ocnet,
     from_openseg,
     from_semseg,
     from_torchvision,
@@ -18,6 +20,8 @@ FAMILIES: dict[str, Family] = {
     **from_mmseg.FAMILIES,
     **from_torchvision.FAMILIES,
     **from_ccnet.FAMILIES,
+    **from_emanet.FAMILIES,
+    **from_ocnet.FAMILIES,
     **from_semseg.FAMILIES,
     **from_openseg.FAMILIES,
 }

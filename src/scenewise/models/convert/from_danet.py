@@ -1,4 +1,4 @@
-"""The authors' DANet, DRANet and FCN (junfu1115/DANet), on PyTorch-Encoding.
+"""The authors' DANet, DRANet, FCN (junfu1115/DANet) and EncNet, on PyTorch-Encoding.
 
 Both layouts: v0.5.0 with its plain stem and ImageNet classifier, and the later one with an
 optional deep stem.
@@ -7,6 +7,7 @@ optional deep stem.
 from functools import partial
 
 from scenewise.classes import likely_classes
+from scenewise.errors import UserError
 from scenewise.models.convert.spec import (
     RGB_1,
     Design,
@@ -60,6 +61,19 @@ FCN = {
     "auxlayer.conv5": "auxiliary_head.reduce",
     "auxlayer.conv5.4": "auxiliary_head.classify.1",
 }
+ENCNET = {
+    "head.conv5": "head.reduce",
+    "head.encmodule.encoding.0": "head.block.project.0",
+    "head.encmodule.encoding.1": "head.block.project.1",
+    "head.encmodule.encoding.3.codewords": "head.block.codewords",
+    "head.encmodule.encoding.3.scale": "head.block.smoothing",
+    "head.encmodule.encoding.4": "head.block.norm",
+    "head.encmodule.fc.0": "head.block.gate",
+    "head.encmodule.selayer": "head.block.presence",
+    "head.conv6.1": "head.classify.1",
+    "auxlayer.conv5": "auxiliary_head.reduce",
+    "auxlayer.conv5.4": "auxiliary_head.classify.1",
+}
 _MULTI_GRID = (4, 8, 16)
 
 
@@ -71,6 +85,11 @@ def _design(
     source: Source,
     options: Options,
 ) -> Design:
+    if source.has("head.connect."):
+        raise UserError(
+            f"'{source.name}' is an EncNet with lateral connections (lateral=True), which are not "
+            "supported; train encnet on your data instead"
+        )
     backbone, mapping = find_backbone(source, "pretrained.")
     settings = settle(options, multi_grid=multi_grid, align_corners=True, output_stride=8)
     return Design(
@@ -102,5 +121,10 @@ FAMILIES = {
         "the FCN of the DANet repository",
         lambda keys: keys.keys() >= _FCN_KEYS,
         partial(_design, "fcn", FCN, "head.conv5.4.weight", ()),  # no multi-grid
+    ),
+    "encoding-encnet": Family(
+        "the EncNet of PyTorch-Encoding",
+        lambda keys: any(key.startswith("head.encmodule.") for key in keys),
+        partial(_design, "encnet", ENCNET, "head.conv6.1.weight", ()),
     ),
 }

@@ -1,4 +1,4 @@
-"""openseg.pytorch's Base-OC, ASP-OC, ISA and OCR, with InPlaceABN and a deep stem.
+"""openseg.pytorch's Base-OC, ASP-OC, ISA, OCR and ASP-OCR, with InPlaceABN and a deep stem.
 
 Networks that were trained with PyTorch's own batch norm have one more level in their names
 (``oc_module_pre.1.0.weight``) and ReLU in place of leaky ReLU; they are refused.
@@ -92,6 +92,22 @@ _OCR = {
     "dsn_head": "head.regions.reduce",
     "dsn_head.3": "head.regions.classify.1",
 }
+_ASP = "asp_ocr_head"
+_ASP_OCR = {
+    f"{_ASP}.context": "head.reduce",
+    **_nested(
+        f"{_ASP}.context.2.object_context_block",
+        "head.block",
+        {"f_pixel": "query", "f_object": "key"},
+    ),
+    f"{_ASP}.context.2.object_context_block.f_down": "head.block.value",
+    f"{_ASP}.context.2.object_context_block.f_up": "head.block.out",
+    **{f"{_ASP}.conv{i + 2}": f"head.branches.{i}" for i in range(4)},
+    f"{_ASP}.conv_bn_dropout": "head.mix",
+    "head": "head.classify.1",
+    "dsn_head": "head.regions.reduce",
+    "dsn_head.3": "head.regions.classify.1",
+}
 
 # A key that only this network has -> its name and variant, its key mapping, its classifier.
 _NETWORKS: dict[str, tuple[str, str, KeyMapping, str]] = {
@@ -99,6 +115,7 @@ _NETWORKS: dict[str, tuple[str, str, KeyMapping, str]] = {
     "context.2.conv5.0.weight": ("ocnet_asp", "openseg", _ASP_OC, "cls"),
     "isa_head.0.weight": ("isa", "official", _ISA, "cls_head"),
     "spatial_ocr_head.conv_bn_dropout.0.weight": ("ocr", "official", _OCR, "head"),
+    "asp_ocr_head.conv_bn_dropout.0.weight": ("ocr_asp", "official", _ASP_OCR, "head"),
 }
 
 
@@ -111,7 +128,8 @@ def _design(source: Source, options: Options) -> Design:
     backbone, mapping = find_backbone(source, "backbone.")
     tile: dict[str, Any] = {"tile": (8, 8)} if network == "isa" else {}
     settings = settle(options, multi_grid=(), align_corners=True, output_stride=8, **tile)
-    auxiliary = {} if network == "ocr" else {"auxiliary": source.has("dsn")}  # OCR's is in its head
+    inside = network in ("ocr", "ocr_asp")  # the auxiliary head is a part of the head
+    auxiliary = {} if inside else {"auxiliary": source.has("dsn")}
     return Design(
         network,
         variant,

@@ -58,7 +58,8 @@ class Setting(NamedTuple):
 
     Attributes:
         value: as a JSON type, or the preprocessing.
-        origin: ``"option"``, ``"config in the file"``, ``"file name"`` or ``"released default"``.
+        origin: ``"option"``, ``"config in the file"``, ``"file name"``, ``"tensors in the file"``
+            or ``"released default"``.
     """
 
     value: Any

@@ -63,10 +63,16 @@ class OCRHead(nn.Module):
 
     def forward(self, features: Sequence[Tensor]) -> HeadOutput:
         """Feature maps -> logits at the size of the last one."""
-        regions = self.regions(features).logits  # (B, K, h, w)
         x = self.reduce(features[-1])  # (B, width, h, w)
-        if regions.shape[2:] != x.shape[2:]:
-            size, corners = x.shape[2:], self.align_corners
-            regions = F.interpolate(regions, size, mode="bilinear", align_corners=corners)
+        regions = coarse_logits(self.regions, features, self.align_corners)  # (B, K, h, w)
         logits = self.classify(self.block(x, regions))
         return HeadOutput(logits, {"regions": regions} if self.training else {}, {})
+
+
+def coarse_logits(head: nn.Module, features: Sequence[Tensor], align_corners: bool) -> Tensor:
+    """Logits of ``head`` at the size of the last feature map: (B, K, h, w)."""
+    logits: Tensor = head(features).logits
+    size = features[-1].shape[2:]
+    if logits.shape[2:] == size:
+        return logits
+    return F.interpolate(logits, size, mode="bilinear", align_corners=align_corners)
