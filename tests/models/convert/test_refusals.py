@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from scenewise import load_model
+from scenewise import list_models, load_model
 from scenewise.errors import UserError
 from scenewise.models.convert import make_plan
-from scenewise.models.convert.refusals import bare_backbone, refusal
+from scenewise.models.convert.refusals import _NETWORKS, bare_backbone, refusal
 
 RESNET = ("conv1.weight", "bn1.weight", "layer1.0.conv1.weight", "layer4.0.conv1.weight")
 
@@ -23,11 +23,6 @@ def tensors(*names: str, prefix: str = "") -> dict[str, Tensor]:
 
 # Names of tensors in their files -> the network's name
 NAMED = {
-    "mmsegmentation's UPerNet": (
-        "backbone.stages.0.blocks.0.attn.w_msa.qkv.weight",
-        "decode_head.psp_modules.0.1.conv.weight",
-        "decode_head.lateral_convs.0.conv.weight",
-    ),
     "mmsegmentation's SegFormer": (
         "backbone.layers.0.0.projection.weight",
         "decode_head.fusion_conv.conv.weight",
@@ -219,3 +214,7 @@ def test_too_many_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         UserError, match=r"holds \d+ records and is not opened; no network has more"
     ):
         load_model(tmp_path / "x.pth")
+
+
+def test_the_nearest_networks_exist() -> None:
+    assert {network.nearest for network in _NETWORKS} - {""} <= set(list_models())

@@ -48,12 +48,12 @@ _NETWORKS: list[_Network] = [
     _Network(
         "a Hugging Face UPerNet",
         (r"decode_head\.lateral_convs\.", r"backbone\.(embeddings|encoder)\."),
-        "pspnet",
+        "upernet",
     ),
     _Network("a Hugging Face OneFormer", (r"task_encoder\.", r"pixel_level_module\.")),
     _Network("a Hugging Face Mask2Former or MaskFormer", (r"pixel_level_module\.",)),
     _Network("a Hugging Face BEiT", (r"beit\.",)),
-    _Network("a Hugging Face DPT", (r"dpt\.",)),
+    _Network("a Hugging Face DPT", (r"dpt\.",), "dpt"),
     _Network("a Hugging Face MobileViT", (r"mobilevit(v2)?\.",), "deeplabv3"),
     _Network("a Hugging Face MobileNetV2", (r"mobilenet_v2\.",), "deeplabv3"),
     _Network("a Hugging Face CLIPSeg", (r"clip\.(text|vision)_model\.",)),
@@ -73,7 +73,7 @@ _NETWORKS: list[_Network] = [
         ("Unet", r"blocks\.0\.conv1\.", "fcn"),
         ("FPN", r"p5\.", "pspnet"),
         ("PSPNet", r"psp\.blocks\.", "pspnet"),
-        ("DeepLabV3+", r"aspp\.0\.", "deeplabv3"),
+        ("DeepLabV3+", r"aspp\.0\.", "deeplabv3plus"),
         ("DeepLabV3", r"0\.convs\.", "deeplabv3"),
         ("PAN", r"fpa\.", "danet"),
         ("network", "", "danet"),
@@ -83,9 +83,9 @@ _NETWORKS: list[_Network] = [
     _Network("a MONAI U-Net", (r"model\.0\.conv\.unit0\.",), "fcn"),
     _Network("a U-Net (inc, down1, ..., outc)", (r"inc\.", r"outc\.conv\."), "fcn"),
     _Network(
-        "a DeepLabV3+ (VainF's)", (r"classifier\.aspp\.", r"classifier\.project\."), "deeplabv3"
+        "a DeepLabV3+ (VainF's)", (r"classifier\.aspp\.", r"classifier\.project\."), "deeplabv3plus"
     ),
-    _Network("a DeepLabV3+ (jfzhang95's)", (r"aspp\.aspp1\.", r"decoder\."), "deeplabv3"),
+    _Network("a DeepLabV3+ (jfzhang95's)", (r"aspp\.aspp1\.", r"decoder\."), "deeplabv3plus"),
     _Network("torchvision's LRASPP", (r"classifier\.low_classifier\.",), "deeplabv3"),
     _Network(
         "torchvision's DeepLabV3 on a MobileNet",
@@ -96,11 +96,10 @@ _NETWORKS: list[_Network] = [
     # mmsegmentation
     *_mmseg(
         ("SegFormer", r"fusion_conv\.", "danet"),
-        ("UPerNet", r"(lateral_convs|fpn_convs|fpn_bottleneck)\.", "pspnet"),
         ("Semantic FPN", r"scale_heads\.", "pspnet"),
         ("PointRend", r"1\.fcs\.", "ocr"),
         ("SETR", r"up_convs\.", "danet"),
-        ("DPT", r"reassemble_blocks\.", "danet"),
+        ("DPT", r"reassemble_blocks\.", "dpt"),
         ("Mask2Former or MaskFormer", r"(pixel_decoder|transformer_decoder)\.", "danet"),
         ("K-Net", r"kernel_(generate|update)_head\.", "danet"),
         ("PSANet", r"(attention_p|reduce_p|psamask)\.", "psanet"),
