@@ -1,7 +1,9 @@
 """Exports of labelling tools: recognised, with the right pixels, and nothing read by guessing."""
 
+import copy
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -228,3 +230,62 @@ def test_shared_trees(tree: str, name: str, classes: tuple[str, ...], count: int
     assert sum(len(dataset) for dataset in datasets) == count
     ids = np.concatenate([np.unique(d.read(i)[1]) for d in datasets for i in range(len(d))])
     assert {*ids.tolist()} == {*range(len(classes))}
+
+
+def test_pixel_labels_of_matlab(tmp_path: Path) -> None:
+    """Undefined pixels are ignored, and the classes are in the order of their IDs."""
+    matlab_labels(tmp_path)
+    assert recognise(list_root(tmp_path)).format == "matlab_labels"
+    dataset = FORMATS["matlab_labels"].open(tmp_path, "all", None)
+    assert dataset.classes.names == ("box", "ring", "background")
+    mask = dataset.read(dataset.names.index("street one"))[1].numpy()
+    assert (mask[-1] == 255).all()
+    assert np.array_equal(np.array([2, 0, 1])[truth()][:-1], mask[:-1])
+    (tmp_path / "classes.json").write_text('["box", "ring", "background"]')
+    with pytest.raises(UserError, match="are in gTruth.mat, which only MATLAB reads"):
+        FORMATS["matlab_labels"].open(tmp_path, "all", None)
+    label = next((tmp_path / "gTruth" / "PixelLabelData").iterdir())
+    matlab_labels(tmp_path)
+    label.rename(label.with_name("Label_1.png"))
+    with pytest.raises(UserError, match="does not say which image it is of"):
+        FORMATS["matlab_labels"].open(tmp_path, "all", None)
+
+
+ODD = (None, -1, 10**30, 1.5, "x", "", [], {}, True, [[]], {"a": 1}, [None], "../../x")
+CONTENT = {
+    "coco": "train/_annotations.coco.json",
+    "labelme": "json/street one.json",
+    "labelstudio": "project-1.json",
+    "segments_ai": "release.json",
+    "supervisely": "train/ann/street one.jpg.json",
+    "via": "train/via_region_data.json",
+}
+
+
+def places(value: object, place: tuple[object, ...] = ()) -> Iterator[tuple[object, ...]]:
+    """The place of every value in nested lists and dictionaries; of lists the first two."""
+    inner = value.items() if isinstance(value, dict) else []
+    inner = list(enumerate(value))[:2] if isinstance(value, list) else inner
+    for key, item in inner:
+        yield (*place, key)
+        yield from places(item, (*place, key))
+
+
+@pytest.mark.parametrize("name", CONTENT)
+def test_a_value_of_another_type_is_read_or_refused_in_one_sentence(
+    name: str, tmp_path: Path
+) -> None:
+    TREES[name](tmp_path)
+    file = tmp_path / CONTENT[name]
+    value = json.loads(file.read_text())
+    for number, (*where, last) in enumerate(places(value)):
+        changed = copy.deepcopy(value)
+        inner = changed
+        for key in where:
+            inner = inner[key]
+        inner[last] = ODD[number % len(ODD)]
+        file.write_text(json.dumps(changed))
+        try:
+            read_all(tmp_path, name)
+        except UserError as refused:
+            assert "\n" not in str(refused)

@@ -268,6 +268,17 @@ def ultralytics(root: Path) -> None:
     )
 
 
+def matlab_labels(root: Path) -> None:
+    """IDs 3 and 7; 0 is undefined. A third class is nowhere, so that background has an ID."""
+    write_images(root / "photos")
+    values = np.array([9, 3, 7], np.uint8)
+    for k, name in enumerate(NAMES):
+        mask = values[truth(k == 1)]
+        mask[-1] = 0
+        write_mask(root / "gTruth" / "PixelLabelData" / f"Label_{k + 1}_{name}.png", mask)
+    write_json(root / "classes.json", {"9": "background", "7": "ring", "3": "box"})
+
+
 def segments_ai(root: Path) -> None:
     """Instances 7 and 300 are of the categories with the ids 0 and 4."""
     categories = [{"name": "ring", "id": 4}, {"name": "box", "id": 0}]

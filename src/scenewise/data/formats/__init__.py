@@ -20,6 +20,7 @@ from scenewise.data.formats.hugging_face import recognise as recognise_hugging_f
 from scenewise.data.formats.label_studio import LabelStudio, LabelStudioOrder
 from scenewise.data.formats.labelme import Labelme, LabelmeVoc
 from scenewise.data.formats.listing import Listing
+from scenewise.data.formats.matlab_labels import MatlabLabels
 from scenewise.data.formats.pascal_context import PascalContext, PascalContext59
 from scenewise.data.formats.segments_ai import SegmentsAI
 from scenewise.data.formats.supervisely import Supervisely, SuperviselyMasks
@@ -72,6 +73,7 @@ FORMATS: dict[str, Format] = {
     "labelme_voc": Format(LabelmeVoc, LabelmeVoc.recognise, LabelmeVoc.splits),
     "labelstudio": Format(LabelStudio, LabelStudio.recognise, LabelStudio.splits),
     "labelstudio_order": Format(LabelStudioOrder, None, LabelStudioOrder.splits),
+    "matlab_labels": Format(MatlabLabels, MatlabLabels.recognise, MatlabLabels.splits),
     "segments_ai": Format(SegmentsAI, SegmentsAI.recognise, SegmentsAI.splits),
     "supervisely": Format(Supervisely, Supervisely.recognise, Supervisely.splits),
     "supervisely_masks": Format(
