@@ -23,7 +23,7 @@ from bench.marked import replace_marked
 from scenewise.data.datasets import PairedDataset
 from scenewise.data.formats.recognise import Source
 from scenewise.errors import UserError
-from tests.data.formats.tool_trees import TREES, truth
+from tests.data.formats.tool_trees import FOLDER_TREES, TREES, truth
 from tests.shared_data import ROOT as SHARED
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "data.md"
@@ -161,7 +161,7 @@ def layouts(made: Path) -> Iterator[Layout]:
         yield Layout(name, root, right)
         if name in _OPTIONS:
             yield Layout(name, root, right, _OPTIONS[name])
-    for name, write in TREES.items():
+    for name, write in [*FOLDER_TREES.items(), *TREES.items()]:
         (made / name).mkdir()
         write(made / name)
         yield Layout(f"{name}, made by the tests", made / name, _made(name))
@@ -169,8 +169,9 @@ def layouts(made: Path) -> Iterator[Layout]:
 
 def _made(tool: str) -> Truth:
     def find(root: Path, path: str, split: str, name: str) -> Ids:
-        ids = truth(second=name.endswith("p.2"))
-        if tool == "coco" and name.endswith("p.2"):  # see tool_trees.coco
+        second = "p.2" in name
+        ids = truth(second)
+        if tool == "coco" and second:  # see tool_trees.coco
             ids[:3, :3], ids[1, 2] = 1, 2
         return ids
 

@@ -264,10 +264,21 @@ class SegmentationData(LightningDataModule):
                     f"split '{split}' of '{self.root or self.format}' has no images; add some, or "
                     "correct what selects them"
                 )
+            self._check_same_classes(split, dataset.classes)
             self._datasets[split] = dataset
             if self._images is not None:
                 self._datasets[split].layout = self._images.layout
         return self._datasets[split]
+
+    def _check_same_classes(self, split: str, classes: Classes) -> None:
+        """Raise a UserError if another split lists other classes, or in another order."""
+        for other, dataset in self._datasets.items():
+            if dataset.classes.names != classes.names:
+                raise UserError(
+                    f"'{self.root}' lists the classes {', '.join(dataset.classes.names)} for "
+                    f"'{other}', but {', '.join(classes.names)} for '{split}'; give all splits the "
+                    "same classes in the same order"
+                )
 
     def _open(self, split: str) -> SegmentationDataset:
         if self.source is None:

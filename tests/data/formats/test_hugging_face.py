@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from scenewise.data import open_dataset
 from scenewise.data.formats.hugging_face import HuggingFace
 from scenewise.errors import UserError
 from tests.data.formats.trees import ids
@@ -110,3 +111,39 @@ def test_without_the_library_the_extra_is_named(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"pip install 'scenewise\[hf\]'"):
         HuggingFace(tmp_path)
+
+
+def test_a_dataset_of_train_alone_is_divided(tmp_path):
+    content, _ = rows(count=5)
+    datasets.DatasetDict(train=content).save_to_disk(tmp_path / "d")
+    content.save_to_disk(tmp_path / "undivided")
+    for root in ("d", "undivided"):
+        train, val = (open_dataset(tmp_path / root, split) for split in ("train", "val"))
+        assert len(train) == 4
+        assert len(val) == 1
+        assert not {*train.names} & {*val.names}
+
+
+def test_instances_of_segments_ai_become_categories(tmp_path):
+    """Instances 7 and 300 of category 2 and 1; reading the numbers as ids would be wrong."""
+    numbers = np.array([[0, 7, 300]] * 5)
+    bitmap = np.stack([numbers % 256, numbers // 256, 0 * numbers], axis=-1).astype(np.uint8)
+    image = Image.new("RGB", (3, 5))
+    content = datasets.Dataset.from_dict(
+        {
+            "image": [image],
+            "label.segmentation_bitmap": [Image.fromarray(bitmap)],
+            "label.annotations": [[{"id": 7, "category_id": 2}, {"id": 300, "category_id": 1}]],
+        },
+        features=datasets.Features(
+            {
+                "image": datasets.Image(),
+                "label.segmentation_bitmap": datasets.Image(),
+                "label.annotations": [
+                    {"id": datasets.Value("int32"), "category_id": datasets.Value("int32")}
+                ],
+            }
+        ),
+    )
+    datasets.DatasetDict(train=content).save_to_disk(tmp_path / "d")
+    assert np.array_equal(HuggingFace(tmp_path / "d").read(0)[1], [[0, 2, 1]] * 5)

@@ -297,6 +297,38 @@ def segments_ai(root: Path) -> None:
     write_json(root / "release.json", {"name": "v1", "dataset": dataset, "samples": samples})
 
 
+def roboflow(root: Path) -> None:
+    for k, (split, name) in enumerate(zip(("train", "valid"), NAMES, strict=True)):
+        called = f"{name}_jpg.rf.{k}0a1b"
+        write_images(root / split, (called,))
+        write_mask(root / split / f"{called}_mask.png", truth(k == 1))
+        csv = "Pixel Value, Class\n0, background\n1, box\n2, ring\n"
+        (root / split / "_classes.csv").write_text(csv)
+
+
+def mmsegmentation(root: Path) -> None:
+    for k, (split, name) in enumerate(zip(("train", "val"), NAMES, strict=True)):
+        write_images(root / "img_dir" / split, (name,))
+        write_mask(root / "ann_dir" / split / f"{name}.png", truth(k == 1))
+    write_json(root / "classes.json", ["background", "box", "ring"])
+
+
+def paddleseg(root: Path) -> None:
+    """List files of two columns; in PaddleSeg's own layout no name has a space."""
+    for k, (split, name) in enumerate(zip(("train", "val"), NAMES, strict=True)):
+        called = name.replace(" ", "_")
+        write_images(root / "images", (called,))
+        write_mask(root / "labels" / f"{called}.png", truth(k == 1))
+        (root / f"{split}.txt").write_text(f"images/{called}.jpg labels/{called}.png\n")
+    (root / "labels.txt").write_text("background\nbox\nring\n")
+
+
+# Masks that the format "folder" reads.
+FOLDER_TREES = {
+    "roboflow": roboflow,
+    "mmsegmentation": mmsegmentation,
+    "paddleseg": paddleseg,
+}
 # What writes the export, by the format that reads it.
 TREES = {
     "coco": coco,

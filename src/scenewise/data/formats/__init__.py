@@ -17,6 +17,7 @@ from scenewise.data.formats.cvat import Cvat, CvatMasks
 from scenewise.data.formats.folder import FolderDataset
 from scenewise.data.formats.hugging_face import HuggingFace
 from scenewise.data.formats.hugging_face import recognise as recognise_hugging_face
+from scenewise.data.formats.hugging_face import splits as hugging_face_splits
 from scenewise.data.formats.label_studio import LabelStudio, LabelStudioOrder
 from scenewise.data.formats.labelme import Labelme, LabelmeVoc
 from scenewise.data.formats.listing import Listing
@@ -60,7 +61,7 @@ FORMATS: dict[str, Format] = {
     "cityscapes": Format(Cityscapes, Cityscapes.recognise),
     "cityscapes_coarse": Format(CityscapesCoarse, CityscapesCoarse.recognise),
     "coco_stuff": Format(CocoStuff, CocoStuff.recognise),
-    "hugging_face": Format(HuggingFace, recognise_hugging_face),
+    "hugging_face": Format(HuggingFace, recognise_hugging_face, hugging_face_splits),
     "pascal_context": Format(PascalContext, PascalContext.recognise),
     "pascal_context_59": Format(PascalContext59, PascalContext59.recognise),
     "stream": Format(ShardSet, _recognise_shards),

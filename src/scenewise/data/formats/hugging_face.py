@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
 from PIL import Image
 from torch import Tensor
 
@@ -22,12 +23,19 @@ from scenewise.data.datasets import (
     numbered_classes,
 )
 from scenewise.data.formats.listing import Listing
+from scenewise.data.formats.segments_ai import classes_of_instances, instance_numbers
 from scenewise.data.images import image_of, pil_kind, to_ids
 from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
 from scenewise.files import parse_json
 
-_SPLITS = {"train": ("train", "training"), "val": ("validation", "val", "valid", "dev")}
+_SPLITS = {
+    "train": ("train", "training"),
+    "val": ("validation", "val", "valid", "dev"),
+    "test": ("test", "testing"),
+}
+# Columns of Segments.ai's datasets: numbers of instances, and the category of each.
+_BITMAP, _ANNOTATIONS = "label.segmentation_bitmap", "label.annotations"
 _INSPECTED = 8  # rows that are read to find the layout of the images
 _IMAGE_COLUMNS = ("image", "pixel_values", "img", "picture")
 _MASK_COLUMNS = (
@@ -124,21 +132,35 @@ def recognise(listing: Listing) -> str | None:
     return None if file is None else f"a dataset of the library 'datasets', from '{file}'"
 
 
-def _load(source: str, split: str) -> tuple[Any, str]:
-    """The rows of one split, and the source's name of that split."""
+def splits(listing: Listing) -> tuple[str, ...]:
+    """Those of train, val and test that a dataset has; ``all`` if it is not divided."""
+    loaded = _open(listing.root.as_posix())
+    names = [*loaded] if isinstance(loaded, dict) else []
+    found = tuple(split for split, called in _SPLITS.items() if _first(called, names))
+    return found or ("all",)
+
+
+def _open(source: str) -> Any:
+    """The rows of a dataset, by the names of its splits if it has any."""
     datasets = _library()
     try:
         if (Path(source) / "dataset_dict.json").exists() or (Path(source) / "state.json").exists():
-            loaded = datasets.load_from_disk(source)
-        else:
-            loaded = datasets.load_dataset(source)
+            return datasets.load_from_disk(source)
+        return datasets.load_dataset(source)
     except Exception as error:  # the library raises many types, of the network too
         raise UserError(
             f"cannot load dataset '{source}' ({error}); give a name on the hub like owner/name, "
             "or a folder that datasets.load_dataset reads"
         ) from error
+
+
+def _load(source: str, split: str) -> tuple[Any, str]:
+    """The rows of one split, and the source's name of that split."""
+    loaded = _open(source)
     if not isinstance(loaded, dict):
         return loaded, split
+    if split == "all" and len(loaded) == 1:
+        split = next(iter(loaded))
     names = _SPLITS.get(split, (split,))
     name = _first(names, [*loaded])
     if name is None:
@@ -189,14 +211,30 @@ def _row(rows: Any, index: int, name: str) -> dict[str, Any]:
 
 
 def _mask(row: dict[str, Any], column: str, name: str) -> Tensor:
-    """Ids (H, W), uint8, of a PIL image of one channel."""
+    """Ids (H, W), uint8, of a PIL image of one channel, or of Segments.ai's instances."""
     cell = row[column]
     if not isinstance(cell, Image.Image):
         raise UserError(
             f"column '{column}' of row '{name}' holds {type(cell).__name__} instead of an image; "
             "remove the row, or give the column of the masks"
         )
+    if column == _BITMAP and _ANNOTATIONS in row:
+        return _instances(cell, row[_ANNOTATIONS], name)
     return to_ids(cell, name)
+
+
+def _instances(cell: Image.Image, annotations: Any, name: str) -> Tensor:
+    """The category of each instance, 0 for pixels without one."""
+    try:
+        classes = {int(entry["id"]): int(entry["category_id"]) for entry in annotations or ()}
+    except (TypeError, KeyError, ValueError) as error:
+        raise UserError(f"the annotations of row '{name}' are broken ({error})") from error
+    if not all(0 < k < 255 for k in classes.values()):
+        raise UserError(
+            f"row '{name}' has categories below 1 or above 254, but 0 is a pixel without a label; "
+            "use the release's files instead, see segments_ai"
+        )
+    return classes_of_instances(instance_numbers(np.asarray(cell)), {0: 0, **classes}, name)
 
 
 def _classes(source: str) -> Classes | None:

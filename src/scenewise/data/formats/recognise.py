@@ -98,7 +98,7 @@ class Source:
             self.folder = read_folder(listing or list_root(root), self._labels, without_mask, by)
             self.available, self.reason = self.folder.splits, self.folder.pairs.reason
         elif form_splits := FORMATS[self.format].splits:
-            self.available = tuple(form_splits(listing or list_root(root)))
+            self.available = tuple(form_splits(listing or _listing(root, self.format)))
         if self.format != "folder" and (self._labels.values or self._labels.colors):
             raise UserError(
                 f"the format {self.format} knows what the values in its masks are; labels can "
@@ -287,6 +287,13 @@ def _identify(root: Root, format: str) -> tuple[str, str, Listing | None]:
         )
     listing = list_root(source)
     return *recognise(listing), listing
+
+
+def _listing(root: Root, format: str) -> Listing:
+    """The listing of a folder; an empty one of a name on the hub."""
+    if format == "hugging_face" and not Path(root).exists():
+        return Listing(Path(root), {})
+    return list_root(root)
 
 
 def _listed_division(whole: SegmentationDataset, folder: Path) -> dict[str, list[int]]:

@@ -75,16 +75,40 @@ class SegmentsAI(ToolDataset):
 
     def read_mask(self, path: Path) -> Tensor:
         """The classes of the instances in a bitmap."""
-        numbers = _numbers(path)
-        present, inverse = np.unique(numbers, return_inverse=True)
-        class_of = {0: 0, **self._classes_of[path]}
-        if unknown := [int(number) for number in present if int(number) not in class_of]:
-            raise UserError(
-                f"'{path}' holds instance {unknown[0]}, which the release does not list; download "
-                "the release again"
-            )
-        table = np.array([class_of[int(number)] for number in present], np.uint8)
-        return torch.from_numpy(table[inverse].reshape(numbers.shape))
+        try:
+            with Image.open(path, formats=["PNG"]) as image:
+                numbers = instance_numbers(np.asarray(image))
+        except Exception as error:  # decoders raise many types for damaged files
+            raise UserError(f"cannot read mask '{path}' ({error}); download it again") from error
+        return classes_of_instances(numbers, {0: 0, **self._classes_of[path]}, str(path))
+
+
+def instance_numbers(values: NDArray[Any]) -> NDArray[np.int64]:
+    """The instances' numbers (H, W) in an image of three bytes a pixel, or of one number.
+
+    >>> instance_numbers(np.array([[[44, 1, 0, 255]]], np.uint8))
+    array([[300]])
+    """
+    wide = values.astype(np.int64)
+    return wide if wide.ndim == 2 else wide[..., 0] + 256 * wide[..., 1] + 65536 * wide[..., 2]
+
+
+def classes_of_instances(
+    numbers: NDArray[np.int64], class_of: Mapping[int, int], name: str
+) -> Tensor:
+    """The class id of each pixel (H, W), uint8.
+
+    Raises:
+        UserError: an instance has no class; the message names ``name``.
+    """
+    present, inverse = np.unique(numbers, return_inverse=True)
+    if unknown := [int(number) for number in present if int(number) not in class_of]:
+        raise UserError(
+            f"'{name}' holds instance {unknown[0]}, which the release does not list; download "
+            "the release again"
+        )
+    table = np.array([class_of[int(number)] for number in present], np.uint8)
+    return torch.from_numpy(table[inverse].reshape(numbers.shape))
 
 
 def _release(listing: Listing) -> str:
@@ -120,15 +144,3 @@ def _instances(
                     raise ValueError(f"two samples are called '{stem}'")
                 found[stem, labelset] = pairs
     return found
-
-
-def _numbers(path: Path) -> NDArray[np.int64]:
-    """The instances' numbers (H, W) in a bitmap of three bytes a pixel, or of one."""
-    try:
-        with Image.open(path, formats=["PNG"]) as image:
-            values = np.asarray(image).astype(np.int64)
-    except Exception as error:  # decoders raise many types for damaged files
-        raise UserError(f"cannot read mask '{path}' ({error}); download it again") from error
-    if values.ndim == 2:
-        return values
-    return values[..., 0] + 256 * values[..., 1] + 65536 * values[..., 2]  # (H, W)
