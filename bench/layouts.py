@@ -202,10 +202,10 @@ def row(layout: Layout, found: Outcome) -> str:
     """A line of the table."""
     options = "".join(f" `{key}={value}`" for key, value in layout.options.items())
     if found.refusal:
-        return f"| `{layout.name}`{options} | refused | | | {found.refusal.replace('|', ' ')} |"
+        return f"| {layout.name}{options} | refused | | | {found.refusal.replace('|', ' ')} |"
     right = "all" if found.right == found.pairs else f"**{found.right} of {found.pairs}**"
     names = ", ".join(found.classes)
-    return f"| `{layout.name}`{options} | `{found.format}` | {found.pairs} | {names} | {right} |"
+    return f"| {layout.name}{options} | `{found.format}` | {found.pairs} | {names} | {right} |"
 
 
 def main() -> None:
