@@ -15,6 +15,7 @@ from scenewise.classes import Classes
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models.classifiers import classifiers
+from scenewise.models.convert.to_external import save_external
 from scenewise.training.task import SegmentationTask
 from tests.models.hub_server import serving
 from tests.models.networks import ON_TINY
@@ -86,6 +87,8 @@ def test_with_classes_changes_the_classifiers_alone(name: str) -> None:
     assert other.classes == classes
     assert not any(module.training for module in other.modules())
     same(split(model)[0], split(other)[0])
+    assert (other.preprocessing, other.recipe) == (model.preprocessing, model.recipe)
+    assert other.loss_weights == model.loss_weights
     assert {t.shape[0] for t in split(other)[1].values()} == {2}
     assert {t.shape[0] for t in split(model)[1].values()} == {3}  # the model is not changed
     assert other.train()(torch.randn(2, 3, 48, 64)).logits.shape == (2, 2, 48, 64)
@@ -145,6 +148,9 @@ def test_a_training_without_steps_has_the_weights_of_its_start(
     assert run.folder.parent.name == "danet"
     config = yaml.safe_load((run.folder / "config.yaml").read_text())["model"]
     assert (config["start"], config["network"]) == (str(source), "danet")
+    for again in (run.folder, run.folder / "checkpoints" / "best.ckpt"):
+        task = SegmentationTask(Classes.numbered(2), start=str(again))
+        same(split(task.model)[0], after)
     # The checkpoint of such a run is resumed without its source.
     moved = source.rename(source.with_name("moved"))
     options = {**SMALL, "max_steps": 4}
@@ -286,6 +292,20 @@ def test_random_weights_are_not_frozen(tmp_path: Path) -> None:
         scenewise.fit(scenes(), freeze="all-but-classifier", **options)
 
 
+def test_a_public_checkpoint_is_a_start(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"variant": "mmseg", "backbone": "resnet18c", "pretrained": False}
+    public = create_model("fcn", num_classes=3, **options)
+    file = tmp_path / "iter_40000.pth"
+    save_external(public, "mmseg", file)
+    task = SegmentationTask(Classes.numbered(2), start=str(file))
+    expected, loaded = load_model(file), task.model
+    assert (loaded.recipe or {})["variant"] == "mmseg"
+    assert loaded.preprocessing == expected.preprocessing
+    assert loaded.source == expected.source
+    same(split(expected)[0], split(loaded)[0])
+    assert loaded.classes == Classes.numbered(2)
+
+
 def test_a_frozen_run_is_resumed_without_the_weights_it_began_with(
     source: Path, tmp_path: Path
 ) -> None:
@@ -315,13 +335,23 @@ def test_a_backbone_starts_from_a_trained_models_files(source: Path, tmp_path: P
 
 @pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")  # inside huggingface_hub
 def test_a_training_starts_from_the_hub(
-    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    source: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     with serving(monkeypatch, str(tmp_path / "cache")) as hub:
         load_model(source).push_to_hub("me/danet", licence="mit")
         hub.requests.clear()
         task = SegmentationTask(Classes.numbered(2), start="hf-hub:me/danet")
-        assert sum(request.startswith("GET /api/") for request in hub.requests) == 1
+        assert sum(request.startswith("GET /api/models") for request in hub.requests) == 1
+        hub.requests.clear()
+        monkeypatch.delenv("HF_HUB_OFFLINE")
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        assert main(["fit", "--data.format=scenes", "--start", "hf-hub:me/nothing"]) == 2
+        assert "'hf-hub:me/nothing' is not on the hub, or private" in capsys.readouterr().err
+        asked = [request for request in hub.requests if "agent" not in request]  # the client's own
+        assert asked == ["GET /api/models/me/nothing"]
     base = {"base_model": "me/danet", "base_revision": hub.repositories["me/danet"].head}
     assert task.model.config()["source"] == base
     same(split(task.model)[0], split(load_model(source))[0])

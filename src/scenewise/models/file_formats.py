@@ -33,6 +33,7 @@ _STARTS = {
     b"\x89HDF": "a network of Keras; give a state dict of PyTorch",
 }
 _PYTORCH = b"\x80\x02\x8a\nl\xfc\x9c"  # magic number of torch.save before PyTorch 1.6
+_HUB_PAGE = re.compile(r"https?://(?:huggingface\.co|hf\.co)/([\w.-]+/[\w.-]+)/?")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a drive of Windows has one letter
 
 
@@ -41,11 +42,16 @@ def describe_missing(path: str | Path) -> str | None:
 
     >>> describe_missing(Path("https://example.org/x.pth"))
     "'https://example.org/x.pth' is a URL; download the file and give its path"
+    >>> describe_missing("https://huggingface.co/me/danet")
+    "'https://huggingface.co/me/danet' is a page of the hub; give hf-hub:me/danet"
     """
     text = str(path)
     if not _URL.match(text):
         return None
     text = re.sub(r":/+", "://", text, count=1)  # Path joins the slashes
+    page = _HUB_PAGE.fullmatch(text)
+    if page:
+        return f"'{text}' is a page of the hub; give hf-hub:{page[1]}"
     return f"'{text}' is a URL; download the file and give its path"
 
 

@@ -140,6 +140,7 @@ def _parse(source: str) -> _Name:
     >>> _parse("hf-hub:me/danet@v1.0"), _parse("hf-hub:me/danet")
     (_Name(repo='me/danet', revision='v1.0'), _Name(repo='me/danet', revision=None))
     """
+    source = source.replace("\\", "/")  # of a Path on Windows
     repo, at, revision = source.removeprefix(_PREFIX).partition("@")
     if not _NAME.fullmatch(repo) or (at and not re.fullmatch(r"[\w./-]+", revision, re.ASCII)):
         raise UserError(f"'{source}' is not a name on the hub; give hf-hub:owner/name[@revision]")
