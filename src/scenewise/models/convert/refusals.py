@@ -113,10 +113,10 @@ _NETWORKS: list[_Network] = [
     _Network("mmsegmentation's U-Net", (r"backbone\.decoder\.\d+\.conv_block\.",), "fcn"),
     _Network("mmsegmentation's BiSeNet", (r"backbone\.(context_path|detail|bga)\.",), "danet"),
     _Network("a network on an HRNet", (r"(backbone\.)?stage2\.0\.branches\.",), "ocr"),
-    _Network("a network on a Swin Transformer", (r"attn\.w_msa\.", r"decode_head\.")),
+    _Network("a network on a Swin Transformer", (r"backbone\.(.*\.)?attn\.w_msa\.",)),
     _Network("a network on a MobileNet", (r"backbone\.layer\d\.0\.conv\.0\.conv\.",), "deeplabv3"),
-    _Network("a network on a ConvNeXt", (r"depthwise_conv\.", r"decode_head\.")),
-    _Network("a network on a vision transformer", (r"patch_embed\.", r"decode_head\.")),
+    _Network("a network on a ConvNeXt", (r"backbone\.(.*\.)?depthwise_conv\.",)),
+    _Network("a network on a vision transformer", (r"backbone\.(.*\.)?patch_embed\.",)),
 ]
 _CLASSIFIER = re.compile(r"(^|\.)(fc|head|heads|classifier)\.((fc|head)\.)?(weight|bias)$")
 _TRANSFORMER = re.compile(
