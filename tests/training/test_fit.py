@@ -163,7 +163,7 @@ def test_build_trainer_adds_what_the_command_line_adds(tmp_path: Path) -> None:
     kinds = {type(callback) for callback in trainer.callbacks}  # type: ignore[attr-defined]
     assert kinds >= {NaNGuard, MemoryAdvice, RunFolder, LastCheckpoint}
     assert [type(logger).__name__ for logger in trainer.loggers] == [
-        "CSVLogger",
+        "RunLog",
         "TensorBoardLogger",
     ]
     assert trainer.log_dir == str(tmp_path / "fcn" / "version_0")

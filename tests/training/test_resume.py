@@ -6,6 +6,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ import torch
 from lightning.pytorch import Callback, Trainer
 
 from scenewise.apps.cli import main
+from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
 from scenewise.models import load_model
 from scenewise.training import trainer as trainer_module
+from scenewise.training.callbacks import run_folder
 from scenewise.training.checkpoint import _is_whole, newest_whole, resume_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -29,41 +32,24 @@ FIT = shlex.split("""fit --data.format scenes --data.scenes_train 10 --data.scen
     --model.network danet --model.backbone tiny --trainer.accelerator cpu --trainer.max_epochs 3
     --trainer.accumulate_grad_batches 2 --trainer.val_check_interval 3 --ema 0.6 --name run""")
 
+# A process that is killed in the middle of writing its checkpoint number sys.argv[1].
 KILLED = """
 import os, signal, sys
 import torch
-from lightning.pytorch import Callback
 from scenewise.apps.cli import main
-from scenewise.training import trainer
-
-kind, when, words = sys.argv[1], int(sys.argv[2]), sys.argv[3:]
-
-def kill():
-    os.kill(os.getpid(), signal.SIGKILL if kind == "write" else signal.SIGTERM)
-
-class AtBatch(Callback):
-    def on_train_batch_start(self, trainer, module, batch, index):
-        if kind == "train" and trainer.fit_loop.total_batch_idx == when:
-            kill()
-
-    def on_validation_batch_start(self, trainer, module, batch, index, dataloader_idx=0):
-        if kind == "validate" and trainer.fit_loop.total_batch_idx == when and index == 1:
-            kill()
+from scenewise.data.scenes import Scenes
 
 saves = 0
 def save(value, path, real=torch.save):
     global saves
     real(value, path)
     saves += 1
-    if saves == when:
+    if saves == int(sys.argv[1]):
         os.truncate(path, os.path.getsize(path) // 2)
-        kill()
+        os.kill(os.getpid(), signal.SIGKILL)
 
-if kind == "write":
-    torch.save = save
-own = trainer._run_callbacks
-trainer._run_callbacks = lambda stage: [AtBatch(), *own(stage)]
-sys.exit(main(words))
+torch.save = save
+sys.exit(main(sys.argv[2:]))
 """
 
 
@@ -84,10 +70,11 @@ class KillAt(Callback):
 
 @pytest.fixture(autouse=True, scope="module")
 def _alone() -> Iterator[None]:
-    """The hub is not asked; signal handlers are put back."""
+    """The hub is not asked, no figures are drawn; signal handlers are put back."""
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
+        patch.setattr(run_folder, "save_figure", lambda *_: None)  # a second each
         yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -158,14 +145,15 @@ def test_killed_at_a_batch(
     compare(tmp_path / "run" / "version_0", whole)
 
 
-def start(kind: str, when: int, root: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", KILLED, kind, str(when), *words(root)]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
-
-
 def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> None:
-    done = start("write", 4, tmp_path)  # best, last, best, last
+    saves = "6"  # last, best, last, last, best, last
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED, saves, *words(tmp_path)],
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
     assert done.returncode == -signal.SIGKILL, done.stderr
     folder = tmp_path / "run" / "version_0" / "checkpoints"
     [partial] = folder.glob(".last*")
@@ -176,16 +164,90 @@ def test_killed_while_a_checkpoint_is_written(whole: Path, tmp_path: Path) -> No
     compare(tmp_path / "run" / "version_0", whole)
 
 
-@pytest.mark.parametrize(("kind", "batch"), [("train", 6), ("validate", 7)])
-def test_terminated(kind: str, batch: int, whole: Path, tmp_path: Path) -> None:
-    done = start(kind, batch, tmp_path)
-    assert done.returncode == 143, done.stderr
-    assert "Traceback" not in done.stderr
+class SignalAt(Callback):
+    """The signal arrives when ``hook`` runs in batch ``batch`` (of all epochs)."""
+
+    def __init__(self, hook: str, batch: int, number: int) -> None:
+        self.batch, self.number, self.counts = batch, number, 0
+        setattr(self, hook, self._send)
+
+    def _send(self, trainer: Trainer, *_: Any) -> None:
+        total = trainer.fit_loop.total_batch_idx
+        self.counts += total == self.batch and not trainer.sanity_checking
+        if self.counts == 1 + trainer.validating:  # in a validation, with the second image
+            self.counts = 99
+            os.kill(os.getpid(), self.number)
+
+
+def interrupted(callback: Callback, root: Path, monkeypatch: Any) -> int:
+    """The exit code of a training with ``callback``."""
+    own = trainer_module._run_callbacks
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer_module, "_run_callbacks", lambda stage: [callback, *own(stage)])
+        return main([*words(root), "--data.num_workers", "0"])
+
+
+@pytest.mark.parametrize(
+    ("hook", "batch", "number", "step"),
+    [
+        ("on_train_batch_start", 6, signal.SIGTERM, 3),  # between the two batches of a step
+        ("on_after_backward", 3, signal.SIGINT, 1),  # gradients of two batches are added
+        ("on_train_batch_end", 4, signal.SIGINT, 3),  # weights have changed: the step is finished
+        ("on_validation_batch_start", 7, signal.SIGTERM, 4),  # the average is swapped in
+        ("on_validation_batch_start", 2, signal.SIGINT, 1),  # in the first epoch
+        ("on_train_batch_start", 5, signal.SIGINT, 3),  # a new epoch
+    ],
+)
+def test_interrupted_anywhere(
+    hook: str,
+    batch: int,
+    number: int,
+    step: int,
+    whole: Path,
+    tmp_path: Path,
+    monkeypatch: Any,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    code = interrupted(SignalAt(hook, batch, number), tmp_path, monkeypatch)
+    assert code == (143 if number == signal.SIGTERM else 130)
     last = tmp_path / "run" / "version_0" / "checkpoints" / "last.ckpt"
-    assert "resume with --ckpt_path last" in done.stderr
-    assert torch.load(last, weights_only=True)["global_step"] == 4  # it ended its batch
-    assert main(words(tmp_path, "--ckpt_path", "last")) == 0
+    printed = capsys.readouterr().err
+    assert f"step {step} is saved in {last}; resume with --ckpt_path last" in printed
+    best = number == signal.SIGINT and (last.parent / "best.ckpt").exists()
+    assert ("the best model so far is in" in printed) == best
+    assert (last.parents[1] / "model.safetensors").exists() == best
+    assert torch.load(last, weights_only=True)["global_step"] == step
+    assert main([*words(tmp_path, "--ckpt_path", "last"), "--data.num_workers", "0"]) == 0
     compare(tmp_path / "run" / "version_0", whole)
+
+
+@pytest.mark.parametrize(("read", "code"), [(2, 130), (8, 143)])
+def test_interrupted_while_an_image_is_read(
+    read: int, code: int, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An image that takes minutes, in the first batch or in the fourth."""
+    reads = 0
+
+    def slow(self: Scenes, index: int, draw: Any = Scenes.read) -> Any:
+        nonlocal reads
+        reads += len(self) == 10  # training images
+        if reads == read:
+            os.kill(os.getpid(), signal.SIGINT if code == 130 else signal.SIGTERM)
+            time.sleep(60)
+        return draw(self, index)
+
+    monkeypatch.setattr(Scenes, "read", slow)
+    start = time.monotonic()
+    assert main([*words(tmp_path, "--data.crop_size", "32"), "--data.num_workers", "0"]) == code
+    assert time.monotonic() - start < 50
+    printed, last = capsys.readouterr().err, tmp_path / "run/version_0/checkpoints/last.ckpt"
+    assert last.exists() == (code == 143)
+    if code == 143:
+        assert "step 1 is saved in" in printed
+        loops = torch.load(last, weights_only=True)["loops"]["fit_loop"]
+        assert loops["epoch_loop.batch_progress"]["total"]["ready"] == 3
+    else:
+        assert "interrupted; no batch was finished, so there is nothing to resume" in printed
 
 
 def test_a_longer_training_resumes_a_finished_one(whole: Path, tmp_path: Path) -> None:

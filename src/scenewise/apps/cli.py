@@ -100,9 +100,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _run([word for word in words if word != "--debug"])
     except SystemExit as stop:
         if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning turns it into an exit
-            return _fail("interrupted", 130)
+            return _fail(_with_notes("interrupted", stop.__context__), 130)
         if type(stop).__name__ == "SIGTERMException":  # Lightning's
-            return _fail("terminated (SIGTERM); resume with --ckpt_path last", 143)
+            return _fail(_with_notes("terminated (SIGTERM)", stop), 143)
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         return _fail("interrupted", 130)
@@ -182,6 +182,11 @@ def _overview() -> str:
         "Train, test, explain and ship scene-segmentation networks built on attention.\n\n"
         f"commands:\n{lines}\n{_EXAMPLES}"
     )
+
+
+def _with_notes(what: str, error: BaseException) -> str:
+    """``what`` happened, and what an interrupted training has saved."""
+    return "; ".join([what, *getattr(error, "__notes__", [])])
 
 
 def _fail(message: str, code: int) -> int:

@@ -1,17 +1,15 @@
 """Checkpoints: atomic writes, safe reading, and what an exact resume needs besides weights."""
 
-import csv
+import json
 import os
-import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import torch
 from lightning.pytorch import LightningModule
-from lightning.pytorch.loggers import CSVLogger
-from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
@@ -23,11 +21,25 @@ from scenewise.training.distributed import full_tensor, shard_like
 
 
 class ResumePoint(NamedTuple):
-    """A checkpoint to resume from, its optimiser steps, and its rows of ``metrics.csv``."""
+    """A checkpoint to resume from, and what is checked before anything is written.
+
+    Attributes:
+        path: of the checkpoint.
+        steps: of the optimiser so far.
+        epoch: that is trained, from 0.
+        log_rows: rows of ``metrics.csv`` so far.
+        settings: of its training, see ``scenewise.training.resume``.
+        config: of its model.
+        shapes: of its weights.
+    """
 
     path: Path
-    steps: int
-    log_rows: int
+    steps: int = 0
+    epoch: int = 0
+    log_rows: int = 0
+    settings: Mapping[str, Any] = MappingProxyType({})
+    config: Mapping[str, Any] = MappingProxyType({})
+    shapes: Mapping[str, torch.Size] = MappingProxyType({})
 
 
 def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
@@ -51,7 +63,15 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
     content = read_file(path)
     if "scenewise" not in content:
         raise UserError(f"'{path}' is not a checkpoint of Scenewise; give one that fit wrote")
-    return ResumePoint(path, content.get("global_step", 0), content.get("log_rows", 0))
+    return ResumePoint(
+        path,
+        content.get("global_step", 0),
+        content.get("epoch", 0),
+        content.get("log_rows", 0),
+        content.get("settings", {}),
+        content["scenewise"],
+        shapes_of(content["state_dict"]),
+    )
 
 
 def _newest_whole_of(runs: Path) -> Path | None:
@@ -91,37 +111,6 @@ class WholeCheckpoints(TorchCheckpointIO):
                 f"cannot write '{path}': the disk is full or refuses; make room and resume with "
                 "--ckpt_path last"
             ) from error
-
-
-def continue_log(logger: CSVLogger, count: int, steps: int) -> None:
-    """Keep the rows before a checkpoint in a log that Lightning would start again.
-
-    Args:
-        logger: of the folder of the run.
-        count: rows when the checkpoint was written. The row of its last step may come after it.
-        steps: optimiser steps of the checkpoint.
-    """
-    rows = read_log(logger)
-    for row in rows[count : count + 1]:
-        count += "train/loss" in row and int(row["step"]) == steps - 1
-    rows = rows[:count]  # what came after the checkpoint is repeated
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Experiment logs directory")
-        writer = logger.experiment  # removes the file
-    if isinstance(writer, ExperimentWriter):  # in the first process
-        writer.metrics.extend(rows)
-        logger.save()
-
-
-def read_log(logger: CSVLogger) -> list[dict[str, Any]]:
-    """The rows of ``metrics.csv`` so far, each without its empty cells."""
-    path = Path(logger.log_dir) / "metrics.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [
-            {name: value for name, value in row.items() if value} for row in csv.DictReader(file)
-        ]
 
 
 def _is_whole(path: str | os.PathLike[str]) -> bool:
@@ -179,7 +168,7 @@ def restore_exact_state(module: LightningModule, state: dict[str, Any]) -> None:
             parameter.grad = shard_like(parameter, gradients[name].to(parameter.device))
 
 
-def describe(config: dict[str, Any]) -> str:
+def describe(config: Mapping[str, Any]) -> str:
     """A model in a few words, from its ``config.json``.
 
     >>> from scenewise.models import create_model
@@ -201,13 +190,33 @@ def shapes_of(weights: Mapping[str, Tensor]) -> dict[str, torch.Size]:
 
 
 def refuse_other_model(
-    checkpoint: dict[str, Any], model: Segmenter, shapes: dict[str, torch.Size]
+    saved: Mapping[str, Any] | None,
+    saved_shapes: Mapping[str, torch.Size],
+    model: Segmenter,
+    shapes: Mapping[str, torch.Size],
 ) -> None:
-    """Raise a :class:`UserError` unless the weights of ``checkpoint`` have these ``shapes``."""
-    if shapes_of(checkpoint["state_dict"]) == shapes:
-        return
-    saved, current = checkpoint.get("scenewise"), model.config()
-    raise UserError(
-        f"the checkpoint holds {describe(saved) if saved else 'another model'} but this is "
-        f"{describe(current)}; give the --config that it was trained with"
-    )
+    """Refuse a checkpoint of another network.
+
+    Args:
+        saved: configuration of the model in the checkpoint, if it has one.
+        saved_shapes: of the weights in the checkpoint.
+        model: the network that is to hold them.
+        shapes: of its weights, by the names in the checkpoint.
+
+    Raises:
+        UserError: weights of other shapes, or of a network with other options.
+    """
+    current = model.config()
+    if saved_shapes != shapes:
+        raise UserError(
+            f"the checkpoint holds {describe(saved) if saved else 'another model'} but this is "
+            f"{describe(current)}; give the --config that it was trained with"
+        )
+    one, other = (saved or {}).get("model") or {}, current["model"] or {}
+    for name in sorted(one.keys() | other.keys() if one and other else ()):
+        before, now = (json.dumps(recipe.get(name)) for recipe in (one, other))
+        if before != now:  # a list and a tuple are the same
+            raise UserError(
+                f"the checkpoint holds a network with {name} {before} but this one has {now}; "
+                "give the --config that it was trained with"
+            )

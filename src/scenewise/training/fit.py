@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from lightning.pytorch import Callback, LightningModule, Trainer, seed_everything
+from lightning.pytorch import Trainer, seed_everything
 from torch import Tensor
 
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
-from scenewise.files import write_text
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.checkpoint import ResumePoint, resume_point
 from scenewise.training.defaults import default_backbone, network_name
@@ -95,7 +94,6 @@ def fit(
             print(task.start_report)
         config = _config(data, of_task | _names(task), of_trainer | {"default_root_dir": str(root)})
         config |= {"seed_everything": seed, "name": name, "ema": ema, "save_every": save_every}
-        own = of_trainer.pop("callbacks", None) or []
         trainer = build_trainer(
             task,
             data,
@@ -105,9 +103,9 @@ def fit(
             save_every=save_every,
             config=config,
             default_root_dir=root,
-            callbacks=[*(own if isinstance(own, list) else [own]), _SaveConfig(config)],
             **of_trainer,
         )
+        run_folder(trainer).config = yaml.safe_dump(config, sort_keys=False)
         _fit(trainer, task, data, None if point is None else point.path)
     run = run_folder(trainer)  # knows the best model
     return Run(run.folder, (run.model or task.model).eval(), run.scores, run.matrix)
@@ -125,18 +123,6 @@ def _names(task: SegmentationTask) -> dict[str, Any]:
     """The network that a training started from, for ``config.yaml``."""
     recipe = task.model.recipe or {}
     return {"network": recipe["name"], "backbone": recipe["backbone"]} if recipe else {}
-
-
-class _SaveConfig(Callback):
-    """Write ``config.yaml``, which ``scenewise fit --config`` repeats."""
-
-    def __init__(self, config: dict[str, Any]) -> None:
-        self.config = config
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # every process must ask
-        if trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False):
-            write_text(folder / "config.yaml", yaml.safe_dump(self.config, sort_keys=False))
 
 
 def _parameters(function: Any) -> set[str]:
@@ -209,7 +195,8 @@ def _fit(
     try:
         trainer.fit(task, datamodule=data, ckpt_path=checkpoint)
     except SystemExit as stop:
-        if isinstance(stop.__context__, KeyboardInterrupt):  # Lightning exits and ignores SIGINT
+        interrupt = stop.__context__
+        if isinstance(interrupt, KeyboardInterrupt):  # Lightning exits and ignores SIGINT
             signal.signal(signal.SIGINT, handler)
-            raise KeyboardInterrupt from None
+            raise interrupt from None
         raise

@@ -1,6 +1,6 @@
 """The optimiser of a training and its poly learning-rate schedule."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -84,3 +84,36 @@ def poly_schedule(
     return LambdaLR(
         optimizer, lambda step: poly(step, total, power=power, floor=floor, warmup=warmup)
     )
+
+
+def group_options(optimizer: Optimizer) -> list[dict[str, Any]]:
+    """Learning rate, momentum and the other options of every parameter group."""
+    return [
+        {name: value for name, value in group.items() if name != "params"}
+        for group in optimizer.param_groups
+    ]
+
+
+def restart_schedule(schedule: LambdaLR, options: list[dict[str, Any]]) -> None:
+    """Give the groups these options, and the learning rates of the step that is next.
+
+    A checkpoint brings the options of its training along; with unchanged options this changes
+    nothing.
+
+    >>> from scenewise.models import create_model
+    >>> model = create_model("fcn", num_classes=2, backbone="tiny")
+    >>> optimizer = build_optimizer("sgd", model, lr=0.1)
+    >>> schedule = poly_schedule(optimizer, 100, floor=1.0)
+    >>> options = [group | {"initial_lr": 0.3} for group in group_options(optimizer)]
+    >>> restart_schedule(schedule, options)
+    >>> [group["lr"] for group in optimizer.param_groups]
+    [0.3, 0.3]
+    """
+    optimizer, step = schedule.optimizer, schedule.last_epoch
+    for group, given, factor in zip(
+        optimizer.param_groups, options, schedule.lr_lambdas, strict=False
+    ):
+        group |= given
+        group["lr"] = group["initial_lr"] * factor(step)
+    schedule.base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+    schedule._last_lr = [group["lr"] for group in optimizer.param_groups]

@@ -8,6 +8,7 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
 from scenewise.classes import Classes
 from scenewise.data.value_range import ImageFormat
@@ -35,7 +36,13 @@ from scenewise.training.losses import (
     segmentation_loss,
 )
 from scenewise.training.metrics import SegmentationMetrics
-from scenewise.training.optim import OptimizerName, build_optimizer, poly_schedule
+from scenewise.training.optim import (
+    OptimizerName,
+    build_optimizer,
+    group_options,
+    poly_schedule,
+    restart_schedule,
+)
 from scenewise.training.overlap_losses import dice_loss, lovasz_softmax
 
 
@@ -193,6 +200,7 @@ class SegmentationTask(LightningModule):
         self.labels: Tensor | None = None  # (B, H, W), predicted for the last batch scored
         self.validated: _Validated | None = None
         self._restored: dict[str, Any] = {}
+        self._options: list[dict[str, Any]] = []  # of the optimiser's groups
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
         self._check(compile and checkpoint_activations)
         self.losses_of = torch.compile(self.losses) if compile else self.losses
@@ -276,16 +284,20 @@ class SegmentationTask(LightningModule):
         schedule = poly_schedule(
             optimizer, int(total), power=self.power, floor=self.floor, warmup=self.warmup
         )
+        self._options = group_options(optimizer)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
     def on_train_start(self) -> None:
-        """Restore random states and accumulated gradients of the checkpoint."""
+        """Restore what a checkpoint has besides weights, and apply the rates that are given now."""
         self._refuse_frozen_random()
         restore_exact_state(self, self._restored)
         self._restored = {}
+        schedules = self.lr_schedulers()
+        if isinstance(schedules, LambdaLR):
+            restart_schedule(schedules, self._options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's configuration, the last scores, and what an exact resume needs."""
@@ -301,10 +313,12 @@ class SegmentationTask(LightningModule):
         self.validated = checkpoint.get("validated")
         self._restored = checkpoint.get("resume", {})
         if "state_dict" in checkpoint:  # else the sharded strategy has checked it
-            refuse_other_model(checkpoint, self.model, shapes_of(self.state_dict()))
+            saved = shapes_of(checkpoint["state_dict"])
+            shapes = shapes_of(self.state_dict())
+            refuse_other_model(checkpoint.get("scenewise"), saved, self.model, shapes)
         if "scenewise" in checkpoint:  # the range that it was trained with, whatever the data is
-            saved = checkpoint["scenewise"]["preprocessing"]
-            self.model.preprocessing = Preprocessing.from_dict(saved)
+            preprocessing = checkpoint["scenewise"]["preprocessing"]
+            self.model.preprocessing = Preprocessing.from_dict(preprocessing)
 
     def _check(self, compile_and_checkpoint: bool) -> None:
         if compile_and_checkpoint:

@@ -18,7 +18,6 @@ import torch
 from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
-from lightning.pytorch.loggers import CSVLogger, Logger, TensorBoardLogger
 from lightning.pytorch.plugins.io import CheckpointIO
 
 from scenewise.data.module import SegmentationData
@@ -29,9 +28,17 @@ from scenewise.training.callbacks.memory_advice import MemoryAdvice
 from scenewise.training.callbacks.nan_guard import NaNGuard
 from scenewise.training.callbacks.progress import TrainingBar, TrainingLines
 from scenewise.training.callbacks.run_folder import SPLITS, RunFolder
-from scenewise.training.checkpoint import ResumePoint, WholeCheckpoints, continue_log
+from scenewise.training.callbacks.signals import ObeySignals, Signals
+from scenewise.training.checkpoint import (
+    ResumePoint,
+    WholeCheckpoints,
+    refuse_other_model,
+    shapes_of,
+)
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.distributed.fsdp import SHARDED
+from scenewise.training.loggers import loggers_of, run_path
+from scenewise.training.resume import Settings, adopt, changes, refuse_other_data, settings
 from scenewise.training.task import SegmentationTask
 
 Stage = Literal["fit", "validate", "test"]
@@ -60,6 +67,7 @@ _HARMLESS = (  # warnings of Lightning about what is on purpose here
     r"Checkpoint directory .* exists and is not empty",
     r"Found \d+ module\(s\) in eval mode at the start of training",  # frozen parts
     r"The number of training batches \(\d+\) is smaller than the logging interval",
+    "The checkpoint was not created with WeightAveraging",  # the change of --ema is reported
 )
 _HARMLESS_OUTSIDE_FIT = (r"Be aware that when using `ckpt_path`, callbacks",)
 
@@ -104,35 +112,81 @@ def build_trainer(
     >>> task = SegmentationTask(data.classes, network="fcn", backbone="tiny")
     >>> trainer = build_trainer(task, data, default_root_dir=tempfile.mkdtemp(), accelerator="cpu")
     >>> trainer.max_epochs, [type(logger).__name__ for logger in trainer.loggers]
-    (40, ['CSVLogger', 'TensorBoardLogger'])
+    (40, ['RunLog', 'TensorBoardLogger'])
     """
     options = _DEFAULTS | options  # every option has a value from here on
     if resume is not None:
         data.use_division(resume.path.parents[1] / SPLITS)
     gpus, processes, chosen = _devices(options)
-    if stage == "fit" and not options["fast_dev_run"]:
+    fitting = stage == "fit"
+    if fitting and resume is not None:
+        adopt(resume, data, options)
+    if fitting and not options["fast_dev_run"]:
         chosen |= _length(options, data, gpu=gpus > 0, processes=processes)
     if config is not None:
         _record(config, chosen, data)
     options |= chosen
-    if options["logger"] in (None, True) and not options["fast_dev_run"]:
-        root = Path(options["default_root_dir"] or "runs").absolute()
-        options["logger"] = _loggers(root, name or _run_name(task, stage), resume)
+    ema = ema if fitting else None  # elsewhere the checkpoint holds the average
+    now = _accept(task, data, options, processes, ema, resume) if fitting else {}
+    root = Path(options["default_root_dir"] or "runs").absolute()
+    folder = run_path(root, name or _run_name(task, stage), resume)
+    if not options["fast_dev_run"]:
+        options["logger"] = loggers_of(options["logger"], folder, resume)
     sync = [CPUSyncBatchNorm()] if processes > 1 and not gpus else []
     options["plugins"] = [*_whole_checkpoints(options["plugins"]), *sync]
     own = _listed(options["callbacks"])
     options["enable_progress_bar"], bar = _progress(options["enable_progress_bar"], own)
-    ema = ema if stage == "fit" else None  # elsewhere the checkpoint holds the average
     average = [] if ema is None else [_moving_average(ema, options["strategy"])]
-    options["callbacks"] = [*own, *_run_callbacks(stage), *average, RunFolder(), *bar]
-    if stage == "fit" and options["enable_checkpointing"] is not False:
-        if not any(isinstance(callback, ModelCheckpoint) for callback in own):
-            options["callbacks"].append(ModelCheckpoint(**BEST_CHECKPOINT))
-        options["callbacks"].append(LastCheckpoint(save_every))  # holds the state of the best
+    signals = Signals()
+    options["callbacks"] = [
+        *own,
+        ObeySignals(signals),
+        *_run_callbacks(stage),
+        *average,
+        RunFolder(folder),
+        *bar,
+    ]
+    if fitting and options["enable_checkpointing"] is not False:
+        options["callbacks"] += _savers(own, folder)
+        options["callbacks"].append(LastCheckpoint(save_every, signals, now, resume))
     try:
         return Trainer(**options)
     except (ValueError, TypeError, ImportError) as error:
         raise UserError(f"{error} Change that --trainer argument") from error
+
+
+def _accept(
+    task: SegmentationTask,
+    data: SegmentationData,
+    options: dict[str, Any],
+    processes: int,
+    ema: float | None,
+    resume: ResumePoint | None,
+) -> Settings:
+    """The settings of this training; those of the checkpoint that is resumed must go with them.
+
+    Nothing has been written yet.
+    """
+    if options["fast_dev_run"]:
+        return {}
+    now = settings(task, data, options, processes=processes, ema=ema)
+    if resume is not None:
+        refuse_other_data(resume, data.classes)
+        refuse_other_model(resume.config, resume.shapes, task.model, shapes_of(task.state_dict()))
+        different = changes(resume, now)
+        if different:
+            print(f"resumed with {', '.join(different)}")
+    return now
+
+
+def _savers(own: list[Any], folder: Path) -> list[Callback]:
+    """The checkpoint of the best model, unless the user has one; all write into the run folder."""
+    savers = [callback for callback in own if isinstance(callback, ModelCheckpoint)]
+    new = [] if savers else [ModelCheckpoint(**BEST_CHECKPOINT)]
+    for saver in savers + new:
+        if saver.dirpath is None:
+            saver.dirpath = str(folder / "checkpoints")
+    return [*new]
 
 
 def run_folder(trainer: Trainer) -> RunFolder:
@@ -257,46 +311,6 @@ def _validation_interval(steps: int) -> int:
     """
     divisors = [n for n in range(1, steps + 1) if steps % n == 0 and n >= steps / 20]
     return min(divisors, key=lambda n: abs(n - steps / 10))
-
-
-def _loggers(root: Path, name: str, resume: ResumePoint | None) -> list[Logger]:
-    """CSV and TensorBoard logs of a new version of the run, or of the one that is resumed."""
-    version = None if resume is None else _version_of(resume.path, root / name)
-    same_run = version is not None
-    version = _free_version(root / name) if version is None else version
-    rows = CSVLogger(root, name, version, flush_logs_every_n_steps=1)  # a killed run keeps its rows
-    steps = None
-    if resume is not None and same_run:
-        continue_log(rows, resume.log_rows, resume.steps)
-        steps = resume.steps
-    return [
-        rows,
-        TensorBoardLogger(root, name, version, default_hp_metric=False, purge_step=steps),
-    ]
-
-
-def _version_of(checkpoint: Path, runs: Path) -> int | None:
-    """The number of the run in ``runs`` that wrote ``checkpoint``; None if none of them did.
-
-    >>> _version_of(Path("runs/danet/version_3/checkpoints/last.ckpt"), Path("runs/danet"))
-    3
-    >>> _version_of(Path("elsewhere/last.ckpt"), Path("runs/danet")) is None
-    True
-    """
-    folder = checkpoint.absolute().parent.parent  # version_N/checkpoints/last.ckpt
-    number = folder.name.removeprefix("version_")
-    inside = folder.parent.resolve() == runs.resolve() and number.isdigit()
-    return int(number) if inside else None
-
-
-def _free_version(folder: Path) -> int:
-    """The number of the next run in ``folder``, after version_0, version_1, ...
-
-    >>> _free_version(Path("not a folder"))
-    0
-    """
-    taken = [path.name.removeprefix("version_") for path in folder.glob("version_*")]
-    return 1 + max((int(number) for number in taken if number.isdigit()), default=-1)
 
 
 def _progress(enabled: bool | None, own: list[Any]) -> tuple[bool | None, list[Callback]]:

@@ -31,6 +31,7 @@ from scenewise.models.fingerprint import model_fingerprint
 from scenewise.training import defaults
 from scenewise.training import trainer as trainer_module
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
+from scenewise.training.loggers import _free_version
 from scenewise.training.metrics.boundary import boundary_counts
 from scenewise.training.metrics.calibration import calibration_error, reliability
 from scenewise.training.metrics.confusion import confusion_matrix, mean_iou
@@ -410,10 +411,10 @@ def test_gpus_are_counted_as_lightning_counts_them(monkeypatch: pytest.MonkeyPat
 
 
 def test_runs_are_numbered(tmp_path: Path) -> None:
-    assert trainer_module._free_version(tmp_path) == 0
+    assert _free_version(tmp_path) == 0
     for name in ("version_0", "version_9", "version_10", "version_x", "other_77"):
         (tmp_path / name).mkdir()
-    assert trainer_module._free_version(tmp_path) == 11
+    assert _free_version(tmp_path) == 11
 
 
 @pytest.mark.parametrize(

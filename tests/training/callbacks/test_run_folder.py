@@ -102,12 +102,11 @@ def test_the_best_model_is_left_with_its_scores(
 
 
 @pytest.mark.usefixtures("_signals")
-def test_a_stopped_training_leaves_the_best_so_far(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with pytest.raises(SystemExit):
+def test_a_stopped_training_leaves_the_best_so_far(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit) as stop:
         fit(tmp_path, StopNow())
-    assert f"best model so far is in {tmp_path}" in capsys.readouterr().out
+    interrupt = stop.value.__context__
+    assert getattr(interrupt, "__notes__", None) == [f"the best model so far is in {tmp_path}"]
     best = load_model(tmp_path / "checkpoints" / "best.ckpt")
     pairs = zip(load_model(tmp_path).parameters(), best.parameters(), strict=True)
     assert all(torch.equal(a, b) for a, b in pairs)

@@ -23,6 +23,7 @@ from scenewise.memory import free_bytes
 from scenewise.models.freeze import frozen_parameters
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.callbacks.run_folder import SPLITS
+from scenewise.training.callbacks.signals import ObeySignals
 from scenewise.training.checkpoint import ResumePoint, describe, resume_point
 from scenewise.training.defaults import default_backbone, network_name
 from scenewise.training.metrics.confusion import table
@@ -91,7 +92,7 @@ class SegmentationCLI(LightningCLI):
         return cls(
             SegmentationTask,
             SegmentationData,
-            save_config_kwargs={"overwrite": True},
+            save_config_callback=None,  # the run folder's callback writes it
             trainer_defaults={"default_root_dir": "runs", "enable_model_summary": False},
             seed_everything_default=0,
             parser_kwargs={
@@ -192,6 +193,7 @@ class SegmentationCLI(LightningCLI):
         forecaster = None
         if self.subcommand == "fit" and not getattr(self.trainer, "fast_dev_run", False):
             forecaster = self._forecaster()  # in every process, as it may choose windows
+        self._complete_trainer()
         if not self.trainer.is_global_zero:
             return
         if self.datamodule.source is not None:
@@ -211,6 +213,15 @@ class SegmentationCLI(LightningCLI):
             )
             if forecaster is not None:
                 self._print_forecast(forecaster)
+
+    def _complete_trainer(self) -> None:
+        """Give the run folder its configuration, and let Ctrl-C end the process."""
+        command = str(self.subcommand)
+        text = self._parser(command).dump(self.config[command], skip_none=False)
+        run_folder(self.trainer).config = text
+        for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, ObeySignals):
+                callback.signals.exits = True
 
     def _forecaster(self) -> Forecaster:
         """The forecaster of this training; windows for the validation where they are needed."""

@@ -1,6 +1,5 @@
 """``NaNGuard``: stops a training whose loss or gradients are NaN or infinite."""
 
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from scenewise.errors import UserError
+from scenewise.training.callbacks.run_folder import folder_of
 from scenewise.training.checkpoint import newest_whole
 from scenewise.training.distributed import full_tensor
 
@@ -92,7 +92,7 @@ def _last_good(trainer: Trainer) -> str:
     """Where to resume from."""
     saver = trainer.checkpoint_callback
     best = saver.best_model_path if isinstance(saver, ModelCheckpoint) else ""
-    last = newest_whole(Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints")
+    last = newest_whole(folder_of(trainer) / "checkpoints")
     path = last or best
     if path:
         return f"resume from the last checkpoint, --ckpt_path {path}"

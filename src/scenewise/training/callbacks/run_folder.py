@@ -15,6 +15,7 @@ from scenewise.files import write_json, write_text
 from scenewise.models.checkpoints import load_model
 from scenewise.models.safe_load import read_file
 from scenewise.models.segmenter import Segmenter
+from scenewise.training.loggers import RunLog
 from scenewise.training.metrics.confusion import matrix_csv
 from scenewise.training.provenance import data_revision, provenance
 from scenewise.training.task import SegmentationTask
@@ -31,26 +32,46 @@ class RunFolder(Callback):
     also when the training was interrupted with Ctrl-C. ``load_model`` and ``--model`` take the
     folder.
 
+    Args:
+        folder: the run folder; by default that of the first logger.
+
     Attributes:
         folder: the run folder.
+        config: text of ``config.yaml``, written when everything given has been accepted.
         matrix: the confusion matrix of the model that was written or evaluated, if any.
         scores: its scores by name.
         model: the best model, after ``fit``.
     """
 
-    def __init__(self) -> None:
-        self.folder = Path()
+    def __init__(self, folder: Path | None = None) -> None:
+        self.folder = folder or Path()
+        self._given = folder
+        self.config: str | None = None
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
         self.model: Segmenter | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Set the folder, which every process must ask Lightning for; write a seeded division."""
-        self.folder = Path(trainer.log_dir or trainer.default_root_dir)
+        """Set the folder, in every process that of the first."""
+        given = self._given or Path(trainer.log_dir or trainer.default_root_dir)
+        self.folder = trainer.strategy.broadcast(given)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``config.yaml`` and continue the log: the checkpoint and all options are good."""
+        self._begin(trainer)
         data = getattr(trainer, "datamodule", None)
-        train = stage == "fit" and not getattr(trainer, "fast_dev_run", False)
-        if train and trainer.is_global_zero and isinstance(data, SegmentationData) and data.source:
+        train = trainer.is_global_zero and not getattr(trainer, "fast_dev_run", False)
+        if train and isinstance(data, SegmentationData) and data.source:
             data.source.write_division(self.folder / SPLITS)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``config.yaml`` of ``validate``."""
+        if trainer.state.fn != TrainerFn.FITTING:
+            self._begin(trainer)
+
+    def on_test_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write ``config.yaml`` of ``test``."""
+        self._begin(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """After ``validate``, write the scores."""
@@ -72,10 +93,20 @@ class RunFolder(Callback):
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
     ) -> None:
-        """Write the best model so far when the user interrupts a training."""
-        if isinstance(exception, KeyboardInterrupt) and trainer.state.fn == TrainerFn.FITTING:
+        """Write the best model so far when the user interrupts a training that has one."""
+        fitting = trainer.state.fn == TrainerFn.FITTING
+        if isinstance(exception, KeyboardInterrupt) and fitting and _best(trainer) is not None:
             self._write_best(trainer, pl_module)
-            print(f"the best model so far is in {self.folder}")
+            exception.add_note(f"the best model so far is in {self.folder}")
+
+    def _begin(self, trainer: Trainer) -> None:
+        if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
+            return
+        if self.config is not None:
+            write_text(self.folder / "config.yaml", self.config)
+        for logger in trainer.loggers:
+            if isinstance(logger, RunLog):
+                logger.begin()
 
     def _evaluated(self, trainer: Trainer, task: SegmentationTask, stage: str) -> None:
         self.matrix, self.scores = task.matrix, task.scores
@@ -85,9 +116,8 @@ class RunFolder(Callback):
         assert isinstance(pl_module, SegmentationTask)
         if getattr(trainer, "fast_dev_run", False):
             return
-        saver = trainer.checkpoint_callback
-        best = Path(saver.best_model_path) if isinstance(saver, ModelCheckpoint) else Path()
-        if best.is_file():
+        best = _best(trainer)
+        if best is not None:
             model = pl_module.model
             into = deepcopy(model) if model.recipe is None else None  # no config can rebuild it
             model = load_model(best, into=into)
@@ -127,6 +157,19 @@ class RunFolder(Callback):
         write_json(self.folder / "metrics.json", content)
         write_text(self.folder / "confusion.csv", matrix_csv(self.matrix, task.classes))
         save_figure(confusion_figure(self.matrix, task.classes), self.folder / "confusion.png")
+
+
+def folder_of(trainer: Trainer) -> Path:
+    """The run folder of a Trainer."""
+    own = [c for c in trainer.callbacks if isinstance(c, RunFolder)]  # type: ignore[attr-defined]
+    return own[0].folder if own else Path(trainer.log_dir or trainer.default_root_dir)
+
+
+def _best(trainer: Trainer) -> Path | None:
+    """The best checkpoint so far."""
+    saver = trainer.checkpoint_callback
+    path = saver.best_model_path if isinstance(saver, ModelCheckpoint) else ""
+    return Path(path) if Path(path).is_file() else None
 
 
 def _without_nan(values: dict[str, Any]) -> dict[str, Any]:

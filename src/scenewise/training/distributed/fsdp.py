@@ -93,7 +93,8 @@ class _ShardedStrategy(ModelParallelStrategy):
         checkpoint: dict[str, Any] = torch.load(
             path, mmap=True, map_location="cpu", weights_only=weights_only
         )
-        refuse_other_model(checkpoint, self._network(), self._shapes)
+        saved = shapes_of(checkpoint["state_dict"])
+        refuse_other_model(checkpoint.get("scenewise"), saved, self._network(), self._shapes)
         assert self.model is not None
         options = StateDictOptions(full_state_dict=True, broadcast_from_rank0=True)
         set_model_state_dict(self.model, checkpoint.pop("state_dict"), options=options)
