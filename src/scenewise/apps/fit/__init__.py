@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -71,7 +72,21 @@ def _expand_options(words: Sequence[str]) -> list[str]:
         if name in ("--protocol", "--start"):
             word = "--model." + word.removeprefix("--")
         expanded.append(word)
-    return expanded
+    return expanded + _logger_folder(words)
+
+
+def _logger_folder(words: Sequence[str]) -> list[str]:
+    """The option that Lightning's two loggers of files require; empty for the run folder.
+
+    >>> _logger_folder(["--trainer.logger", "TensorBoardLogger"])
+    ['--trainer.logger.save_dir', '']
+    >>> _logger_folder(["--trainer.logger=CSVLogger", "--trainer.logger.save_dir=logs"])
+    []
+    """
+    pairs = " ".join(words).replace("=", " ")
+    files = re.search(r"--trainer\.logger\s+\S*(TensorBoardLogger|CSVLogger)(\s|$)", pairs)
+    given = re.search(r"--trainer\.logger(\.init_args)?\.save_dir\s", pairs)
+    return ["--trainer.logger.save_dir", ""] if files and not given else []
 
 
 def _hub_answers(timeout: float = 3.0) -> bool:

@@ -3,12 +3,13 @@
 import argparse
 import inspect
 import operator
+import re
 from collections.abc import Callable, Sequence
 from functools import partial, reduce
 from pathlib import Path
 from typing import Any, cast, get_args
 
-from jsonargparse import DefaultHelpFormatter
+from jsonargparse import DefaultHelpFormatter, Namespace
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
@@ -26,6 +27,7 @@ from scenewise.training.callbacks.run_folder import SPLITS
 from scenewise.training.callbacks.signals import ObeySignals
 from scenewise.training.checkpoint import ResumePoint, describe, resume_point
 from scenewise.training.defaults import default_backbone, network_name
+from scenewise.training.loggers import run_path
 from scenewise.training.metrics.confusion import table
 from scenewise.training.task import SegmentationTask
 from scenewise.training.trainer import (
@@ -76,6 +78,21 @@ _PATHS = (
     "checkpoint.dirpath",
     "ckpt_path",
 )
+
+
+def _first_cause(error: BaseException) -> UserError:
+    """Why a class could not be made, from the chain of jsonargparse's errors."""
+    named = re.search(r"class_path[ =]'([\w.]+)'", str(error))
+    while error.__cause__ is not None:
+        error = error.__cause__
+    if isinstance(error, UserError):
+        return error
+    text = " ".join(str(error).split())
+    package = re.search(r"pip install (?:-U )?['\"]?([\w-]+)", text)
+    if isinstance(error, ImportError) and package is not None:
+        text = f"a package is missing; pip install {package[1]}"
+    name = named[1].rpartition(".")[2] if named else type(error).__name__
+    return UserError(f"{name} cannot be used: {text}")
 
 
 class SegmentationCLI(LightningCLI):
@@ -163,6 +180,26 @@ class SegmentationCLI(LightningCLI):
             )
         if config.model.backbone is None and config.model.start is None:
             config.model.backbone = default_backbone()
+
+    def instantiate_classes(self) -> None:
+        """Make data, model and Trainer; a class of the user's that cannot be made is named.
+
+        Raises:
+            UserError: a missing package, a wrong argument of a logger or callback.
+        """
+        config = self.config[self.subcommand]
+        logger = config.trainer.logger
+        if isinstance(logger, Namespace) and logger.init_args.get("save_dir") == "":
+            network = network_name(config.model.network, config.model.start)
+            root = Path(config.trainer.default_root_dir or "runs").absolute()
+            folder = run_path(root, config.name or network, self.resume)
+            place = {"save_dir": str(folder.parents[1]), "name": folder.parent.name}
+            for name, value in (place | {"version": folder.name}).items():
+                logger.init_args[name] = value
+        try:
+            super().instantiate_classes()
+        except ValueError as error:
+            raise _first_cause(error) from error
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """The Trainer of :func:`build_trainer`, whose choices go into ``config.yaml``."""

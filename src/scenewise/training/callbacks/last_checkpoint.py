@@ -63,6 +63,13 @@ class LastCheckpoint(Checkpoint):
         """Be what the signals save with."""
         self.signals.save = lambda: self._interrupted(trainer, pl_module)
 
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Log under the right step; Lightning counts twice where a finished run is resumed."""
+        if self.resume is not None:
+            trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
+
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
     ) -> None:
