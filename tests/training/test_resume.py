@@ -21,6 +21,7 @@ from scenewise.errors import UserError
 from scenewise.models import load_model
 from scenewise.training import trainer as trainer_module
 from scenewise.training.callbacks import run_folder
+from scenewise.training.callbacks.figures import RunFigures
 from scenewise.training.checkpoint import _is_whole, newest_whole, resume_point
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
@@ -75,6 +76,7 @@ def _alone() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HF_HUB_OFFLINE", "1")
         patch.setattr(run_folder, "save_figure", lambda *_: None)  # a second each
+        patch.setattr(RunFigures, "_draw", lambda *_: None)
         yield
     for number, handler in before.items():
         signal.signal(number, handler)

@@ -70,7 +70,7 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
         content.get("log_rows", 0),
         content.get("settings", {}),
         content["scenewise"],
-        shapes_of(content["state_dict"]),
+        shapes_of(content.get("state_dict", {})),
     )
 
 

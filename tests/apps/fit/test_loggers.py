@@ -12,6 +12,7 @@ import scenewise
 from scenewise.apps.cli import main
 from scenewise.data import SegmentationData
 from scenewise.training.callbacks import run_folder
+from scenewise.training.callbacks.figures import RunFigures
 from tests.training.test_resume_options import content
 
 pytestmark = [
@@ -21,30 +22,6 @@ pytestmark = [
 FIT = shlex.split("""fit --data.format scenes --data.scenes_train 2 --data.scenes_val 1
     --data.num_workers 0 --data.scenes_size [32,48] --data.batch_size 2 --model.network fcn
     --model.backbone tiny --trainer.accelerator cpu --trainer.max_steps 1 --name run""")
-    "fit",
-    "--data.format",
-    "scenes",
-    "--data.scenes_train",
-    "2",
-    "--data.scenes_val",
-    "1",
-    "--data.num_workers",
-    "0",
-    "--data.scenes_size",
-    "[32,48]",
-    "--data.batch_size",
-    "2",
-    "--model.network",
-    "fcn",
-    "--model.backbone",
-    "tiny",
-    "--trainer.accelerator",
-    "cpu",
-    "--trainer.max_steps",
-    "1",
-    "--name",
-    "run",
-]
 FILES = {"config.yaml", "config.json", "model.safetensors", "metrics.json", "checkpoints"}
 
 
@@ -56,6 +33,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_SILENT", "true")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setattr(run_folder, "save_figure", lambda *_: None)
+    monkeypatch.setattr(RunFigures, "_draw", lambda *_: None)
 
 
 def fit(logger: Any, steps: int, **options: Any) -> Path:
