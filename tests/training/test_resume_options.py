@@ -93,6 +93,7 @@ def trainer_of(root: Path, **changed: Any) -> Trainer:
         ("floor", 0.5, "--model.floor 0.5 (was 0.0)"),
         ("warmup", 3, "--model.warmup 3 (was 0)"),
         ("class_weights", [2.0] * 17, "--model.class_weights [2.0,2.0,"),
+        ("loss", "cross_entropy+dice", "--model.loss cross_entropy+dice (was cross_entropy)"),
         ("ohem", True, "--model.ohem [0.7,100000] (was null)"),
         ("max_epochs", 3, "--trainer.max_epochs 3 (was 2)"),
         ("max_steps", 9, "--trainer.max_steps 9 (was -1)"),

@@ -29,9 +29,11 @@ _MODEL = {  # option of --model, and the attribute of the task that holds its va
     "power": "power",
     "floor": "floor",
     "warmup": "warmup",
+    "loss": "loss",
     "class_weights": "class_weights",
     "ohem": "ohem",
     "protocol": "protocol",
+    "eval_window": "eval_window",
     "freeze": "frozen",
 }
 _TRAINER = (

@@ -188,7 +188,7 @@ class SegmentationTask(LightningModule):
         self.power = power
         self.floor = floor
         self.warmup = warmup
-        self.overlap = _overlap(loss)
+        self.loss, self.overlap = loss, _overlap(loss)
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
         self.eval_window = eval_window
         self.protocol = protocol
