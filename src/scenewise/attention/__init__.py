@@ -23,7 +23,6 @@ from scenewise.attention.expectation_maximisation import (
 from scenewise.attention.global_context import GlobalContext
 from scenewise.attention.interaction import InteractionAware, diversity_loss, pca_loss
 from scenewise.attention.interlaced import GroupAttention, InterlacedSparse
-from scenewise.attention.kernels import flops  # noqa: F401  (registers the formulas)
 from scenewise.attention.non_local import NonLocal, dot_product_mix, rectified_sum_mix
 from scenewise.attention.ocnet import ASPOC, BaseOC, ObjectAttention, PyramidOC
 from scenewise.attention.ocr import ObjectContextual, region_features

@@ -16,6 +16,7 @@ from scenewise.attention.kernels.tiled import parts
 from scenewise.attention.layers import check_batch, load_public, public_widths, reduced
 from scenewise.attention.position import pixel
 
+_Shape = tuple[int, ...]
 _ROWS = 20  # of pixels whose weights are in memory at once; fewer read columns more often
 
 
@@ -393,6 +394,20 @@ def _not_differentiable(*_: object) -> Sequence[Tensor]:
     )
 
 
+def _crosses(query: _Shape) -> int:
+    """FLOPs for one channel of all pixels in one row or column, 2 B H W (H + W)."""
+    batch, _, height, width = query
+    return 2 * batch * height * width * (height + width)
+
+
+def _flops(query: _Shape, _: _Shape, value: _Shape, *__: _Shape) -> int:
+    return _crosses(query) * (query[1] + value[1])  # energies, weighted sum
+
+
+def _backward_flops(_: _Shape, query: _Shape, __: _Shape, value: _Shape, *___: _Shape) -> int:
+    return _crosses(query) * (3 * query[1] + 2 * value[1])  # energies again, dQ, dK; dV, dA
+
+
 _attend = define(
     "criss_cross(Tensor query, Tensor key, Tensor value, Tensor gamma) -> (Tensor, Tensor)",
     _kernel,
@@ -402,6 +417,7 @@ _attend = define(
         _backward,
         lambda kept, *tangents: _tangent(kept[:4], *tangents),
     ),
+    _flops,
     batched=False,
 )
 _attend_backward = define(
@@ -410,5 +426,6 @@ _attend_backward = define(
     _backward_kernel,
     _fake_gradients,
     Rules(lambda *_: (), _not_differentiable, _not_differentiable),
+    _backward_flops,
     batched=False,
 )

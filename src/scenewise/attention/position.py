@@ -3,7 +3,7 @@
 Fu et al., "Dual Attention Network for Scene Segmentation", CVPR 2019, section 3.2.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -17,6 +17,7 @@ from scenewise.attention.layers import check_batch, load_public, public_widths, 
 
 Kept = tuple[Tensor, ...]
 Gradients = tuple[Tensor | None, ...]
+_Shape = tuple[int, ...]
 
 
 def position_attention(query: Tensor, key: Tensor, value: Tensor, *, scale: float = 1.0) -> Tensor:
@@ -287,9 +288,33 @@ def _second(*inputs: Any) -> list[Tensor]:
     return [change + zeros.to(change.dtype) for change in _attend_backward_tangent(*inputs)]
 
 
+def _flops(of_keys: int, of_values: int) -> Callable[..., int]:
+    """Products of all pairs, with the D channels of query and key and the C of the value.
+
+    Args:
+        of_keys: number of products with D channels; 1 recomputes the energies.
+        of_values: number of products with C channels.
+    """
+
+    def count(query: _Shape, key: _Shape, value: _Shape, *_: _Shape) -> int:
+        pairs = query[0] * query[1] * key[1]  # B Nq Nk
+        return 2 * pairs * (of_keys * query[2] + of_values * value[2])
+
+    return count
+
+
+def _flops_after_grad(of_keys: int, of_values: int) -> Callable[..., int]:
+    count = _flops(of_keys, of_values)
+    return lambda _, *shapes: count(*shapes)
+
+
 _QKV = "Tensor query, Tensor key, Tensor value"
 _attend = define(
-    f"position_attention({_QKV}, float scale) -> (Tensor, Tensor)", _kernel, _fake, _rules()
+    f"position_attention({_QKV}, float scale) -> (Tensor, Tensor)",
+    _kernel,
+    _fake,
+    _rules(),
+    _flops(1, 1),  # energies, weighted sum
 )
 _attend_backward = define(
     f"position_attention_backward(Tensor grad, {_QKV}, Tensor out, Tensor log_sum, float scale)"
@@ -297,6 +322,7 @@ _attend_backward = define(
     _backward_kernel,
     _fake_gradients,
     _backward_rules(),
+    _flops_after_grad(3, 2),  # energies again, dQ, dK; dV, dA
 )
 _attend_tangent = define(
     f"position_attention_tangent({_QKV}, Tensor out, Tensor log_sum, Tensor t_query, Tensor t_key,"
@@ -304,6 +330,7 @@ _attend_tangent = define(
     tiled.attend_tangent,
     lambda query, key, value, *_: _fake(query, key, value, 1.0),
     _tangent_rules(),
+    _flops(3, 2),
 )
 _attend_backward_tangent = define(
     f"position_attention_backward_tangent(Tensor grad, {_QKV}, Tensor out, Tensor log_sum,"
@@ -312,10 +339,12 @@ _attend_backward_tangent = define(
     _backward_tangent_kernel,
     _fake_gradients,
     _second_rules(),
+    _flops_after_grad(7, 3),
 )
 _third_derivative = define(
     f"position_attention_third(Tensor grad, {_QKV}) -> Tensor",
     lambda *inputs: inputs[0].new_zeros(inputs[0].shape[0], 1, 1),
     lambda *inputs: inputs[0].new_empty(inputs[0].shape[0], 1, 1),
     Rules(lambda *_: (), _not_available, lambda *_: None),
+    lambda *_: 0,
 )

@@ -10,6 +10,7 @@ from torch._functorch.autograd_function import (  # type: ignore[attr-defined]
     enable_single_level_autograd_function,
 )
 from torch.autograd.forward_ad import _set_fwd_grad_enabled
+from torch.utils.flop_counter import register_flop_formula
 
 _LIBRARY: Any = torch.library.Library("scenewise", "FRAGMENT")  # type: ignore[no-untyped-call]
 
@@ -27,6 +28,7 @@ def define(
     kernel: Callable[..., Any],
     fake: Callable[..., Any],
     rules: Rules,
+    flops: Callable[..., int],
     *,
     batched: bool = True,
 ) -> Any:
@@ -42,6 +44,7 @@ def define(
         kernel: computes the results on any device.
         fake: empty results of the right shapes, for tracing.
         rules: the derivatives.
+        flops: shapes of the tensors -> operations, for PyTorch's ``FlopCounterMode``.
         batched: under ``torch.vmap``, the new axis joins the samples, the first axis of all inputs
             and outputs; else the operator runs once for each entry of the new axis.
     """
@@ -51,6 +54,9 @@ def define(
     torch.library.register_fake(f"scenewise::{name}", fake, lib=_LIBRARY)
     operator = getattr(torch.ops.scenewise, name).default
     _LIBRARY.impl(name, _differentiable(operator, rules), "Autograd", with_keyset=True)
+    register_flop_formula(getattr(torch.ops.scenewise, name))(
+        lambda *shapes, **_: flops(*(shape for shape in shapes if isinstance(shape, Sequence)))
+    )
     vmap = _over_samples(operator) if batched else _one_by_one(operator)
     torch.library.register_vmap(f"scenewise::{name}", vmap, lib=_LIBRARY)
     return operator
