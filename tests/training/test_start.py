@@ -134,7 +134,7 @@ def test_every_classifier_of_every_network_is_known() -> None:
 def test_a_training_without_steps_has_the_weights_of_its_start(
     source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run = scenewise.fit(scenes(), start=str(source), lr=1e-12, root=tmp_path, **SMALL)
+    run = scenewise.fit(scenes(), start=source, lr=1e-12, root=tmp_path, **SMALL)
     before, after = split(load_model(source))[0], split(run.model)[0]
     same(weights_of(before), weights_of(after))
     counts = [t for key, t in after.items() if key.endswith("num_batches_tracked")]

@@ -83,6 +83,8 @@ def fit(
     of_data, of_task, of_trainer = _split(options)
     data = _data_module(data, of_data, seed)
     with quiet():
+        if isinstance(of_task.get("start"), Path):
+            of_task["start"] = str(of_task["start"])  # config.yaml holds plain values
         point = None
         if resume is not None:
             network = network_name(of_task.get("network"), of_task.get("start"))
