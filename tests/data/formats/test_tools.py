@@ -167,6 +167,24 @@ def test_images_are_found_by_name_where_the_file_names_another_place(tmp_path: P
         FORMATS["coco"].open(tmp_path, "all", None)
 
 
+def test_roboflows_group_of_all_categories_is_no_class(tmp_path: Path) -> None:
+    TREES["coco"](tmp_path)
+    file = tmp_path / "train" / "_annotations.coco.json"
+    value = json.loads(file.read_text())
+    for category in value["categories"]:
+        category["supercategory"] = "things"
+    value["categories"].insert(0, {"id": 0, "name": "things", "supercategory": "none"})
+    file.write_text(json.dumps(value))
+    assert FORMATS["coco"].open(tmp_path, "train", None).classes.names[1:] == ("box", "ring")
+    value["annotations"][0]["category_id"] = 0
+    file.write_text(json.dumps(value))
+    assert FORMATS["coco"].open(tmp_path, "train", None).classes.names[1:] == (
+        "things",
+        "box",
+        "ring",
+    )
+
+
 def test_cocos_own_folders(tmp_path: Path) -> None:
     """Each split has its images in another folder, where the same names occur."""
     TREES["coco"](tmp_path / "made")

@@ -34,7 +34,8 @@ class CocoJson(DrawnDataset):
     """One JSON file a split: ``train/_annotations.coco.json``, ``annotations/instances_val.json``.
 
     Small regions are drawn on top of large ones; crowds are drawn as their class. Pixels without
-    annotation are background.
+    annotation are background. A category without annotations that is the group of all others, as
+    Roboflow writes it, is not a class.
     """
 
     title = "COCO"
@@ -61,7 +62,7 @@ class CocoJson(DrawnDataset):
     def draw(self, listing: Listing, part: str) -> tuple[list[Drawn], Classes]:
         source = listing.root / part
         content = read_json(source, self.title)
-        categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
+        categories = _categories(content)
         classes, ids = drawn_classes([str(entry["name"]) for entry in categories])
         label_of = {entry["id"]: ids[str(entry["name"])] for entry in categories}
         regions: dict[Any, list[tuple[int, Shape]]] = {e["id"]: [] for e in content["images"]}
@@ -111,6 +112,15 @@ def coco_json(
         {"id": k + 1, "name": name, "supercategory": ""} for k, name in labels.items() if k in used
     ]
     return {"images": images, "annotations": annotations, "categories": named}
+
+
+def _categories(content: dict[str, Any]) -> list[dict[str, Any]]:
+    """The categories by id, without the one that Roboflow puts first as the group of the others."""
+    categories = sorted(content["categories"], key=lambda entry: int(entry["id"]))
+    first, *others = categories
+    used = any(entry["category_id"] == first["id"] for entry in content["annotations"])
+    group = others and all(entry.get("supercategory") == first["name"] for entry in others)
+    return others if group and not used else categories
 
 
 def _files(listing: Listing) -> list[str]:

@@ -51,8 +51,8 @@ class Yolo(DrawnDataset):
         path, config = _config(listing)
         if not path or "masks_dir" in config:
             return None
-        parts = _image_lists(listing).values()
-        if not any(_label_file(listing, image) for images in parts for image in images):
+        parts, paths = _image_lists(listing).values(), {*listing.paths}
+        if not any(_label_file(paths, image) for images in parts for image in images):
             return None
         return f"'{path}' names the classes, and labels are text files"
 
@@ -63,7 +63,8 @@ class Yolo(DrawnDataset):
     def draw(self, listing: Listing, part: list[str]) -> tuple[list[Drawn], Classes]:
         self._names = _names(_config(listing)[1])
         classes, self._ids = drawn_classes(list(self._names.values()))
-        sources = [_label_file(listing, image) for image in part]
+        paths = {*listing.paths}
+        sources = [_label_file(paths, image) for image in part]
         lone = [image for image, source in zip(part, sources, strict=True) if source is None]
         if len(lone) == len(part):
             raise UserError(f"no image in '{listing.root}' has a label file; add 'labels'")
@@ -123,7 +124,8 @@ class Ultralytics(MaskDataset):
         config = _config(listing)[1]
         names = _names(config)
         self.table = id_table({value: k for k, value in enumerate(names)})
-        masks = [_mask_file(listing, image, str(config["masks_dir"])) for image in part]
+        paths = {*listing.paths}
+        masks = [_mask_file(paths, image, str(config["masks_dir"])) for image in part]
         classes = Classes(tuple(names.values()), distinct_colors(len(names)))
         return [listing.root / image for image in part], [listing.root / m for m in masks], classes
 
@@ -212,12 +214,12 @@ def _swapped(image: str, folder: str) -> PurePosixPath:
     return PurePosixPath(*parts)
 
 
-def _label_file(listing: Listing, image: str) -> str | None:
+def _label_file(paths: set[str], image: str) -> str | None:
     path = _swapped(image, "labels").with_suffix(".txt").as_posix()
-    return path if listing.has(path) else None
+    return path if path in paths else None
 
 
-def _mask_file(listing: Listing, image: str, folder: str) -> str:
+def _mask_file(paths: set[str], image: str, folder: str) -> str:
     path = _swapped(image, folder)
-    paths = [path.with_suffix(suffix).as_posix() for suffix in _MASK_SUFFIXES]
-    return next((path for path in paths if listing.has(path)), paths[0])
+    candidates = [path.with_suffix(suffix).as_posix() for suffix in _MASK_SUFFIXES]
+    return next((candidate for candidate in candidates if candidate in paths), candidates[0])
