@@ -609,7 +609,7 @@ def no_class(root: Path) -> None:
         (other_size, "mask 9x9"),
         (foreign_id, f"77 ({WIDTH * HEIGHT} pixels"),
         (no_mask, "have no mask"),
-        (empty_split, "no image in"),
+        (empty_split, "have no image, the first is"),
         (no_class, "classes.json"),
     ],
 )

@@ -131,6 +131,20 @@ def test_what_is_left_over_is_named(tmp_path: Path) -> None:
         open_dataset(root, "val", without_mask="background")
 
 
+def test_a_split_without_images_or_without_masks_is_not_passed_over(tmp_path: Path) -> None:
+    root = own_tree(tmp_path)
+    shutil.copytree(root / "images/val", root / "images/test")
+    assert len(open_dataset(root)) == 3  # test images often have no masks
+    with pytest.raises(UserError, match=r"3 of 3 images in .*test' have no mask"):
+        open_dataset(root, "test")
+    shutil.copy(root / "images/val/p0.png", root / "images/p9.png")
+    shutil.copy(root / "masks/val/p0.png", root / "masks/p9.png")
+    assert open_dataset(root).notes == ["1 image in no split: p9.png"]
+    shutil.rmtree(root / "images/val")
+    with pytest.raises(UserError, match="3 masks of the split 'val' have no image"):
+        open_dataset(root, "val")
+
+
 def test_images_and_masks_of_one_name(tmp_path: Path) -> None:
     root = own_tree(tmp_path)
     shutil.copy(root / "masks/train/p1.png", root / "masks/train/p1_mask.png")

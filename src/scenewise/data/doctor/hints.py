@@ -25,12 +25,12 @@ def hint_for_ids(ids: Iterable[int], classes: Classes) -> str | None:
     published = _published(count, max(outside), outside)
     if published is not None:
         return published
-    if outside == {255}:
-        return f"255 looks like the ignored id, which is {ignored} here; set ignore_index to 255"
-    if outside == {count} and count != ignored:
+    if outside == {255} and ignored not in used:
+        return f"if 255 is void, set ignore_index to 255; it is {ignored} in the class list"
+    if outside == {count}:
         return (
-            f"255 is missing: {count}, one past the last class, looks like void; write {ignored} "
-            f"instead, or read it as a folder whose classes.json has ignore_index {count}"
+            f"{count} is one past the last class: if it is void, set ignore_index to {count} in "
+            "the class list; if ids count from 1, put a class for 0 before the others"
         )
     if len(outside) > 40:
         return "these look like the grey levels of an image, not like class ids"
@@ -88,6 +88,7 @@ def _two_values(used: set[int], ignored: int) -> str | None:
     if used == {0, 255} and ignored == 255:
         return (
             "only 0 and 255 occur, as in images made for viewing: 255 is ignored, so only class 0 "
-            "is learnt; write 1 instead of 255"
+            "is learnt; if 255 is an object, write its class id instead, or in a folder of images "
+            "and masks give --data.labels 0=CLASS,255=CLASS"
         )
     return None

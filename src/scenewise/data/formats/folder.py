@@ -43,10 +43,11 @@ class Folder:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """The splits that hold images."""
-        return tuple(
-            name for name in ("train", "val", "test", "all") if self.pairs.splits.get(name)
-        )
+        """The splits that hold images or masks, also those that lack the other."""
+        held = {*self.pairs.splits, *(self.pairs.lone_masks.keys() - {"all"})}
+        if self.without_mask != "skip":
+            held |= self.pairs.lone_images.keys() - {"all"}
+        return tuple(name for name in ("train", "val", "test", "all") if name in held)
 
 
 def read_folder(
@@ -114,8 +115,13 @@ class FolderDataset(PairedDataset):
             raise UserError(
                 f"split '{split}' not found in '{base}'; it has {', '.join(self.folder.splits)}"
             )
-        rows = [*pairs.splits[split]]
-        rows += _without_mask(self.folder, split)
+        rows = [*pairs.splits.get(split, []), *_without_mask(self.folder, split)]
+        if not rows:
+            lone = pairs.lone_masks.get(split, [])
+            raise UserError(
+                f"{len(lone)} masks of the split '{split}' have no image, the first is "
+                f"'{base / lone[0]}'; add the images, or remove the masks"
+            )
         rows.sort(key=lambda row: row[2])
         images, masks, names = (list(column) for column in zip(*rows, strict=True))
         super().__init__(
@@ -191,7 +197,7 @@ def _without_mask(folder: Folder, split: str) -> list[tuple[str, str, str]]:
     if folder.without_mask == "background":
         _background(folder.reading.classes)
         return [(path, f"{path}/{_EMPTY}", _name(path)) for path in lone]
-    pairs = folder.pairs.splits[split]
+    pairs = folder.pairs.splits.get(split, [])
     total = len(pairs) + len(lone)
     where = (folder.root / lone[0]).parent
     expected = [_expected_mask(path, pairs) for path in lone]
@@ -208,6 +214,8 @@ def _expected_mask(image: str, pairs: list[tuple[str, str, str]]) -> str:
     """Where the mask of ``image`` would be, as its neighbours have theirs."""
     folder, stem = PurePosixPath(image).parent, PurePosixPath(image).stem
     near = [pair for pair in pairs if PurePosixPath(pair[0]).parent == folder] or pairs
+    if not near:
+        return f"{folder}/{stem}_mask.png"
     other_stem, other = PurePosixPath(near[0][0]).stem, PurePosixPath(near[0][1])
     return (other.parent / other.name.replace(other_stem, stem)).as_posix()
 
@@ -228,6 +236,8 @@ def _notes(folder: Folder, split: str) -> list[str]:
     left_out = {
         "of a kind that cannot be read (convert to PNG or JPEG)": pairs.unreadable.get(split, []),
     }
+    if split != "all":
+        left_out["in no split"] = [image for image, _, _ in pairs.splits.get("all", [])]
     if folder.without_mask != "refuse":
         what = f"without a mask ({folder.without_mask})"
         left_out[what] = pairs.lone_images.get(split, [])

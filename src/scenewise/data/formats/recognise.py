@@ -110,7 +110,7 @@ class Source:
         """The split that is divided into train and val, if the data has no val."""
         if self.available is None or "val" in self.available or not self.val_share:
             return None
-        return next((name for name in ("all", "train") if name in self.available), None)
+        return next((name for name in ("train", "all") if name in self.available), None)
 
     @cached_property
     def _whole(self) -> SegmentationDataset:
