@@ -1,5 +1,6 @@
 """Images of 16 bits, floats and any number of channels: reading, layouts, ranges, augmentation."""
 
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,15 @@ from scenewise.classes import Classes
 from scenewise.data.datasets import PairedDataset
 from scenewise.data.doctor import check, quick_check
 from scenewise.data.doctor.contact_sheet import write_contact_sheet
-from scenewise.data.images import as_values, encode_image, image_kind, image_of, read_image, turned
+from scenewise.data.images import (
+    as_values,
+    encode_image,
+    image_kind,
+    image_of,
+    orientation_of,
+    read_image,
+    turned,
+)
 from scenewise.data.layout import RGB, Layout
 from scenewise.data.tiff import Kind
 from scenewise.data.transforms import train_transform
@@ -157,6 +166,33 @@ def test_overviews_and_previews_are_no_pages(tmp_path: Path) -> None:
                 subfiletype=kind,
             )
     assert np.array_equal(read_image(path, Layout(5, False, True)).numpy(), pixels)
+
+
+def test_damaged_tiffs_are_refused_or_read(tmp_path: Path) -> None:
+    layout, path = Layout(5, False, True), tmp_path / "b.tif"
+    for compression in (None, "zlib"):
+        whole = tiff(tmp_path / "a.tif", values(5, 8, 5), compression=compression).read_bytes()
+        for length in range(0, len(whole), 29):
+            path.write_bytes(whole[:length])
+            with pytest.raises(UserError, match=r"b\.tif"):
+                read_image(path, layout)
+        for k in range(0, len(whole), 3):
+            path.write_bytes(whole[:k] + bytes([whole[k] ^ 1 << k % 8]) + whole[k + 1 :])
+            with suppress(UserError):
+                assert read_image(path, layout).shape[0] == 5
+                image_kind(path)
+                orientation_of(path)
+
+
+def test_a_tiff_that_claims_a_huge_size_is_refused(tmp_path: Path) -> None:
+    whole = bytearray(tiff(tmp_path / "a.tif", values(5, 8, 5)).read_bytes())
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        for tag in ("ImageWidth", "ImageLength"):
+            place = file.pages[0].tags[tag].valueoffset
+            whole[place : place + 2] = b"\xff\xff"
+    (tmp_path / "a.tif").write_bytes(whole)
+    with pytest.raises(UserError, match=r"a\.tif': it claims 4,294,836,225 pixels"):
+        read_image(tmp_path / "a.tif", Layout(5, False, True))
 
 
 def test_missing_values_become_the_smallest_other_one(tmp_path: Path) -> None:

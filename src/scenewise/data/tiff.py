@@ -5,6 +5,7 @@ page of several, each without a word. tifffile reads what is stored.
 """
 
 import io
+import logging
 from typing import NamedTuple
 
 import numpy as np
@@ -15,6 +16,8 @@ from tifffile import COMPRESSION, PHOTOMETRIC, TiffFile, TiffFrame, TiffPage, im
 from torch import Tensor
 
 from scenewise.errors import UserError
+
+logging.getLogger("tifffile").addHandler(logging.NullHandler())  # errors are raised, not printed
 
 _MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")  # TIFF and BigTIFF in both byte orders
 _REDUCED, _MASK = 1, 4  # bits of NewSubfileType: overviews, and masks of transparency
