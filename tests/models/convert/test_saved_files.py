@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from scenewise.apps.convert import _summary
 from scenewise.errors import UserError
 from scenewise.models.convert import Options, make_plan
 from scenewise.models.convert.key_mapping import fill
@@ -61,7 +62,11 @@ def test_a_training_of_mmsegmentation(tmp_path: Path, mmseg: tuple[Tensors, Tens
         "ema_state_dict": "weights before averaging (EMA)",
         **dict.fromkeys(extra, "losses, metrics and counters of the training"),
     }
+    lines = _summary(plan).splitlines()
+    assert "tensors  160 loaded, 4 left out, from 'state_dict'" in lines
+    assert lines[lines.index("left out") + 1] == "  weights before averaging (EMA): ema_state_dict"
     plan = make_plan(tmp_path / "iter_1.pth", Options(ema=False))
+    assert ", from 'ema_state_dict', prefix 'module.' removed" in _summary(plan)
     key = "decode_head.conv_seg.bias"
     assert torch.equal(plan.found.tensors[key], tensors[key] + 1)
     assert plan.source()["options"] == {"ema": False}
