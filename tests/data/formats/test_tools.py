@@ -4,6 +4,7 @@ import contextlib
 import copy
 import json
 import re
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from scenewise.data import open_dataset
 from scenewise.data.formats import FORMATS
 from scenewise.data.formats.listing import list_root
 from scenewise.data.formats.recognise import recognise
+from scenewise.data.module import SegmentationData
 from scenewise.data.prepare import prepare
 from scenewise.errors import UserError
 from tests.data.formats.tool_trees import (
@@ -327,3 +329,15 @@ def test_a_value_of_another_type_is_read_or_refused_in_one_sentence(
         file.write_text(json.dumps(changed))
         with contextlib.suppress(UserError):  # which is one sentence; any other error fails
             read_all(tmp_path, name)
+
+
+def test_splits_of_other_classes_are_refused(tmp_path: Path) -> None:
+    TREES["coco"](tmp_path)
+    shutil.copytree(tmp_path / "train", tmp_path / "valid")
+    data = SegmentationData(root=str(tmp_path))
+    assert data.dataset("val").classes.names == ("background", "box", "ring")
+    assert "3 classes from the export of COCO" in data.describe()
+    edit(tmp_path / "valid" / "_annotations.coco.json", '"id": 9, "name"', '"id": 3, "name"')
+    edit(tmp_path / "valid" / "_annotations.coco.json", '"category_id": 9', '"category_id": 3')
+    with pytest.raises(UserError, match="lists the classes background, box, ring for 'train'"):
+        SegmentationData(root=str(tmp_path)).dataset("val")

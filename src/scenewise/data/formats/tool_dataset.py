@@ -89,6 +89,7 @@ class ToolDataset(PairedDataset):
             images, masks, classes = self.find(listing, parts[split])
         check_pairs(images, masks, f"{self.title} {split}")
         super().__init__(images, masks, classes, transform, unique_names(images, listing.root))
+        self.classes_from = f"the export of {self.title}"
 
     @classmethod
     def parts(cls, listing: Listing) -> Mapping[str, Any]:
