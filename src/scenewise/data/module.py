@@ -332,6 +332,11 @@ class SegmentationData(LightningDataModule):
             **self._loader_options(train),
         )
 
+    def train_workers(self) -> int:
+        """The processes that prepare training batches."""
+        workers: int = self._loader_options(self.dataset("train"))["num_workers"]
+        return workers
+
     def val_dataloader(self) -> DataLoader[Sample]:
         return self._eval_loader("val")
 

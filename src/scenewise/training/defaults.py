@@ -56,6 +56,15 @@ def default_lr(optimizer: str, model: Segmenter) -> float:
     return 1e-4 if optimizer == "adamw" else 0.01 / (1 + sum(model.loss_weights.values()))
 
 
+def default_weight_decay(optimizer: str) -> float:
+    """0.01 for adamw, 1e-4 for sgd.
+
+    >>> default_weight_decay("sgd")
+    0.0001
+    """
+    return 0.01 if optimizer == "adamw" else 1e-4
+
+
 def network_name(network: str | None, start: str | None) -> str:
     """The name of the network that a training with these options trains.
 

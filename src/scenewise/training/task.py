@@ -25,7 +25,7 @@ from scenewise.training.checkpoint import (
     restore_exact_state,
     shapes_of,
 )
-from scenewise.training.defaults import begin, default_lr, default_optimizer
+from scenewise.training.defaults import begin, default_lr, default_optimizer, default_weight_decay
 from scenewise.training.distributed import full_tensor
 from scenewise.training.losses import (
     OHEM,
@@ -183,7 +183,9 @@ class SegmentationTask(LightningModule):
         self.optimizer_name = optimizer or default_optimizer(self.model)
         self.lr = default_lr(self.optimizer_name, self.model) if lr is None else lr
         self.momentum = momentum
-        self.weight_decay = weight_decay
+        self.weight_decay = (
+            default_weight_decay(self.optimizer_name) if weight_decay is None else weight_decay
+        )
         self.head_multiplier = head_multiplier
         self.power = power
         self.floor = floor
@@ -335,7 +337,7 @@ class SegmentationTask(LightningModule):
         if self.eval_window is not None and self.eval_window < 1:
             raise UserError(f"--model.eval_window is {self.eval_window}; give a side in pixels")
         for name in ("weight_decay", "warmup"):
-            if not 0 <= (getattr(self, name) or 0) < math.inf:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
 
     def _refuse_frozen_random(self) -> None:

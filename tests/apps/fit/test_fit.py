@@ -253,7 +253,11 @@ def test_training_starts_from_a_trained_model(runs: Path, images: Path) -> None:
 
 
 def test_two_words_are_enough(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: Any
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: Any,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     def offline(*args: Any, pretrained: bool, **options: Any) -> Any:
         if pretrained:
@@ -276,6 +280,22 @@ def test_two_words_are_enough(
     assert config["model"]["backbone"] == recipe["backbone"]
     assert config["trainer"]["max_epochs"] == 2
     assert config["data"]["batch_size"] >= 2
+    assert config["model"]["pretrained"] is False
+    assert {"lr", "optimizer", "weight_decay", "output_stride"} <= config["model"].keys()
+    assert {"crop_size", "num_workers", "scale"} <= config["data"].keys()
+    sections = (config[name].values() for name in ("trainer", "model", "data", "checkpoint"))
+    assert not any(value is None for section in sections for value in section)
+    printed = capsys.readouterr().out
+    for said in (
+        "classes in 6 images: ",
+        "crops ",
+        "start: random weights",
+        "learning rate 0.00333",
+    ):
+        assert said in printed
+    steps = 2 * math.ceil(6 / config["data"]["batch_size"])
+    assert f"{steps} steps, validated 1 times on 2 images" in printed
+    assert "forecast: " in printed
 
 
 @pytest.mark.parametrize(

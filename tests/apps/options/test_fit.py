@@ -27,7 +27,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
         ("--model.warmup 1.5", "--model.warmup is '1.5' but must be a whole number"),
         ("--data.flip=maybe", "--data.flip is 'maybe' but must be true or false"),
         ("--model.network danett", "--model.network is 'danett'; did you mean 'danet'? Choose"),
-        ("--data.format citscapes", "did you mean 'cityscapes'? Choose one of scenes, folder,"),
+        ("--data.format citscapes", "did you mean 'cityscapes'? Choose one of auto, scenes,"),
         ("--model.protocol danet_s", "did you mean 'danet_ss'?"),
     ],
 )

@@ -26,7 +26,7 @@ from scenewise.training.task import SegmentationTask
     [
         ("scenewise.models.zoo", "NETWORKS", NETWORKS),
         ("scenewise.data.formats", "FORMATS", FORMATS),
-        ("scenewise.data.module", "Format", ("scenes", *FORMATS)),
+        ("scenewise.data.module", "Format", ("auto", "scenes", *FORMATS)),
         ("scenewise.data.module", "_SPLITS", ("train", "val", "test")),
         ("scenewise.inference.protocols", "PROTOCOLS", PROTOCOLS),
         ("scenewise.inference.predictor", "Merge", get_args(Merge)),

@@ -130,7 +130,7 @@ class Forecaster:
 
     def forecast(self, window: int | None = None) -> Forecast:
         """The costs with validation on whole images, or in windows of side ``window``."""
-        workers, sample = self._workers(), sample_seconds(self.data.dataset("train"))
+        workers, sample = self.data.train_workers(), sample_seconds(self.data.dataset("train"))
         compute = self.step.flops * self.seconds_per_flop + _BATCH_SECONDS
         loading = self.batch * sample
         if not workers:
@@ -178,9 +178,6 @@ class Forecaster:
         flops *= self.mean_pixels / math.prod(self.largest)
         logits = 4 * len(self.model.classes) * math.prod(self.largest) * each
         return flops, cost.bytes + logits  # a second copy, for the loss or for the sum of windows
-
-    def _workers(self) -> int:
-        return self.data.train_dataloader().num_workers
 
     def _loader_bytes(self, workers: int) -> int:
         crop = math.prod(self.crop) * (3 + 8)  # uint8 image, int64 mask

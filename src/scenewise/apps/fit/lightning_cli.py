@@ -16,7 +16,7 @@ from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCL
 from rich.console import Console
 
 from scenewise.apps.fit.forecast import Forecaster, plan_of
-from scenewise.apps.fit.preflight import check_labels, memory_warning
+from scenewise.apps.fit.preflight import check_labels, choices, memory_warning
 from scenewise.data.module import SegmentationData
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
@@ -93,6 +93,19 @@ def _first_cause(error: BaseException) -> UserError:
         text = f"a package is missing; pip install {package[1]}"
     name = named[1].rpartition(".")[2] if named else type(error).__name__
     return UserError(f"{name} cannot be used: {text}")
+
+
+def _drop_nulls(config: Namespace, defaults: Namespace) -> None:
+    """Leave out options without a value, unless their default is one: ``config.yaml`` is short.
+
+    >>> config = Namespace(model=Namespace(lr=0.1, head=None), every=None)
+    >>> _drop_nulls(config, Namespace(every=1))
+    >>> config
+    Namespace(model=Namespace(lr=0.1), every=None)
+    """
+    for name in [name for name, value in config.items() if value is None]:
+        if defaults.get(name) is None:
+            del config[name]
 
 
 class SegmentationCLI(LightningCLI):
@@ -227,6 +240,8 @@ class SegmentationCLI(LightningCLI):
         if model.recipe is not None:
             config.model.network = model.recipe["name"]
             config.model.backbone = model.recipe["backbone"]
+        if self.subcommand == "fit":
+            self._record_choices(config)
         forecaster = None
         if self.subcommand == "fit" and not getattr(self.trainer, "fast_dev_run", False):
             forecaster = self._forecaster()  # in every process, as it may choose windows
@@ -240,21 +255,26 @@ class SegmentationCLI(LightningCLI):
         print(f"{describe(model.config())}, {_count_parameters(model)}")
         if self.datamodule.images != ImageFormat() or self.subcommand == "fit":
             print(self.datamodule.images)
-        if self.subcommand == "fit":
-            steps, epochs = self.trainer.max_steps, self.trainer.max_epochs
-            batches = batches_per_epoch(self.datamodule, self.trainer.world_size)
-            print(
-                f"{steps} steps" if steps > 0 else f"{epochs} epochs",
-                f"({batches} batches an epoch),",
-                f"{self.model.optimizer_name}, learning rate {self.model.lr:.3g}",
-            )
-            if forecaster is not None:
-                self._print_forecast(forecaster)
+        if forecaster is not None:
+            self._print_forecast(forecaster)
+
+    def _record_choices(self, config: Namespace) -> None:
+        """The values that the task and the data have chosen, for ``config.yaml``."""
+        task, data = self.model, self.datamodule
+        config.model.optimizer, config.model.lr = task.optimizer_name, float(task.lr)
+        config.model.weight_decay = task.weight_decay
+        given = (config.model.start, config.model.weights, config.model.backbone_weights)
+        if self.resume is None and given == (None, None, None):
+            config.model.pretrained = task.trained == "backbone"
+            config.model.output_stride = (task.model.recipe or {}).get("output_stride")
+        config.data.scale, config.data.num_workers = data.scale, data.train_workers()
 
     def _complete_trainer(self) -> None:
         """Give the run folder its configuration, and let Ctrl-C end the process."""
         command = str(self.subcommand)
-        text = self._parser(command).dump(self.config[command], skip_none=False)
+        parser, config = self._parser(command), self.config[command].clone()
+        _drop_nulls(config, parser.get_defaults())
+        text = parser.dump(config, skip_none=False)
         run_folder(self.trainer).config = text
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ObeySignals):
@@ -281,8 +301,10 @@ class SegmentationCLI(LightningCLI):
         return forecaster
 
     def _print_forecast(self, forecaster: Forecaster) -> None:
-        for note in check_labels(self.datamodule):
-            print(f"note: {note}")
+        config = self.config[self.subcommand]
+        lines = check_labels(self.datamodule)
+        lines += choices(self.model, self.datamodule, forecaster.plan, config)
+        print("\n".join(lines))
         forecast = forecaster.forecast(self.model.eval_window)
         print(forecast.sentence())
         warning = memory_warning(forecast, free_bytes(forecaster.device))

@@ -76,10 +76,15 @@ def _images(datasets: Mapping[str, SegmentationDataset], findings: list[Finding]
 
 
 def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]:
+    """The findings of :func:`quick_look` alone."""
+    return quick_look(dataset, sample)[1]
+
+
+def quick_look(dataset: SegmentationDataset, sample: int = 32) -> tuple[SplitReport, list[Finding]]:
     """Read ``sample`` images, spread evenly, and raise on what training would fail on.
 
     Returns:
-        The findings that are not serious.
+        The statistics of the sample, and the findings that are not serious.
 
     Raises:
         UserError: an image or mask of the sample is unusable, or all its pixels are ignored.
@@ -88,7 +93,7 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
     indices = [i * len(dataset) // count for i in range(count)]  # evenly spread
     with ThreadPoolExecutor() as pool:
         records = pool.map(lambda index: examine(dataset, index, compare=False), indices)
-        _, findings, _ = _summarise(dataset, "sample", records)
+        report, findings, _ = _summarise(dataset, "sample", records)
     findings += [Finding("note", "sample", False, note) for note in dataset.notes]
     for finding in findings:
         if finding.serious:
@@ -99,7 +104,7 @@ def quick_check(dataset: SegmentationDataset, sample: int = 32) -> list[Finding]
                 f"of {count} images read, {finding.message}{where}{hint}; "
                 "'scenewise check' reads and lists all of them"
             )
-    return findings
+    return report, findings
 
 
 def _read_all(

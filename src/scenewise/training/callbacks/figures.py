@@ -1,7 +1,6 @@
 """``RunFigures``: ``curves.png`` and ``samples.png`` in the run folder, after each validation."""
 
 import csv
-from pathlib import Path
 from time import monotonic
 from typing import Any
 
@@ -11,7 +10,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.trainer.states import TrainerFn
 
 from scenewise.inference.predictor import display
-from scenewise.training.callbacks.run_folder import RunFolder
+from scenewise.training.callbacks.run_folder import folder_of
 from scenewise.training.task import SegmentationTask
 from scenewise.visualize.figure import save_figure
 from scenewise.visualize.overlay import save_image
@@ -79,7 +78,7 @@ class RunFigures(Callback):
         if not trainer.is_global_zero or getattr(trainer, "fast_dev_run", False):
             return
         begin, self._waiting = monotonic(), False
-        folder = _folder(trainer)
+        folder = folder_of(trainer)
         if (folder / "metrics.csv").is_file():
             with (folder / "metrics.csv").open(encoding="utf-8", newline="") as file:
                 save_figure(curves_figure(list(csv.DictReader(file))), folder / "curves.png")
@@ -94,11 +93,6 @@ class RunFigures(Callback):
                     logger.experiment.add_image("samples", pixels, step, dataformats="HWC")
         self._drawn_at = monotonic()
         self._seconds = self._drawn_at - begin
-
-
-def _folder(trainer: Trainer) -> Path:
-    callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return next((c.folder for c in callbacks if isinstance(c, RunFolder)), Path())
 
 
 def _fitting(trainer: Trainer) -> bool:
