@@ -87,7 +87,7 @@ def trainer_of(root: Path, **changed: Any) -> Trainer:
     [
         ("lr", 0.05, "--model.lr 0.05 (was 0.0033333333333333335)"),
         ("momentum", 0.5, "--model.momentum 0.5 (was 0.9)"),
-        ("weight_decay", 0.1, "--model.weight_decay 0.1 (was null)"),
+        ("weight_decay", 0.1, "--model.weight_decay 0.1 (was 0.0001)"),
         ("head_multiplier", 1.0, "--model.head_multiplier 1.0 (was 10.0)"),
         ("power", 2.0, "--model.power 2.0 (was 0.9)"),
         ("floor", 0.5, "--model.floor 0.5 (was 0.0)"),
