@@ -341,3 +341,26 @@ def test_splits_of_other_classes_are_refused(tmp_path: Path) -> None:
     edit(tmp_path / "valid" / "_annotations.coco.json", '"category_id": 9', '"category_id": 3')
     with pytest.raises(UserError, match="lists the classes background, box, ring for 'train'"):
         SegmentationData(root=str(tmp_path)).dataset("val")
+
+
+def test_label_studios_shapes_and_labels_may_be_two_results(tmp_path: Path) -> None:
+    TREES["labelstudio"](tmp_path)
+    file = tmp_path / "project-1.json"
+    tasks = json.loads(file.read_text())
+    for task in tasks[:2]:
+        results = task["annotations"][1]["result"]
+        for number, result in enumerate(list(results[:2])):
+            if result["type"] != "choices":
+                kind = result["type"].removesuffix("labels")
+                labels = result["value"].pop(f"{kind}labels")
+                plain = {**result, "type": kind, "id": str(number)}
+                value = {**result["value"], "labels": labels}
+                results[number] = plain
+                results.append({**plain, "type": "labels", "value": value})
+    file.write_text(json.dumps(tasks))
+    dataset = FORMATS["labelstudio"].open(tmp_path, "all", None)
+    assert np.array_equal(dataset.read(0)[1], truth())
+    tasks[0]["annotations"][1]["result"].pop()  # a brush stroke without its label
+    file.write_text(json.dumps(tasks))
+    with pytest.raises(UserError, match="type brush has no area or no label"):
+        FORMATS["labelstudio"].open(tmp_path, "all", None)

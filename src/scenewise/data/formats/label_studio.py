@@ -30,7 +30,13 @@ from scenewise.errors import UserError
 _PNG = re.compile(r"task-(\d+)-annotation-(\d+)-by-\d+-tag-(.+)-\d+\.png")
 _UPLOAD = re.compile(r"^[0-9a-f]{8}-")  # put before the name of an uploaded file
 _RUN_BITS = (3, 4, 8, 16)  # lengths that a run may take in "rle"
-_AREAS = ("brushlabels", "polygonlabels", "rectanglelabels", "ellipselabels")
+# Types of regions that have an area, without and with their label.
+_SHAPES = {
+    "brush": "brushlabels",
+    "polygon": "polygonlabels",
+    "rectangle": "rectanglelabels",
+    "ellipse": "ellipselabels",
+}
 _FEW = 20  # JSON files that are looked into
 _TASK_KEYS = ('"data"', '"result"')
 
@@ -332,13 +338,24 @@ def _images(listing: Listing, names: list[str]) -> list[Path]:
 
 
 def _regions(results: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The results that have an area; choices and texts about the whole image are left out."""
-    return [r for r in results if "original_width" in r and "value" in r]
+    """The results that have an area; choices and texts about the whole image are left out.
+
+    An interface with separate tags for shapes and labels gives two results of one id, the second
+    of type ``labels`` with both.
+    """
+    labelled = {r.get("id") for r in results if r.get("type") == "labels"}
+    return [
+        result
+        for result in results
+        if "original_width" in result
+        and "value" in result
+        and not (result["type"] in _SHAPES and result.get("id") in labelled)
+    ]
 
 
 def _label(result: dict[str, Any]) -> list[str]:
     kind = result["type"]
-    if kind not in _AREAS:
+    if kind not in (*_SHAPES.values(), "labels"):
         raise ValueError(f"a region of type {kind} has no area or no label; delete it")
     labels = result["value"][kind]
     if len(labels) != 1:
@@ -351,12 +368,12 @@ def _shape(result: dict[str, Any]) -> Shape:
     height, width = int(result["original_height"]), int(result["original_width"])
     if result.get("image_rotation"):
         raise ValueError("a region is on a rotated image; label it unrotated")
-    if kind == "brushlabels":
+    if kind == "brushlabels" or (kind == "labels" and "rle" in value):
         return Brush(bytes(value["rle"]), (height, width))
     across, down = width / 100, height / 100  # pixels of one percent
-    if kind == "polygonlabels":
+    if kind == "polygonlabels" or (kind == "labels" and "points" in value):
         return Polygon([[v for x, y in value["points"] for v in (x * across, y * down)]])
     x, y, degrees = value["x"] * across, value["y"] * down, float(value.get("rotation", 0))
-    if kind == "rectanglelabels":
-        return rectangle(x, y, value["width"] * across, value["height"] * down, degrees)
-    return Ellipse((x, y), (value["radiusX"] * across, value["radiusY"] * down), degrees)
+    if kind == "ellipselabels" or (kind == "labels" and "radiusX" in value):
+        return Ellipse((x, y), (value["radiusX"] * across, value["radiusY"] * down), degrees)
+    return rectangle(x, y, value["width"] * across, value["height"] * down, degrees)
