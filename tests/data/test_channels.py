@@ -392,6 +392,18 @@ def test_a_mask_that_may_fit_either_way_is_an_error_where_others_fit_as_stored(
         quick_check(exif_data(tmp_path))
 
 
+def test_labels_that_are_no_image_are_checked_too(tmp_path: Path) -> None:
+    class Polygons(PairedDataset):
+        def read_mask(self, path: Path) -> torch.Tensor:
+            return torch.tensor([[0, 1, 1]] * 3, dtype=torch.uint8)
+
+    exif_pair(tmp_path, 6, (3, 3), stored=False)
+    (tmp_path / "a.json").write_text("{}")
+    data = Polygons([next(tmp_path.glob("*False.png"))], [tmp_path / "a.json"], Classes.numbered(2))
+    (finding,) = quick_check(data)
+    assert "1 image with an EXIF orientation" in finding.message
+
+
 def test_check_says_the_range_and_draws_the_sheet(tmp_path: Path) -> None:
     tiff(tmp_path / "a.tif", values(5, 8, 8))
     data = dataset(tmp_path)

@@ -11,7 +11,7 @@ from scenewise.errors import UserError
 from scenewise.exports.export import Export, check_target, export_model
 from scenewise.exports.hub import push_to_hub
 from scenewise.files import parse_json
-from scenewise.inference.predictor import Predictor
+from scenewise.inference.predictor import Predictor, display, layout_of
 from scenewise.models.card import About
 from scenewise.models.checkpoints import load_model
 from scenewise.models.segmenter import Segmenter
@@ -60,10 +60,10 @@ def _about(args: argparse.Namespace) -> About | None:
 
 def _overlay(model: Segmenter, file: Path) -> bytes:
     """The image blended with its labels, as PNG."""
-    image = read_image(file)
+    image = read_image(file, layout_of(model))
     labels = Predictor(model)(image).labels
     buffer = io.BytesIO()
-    overlay(image, labels, model.classes).save(buffer, "PNG")
+    overlay(display(image, model), labels, model.classes).save(buffer, "PNG")
     return buffer.getvalue()
 
 

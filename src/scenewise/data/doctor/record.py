@@ -76,7 +76,14 @@ def _turn(image: Tensor, orientation: int, mask: Path) -> str:
     the pixels as stored, and is turned with its image, is ``"stored"``.
     """
     sides_change = orientation >= 5 and image.shape[1] != image.shape[2]
-    return "shown" if sides_change or orientation_of(mask) != 1 else "either"
+    return "shown" if sides_change or _has_orientation(mask) else "either"
+
+
+def _has_orientation(mask: Path) -> bool:
+    try:
+        return orientation_of(mask) != 1
+    except UserError:  # labels that are no image, such as polygons
+        return False
 
 
 def _record(

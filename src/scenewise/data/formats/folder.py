@@ -137,7 +137,7 @@ class FolderDataset(PairedDataset):
     def read_mask(self, path: Path) -> Tensor:
         """The class ids (H, W), uint8, in the file ``path``."""
         if path.name == _EMPTY:
-            height, width = read_image(path.parent).shape[1:]
+            height, width = read_image(path.parent, self.layout).shape[1:]
             k = _background(self.classes)
             return torch.full((height, width), k, dtype=torch.uint8)
         return self.folder.reading.ids(path)
