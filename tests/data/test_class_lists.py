@@ -38,7 +38,7 @@ NAMES, COLORS = ("sea", "land"), ((0, 0, 255), (255, 128, 0))
         ("dataset_meta.json", '{"label_map": {"0": "sea", "1": "land"}, "segmentation_colors": '
          "[[0, 0, 255], [255, 128, 0]]}", True, None),
         ("meta.json", '{"classes": [{"title": "sea", "shape": "bitmap", "color": "#0000FF", "id": '
-         '1230001}, {"title": "land", "shape": "any", "color": "#FF8000", "id": 7}]}', True, None),
+         '3}, {"title": "land", "shape": "any", "color": "#FF8000", "id": 7}]}', True, None),
         ("mapping.json", '{"sea": 1, "land": 2}', False, (1, 2)),
         ("id2label.json", '{"0": "sea", "1": "land"}', False, None),
     ],

@@ -1,6 +1,7 @@
 """``scenewise.fit`` from Python trains as the command line does."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,6 +21,7 @@ from scenewise.training.callbacks.memory_advice import MemoryAdvice
 from scenewise.training.callbacks.nan_guard import NaNGuard
 from scenewise.training.callbacks.run_folder import RunFolder
 from scenewise.training.task import SegmentationTask
+from tests.data.formats.own_trees import own_tree, table
 from tests.data.trees import write_tree
 from tests.training.test_resume import KillAt, Killed, compare, same
 
@@ -167,3 +169,20 @@ def test_build_trainer_adds_what_the_command_line_adds(tmp_path: Path) -> None:
         "TensorBoardLogger",
     ]
     assert trainer.log_dir == str(tmp_path / "fcn" / "version_0")
+
+
+def test_a_resumed_run_keeps_its_validation_images(tmp_path: Path) -> None:
+    data = own_tree(tmp_path / "data", splits=("train",), stored=table(0, 255))
+    of_data: dict[str, Any] = {"crop_size": 8, "num_workers": 0}
+    options: dict[str, Any] = {"network": "fcn", "backbone": "tiny", "accelerator": "cpu"}
+    options |= {"enable_progress_bar": False, "root": tmp_path / "runs"}
+    first = scenewise.fit(data, max_steps=1, **of_data, **options)
+    lists = {s: (first.folder / "splits" / f"{s}.txt").read_text() for s in ("train", "val")}
+    assert sorted("".join(lists.values()).split()) == ["p0", "p1", "p2"]
+    for kind in ("images", "masks"):  # more images would be divided in another way
+        for k in range(3, 9):
+            shutil.copy(data / kind / "train/p0.png", data / kind / f"train/p{k}.png")
+    module = SegmentationData(root=str(data), **of_data)
+    again = scenewise.fit(module, max_steps=2, resume="last", **options)
+    assert again.folder == first.folder
+    assert "".join(f"{name}\n" for name in module.dataset("val").names) == lists["val"]

@@ -107,7 +107,8 @@ def read_class_list(path: str | os.PathLike[str]) -> ClassList:
         else:
             found = _from_value(_parse(file, content))
         _check(found)
-        if found.values == tuple(range(len(found.names))):
+        in_order = found.values == tuple(range(len(found.names)))
+        if in_order or file.name == "meta.json":  # Supervisely's ids are those of its database
             found = replace(found, values=None)
     except FileNotFoundError as error:
         raise UserError(f"class list '{path}' not found; check the path") from error
