@@ -364,3 +364,17 @@ def test_label_studios_shapes_and_labels_may_be_two_results(tmp_path: Path) -> N
     file.write_text(json.dumps(tasks))
     with pytest.raises(UserError, match="type brush has no area or no label"):
         FORMATS["labelstudio"].open(tmp_path, "all", None)
+
+
+def test_lists_of_cvat_are_its_splits(tmp_path: Path) -> None:
+    TREES["cvat_masks"](tmp_path)
+    lists = tmp_path / "ImageSets" / "Segmentation"
+    (lists / "default.txt").unlink()
+    for name, image in zip(("first", "second"), NAMES, strict=True):  # subsets that are no splits
+        (lists / f"{name}.txt").write_text(f"{image}\n")
+    assert len(FORMATS["cvat_masks"].open(tmp_path, "all", None)) == 2
+    (lists / "first.txt").rename(lists / "Train.txt")
+    with pytest.raises(UserError, match=r"second\.txt' is in no split, but"):
+        open_all(tmp_path, "cvat_masks")
+    (lists / "second.txt").rename(lists / "Validation.txt")
+    assert open_all(tmp_path, "cvat_masks")["val"].names == ["p.2"]

@@ -17,6 +17,7 @@ from scenewise.data.formats.tool_dataset import (
     DrawnDataset,
     ImageFiles,
     ToolDataset,
+    by_split,
     drawn_classes,
     hex_color,
     reading,
@@ -106,17 +107,12 @@ class CvatMasks(ToolDataset):
     def parts(cls, listing: Listing) -> dict[str, list[str]]:
         if not (listing.has("labelmap.txt") and listing.has("SegmentationClass")):
             return {}
-        lists = listing.folders.get(_LISTS, ())
+        lists = [name for name in listing.folders.get(_LISTS, ()) if name.endswith(".txt")]
         parts = {
-            split_of(name[:-4]) or "all": listing.text(f"{_LISTS}/{name}").split("\n")
-            for name in lists
-            if name.endswith(".txt")
+            split: [line.strip() for file in files for line in listing.text(file).splitlines()]
+            for split, files in by_split((f"{_LISTS}/{name}" for name in lists), names=True).items()
         }
-        return {
-            split: names
-            for split, lines in parts.items()
-            if (names := [line.strip() for line in lines if line.strip()])
-        }
+        return {split: names for split, lines in parts.items() if (names := [*filter(None, lines)])}
 
     def find(self, listing: Listing, part: list[str]) -> tuple[list[Path], list[Path], Classes]:
         names, colors = _labelmap(listing)
