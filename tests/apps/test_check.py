@@ -1,4 +1,5 @@
 import json
+import re
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from scenewise.apps.cli import main
 from scenewise.data import FolderDataset
 from scenewise.data.formats.camvid import _RAW_CLASSES, CamVid, CamVid32
 from tests.data.doctor.test_doctor import folder
+from tests.data.formats.own_trees import own_tree
 from tests.data.formats.trees import ids, write_colors, write_image, write_label, write_mat
 from tests.shared_data import shared
 
@@ -30,6 +32,20 @@ def test_a_bad_dataset_exits_with_1_and_lists_files(tmp_path, capsys):
     assert "3 masks with ids outside the 2 classes: 7 (33 pixels in 3)" in out
     assert f"{tmp_path}/masks/train/0.png" in out
     assert "not fit to train on (errors: 1" in out
+
+
+def test_the_options_that_a_refusal_names_are_taken_as_they_are(tmp_path, capsys):
+    own_tree(tmp_path, ("disc", "box"), count=3)
+    assert main(["check", str(tmp_path)]) == 1
+    out = capsys.readouterr().out
+    assert "ERROR all: the masks can be read in 3 ways" in out
+    option = re.findall(r"--data\.labels \S+", out)[1].split()
+    assert main(["check", str(tmp_path), *option]) == 0
+    out = capsys.readouterr().out
+    assert "3 classes from classes.json: background, disc, box (0 = background, 1 = disc," in out
+    assert main(["prepare", str(tmp_path), *option, "--out", str(tmp_path / "out")]) == 0
+    assert main(["check", str(tmp_path / "out")]) == 0
+    assert "3 classes from classes.json: background, disc, box; images" in capsys.readouterr().out
 
 
 def test_json_and_nothing_but_json(tmp_path, capsys):

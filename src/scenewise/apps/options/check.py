@@ -21,7 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this command."""
     parser.epilog = _EXAMPLES
     parser.add_argument("root", metavar="ROOT", help="folder of the dataset")
-    parser.add_argument("--format", default="auto", choices=FORMATS, metavar="F", help=FORMAT_HELP)
+    flags = ("--format", "--data.format")  # the second as messages and fit call it
+    parser.add_argument(
+        *flags, dest="format", default="auto", choices=FORMATS, metavar="F", help=FORMAT_HELP
+    )
     add_reading_arguments(parser)
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     parser.add_argument(
@@ -40,17 +43,34 @@ def add_reading_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--pages", choices=["channels"], help=pages)
     parser.add_argument(
         "--labels",
+        "--data.labels",  # as messages and fit call it
+        dest="labels",
+        metavar="L",
         help="what the masks hold: VALUE=CLASS,... with numbers, ranges or colours, and the class "
         "ignore; stored for class ids; a class list; CLASS=CLASS renames or merges",
     )
     parser.add_argument(
         "--without_mask",
+        "--data.without_mask",
+        dest="without_mask",
         choices=["refuse", "skip", "background"],
         default="refuse",
         help="what images without a mask are",
     )
     parser.add_argument(
-        "--val_share", type=float, default=0.2, help="of the images, if there is no split val"
+        "--val_share",
+        "--data.val_share",
+        dest="val_share",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="of the images, if there is no split val",
     )
-    parser.add_argument("--splits", help="folder with train.txt and val.txt, lists, or folders")
+    parser.add_argument(
+        "--splits",
+        "--data.splits",
+        dest="splits",
+        metavar="S",
+        help="folder with train.txt and val.txt, lists, or folders",
+    )
     parser.add_argument("--workers", type=int, help="threads; default: a few more than processors")

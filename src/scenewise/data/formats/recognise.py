@@ -143,8 +143,11 @@ class Source:
             chosen.transform = transform
             return chosen
         if self.available is not None and split not in self.available:
-            has = "train and val" if self.divided == "all" else ", ".join(self.available)
-            raise UserError(f"split '{split}' not found in '{self.root}'; it has {has}")
+            has = [*self.available] if self.divided is None else ["train", "val"]
+            hint = "; --data.test_split val scores val" if split == "test" and "val" in has else ""
+            raise UserError(
+                f"split '{split}' not found in '{self.root}'; it has {' and '.join(has)}{hint}"
+            )
         return self._open(split, transform)
 
     def _open(self, split: str, transform: Transform | None) -> SegmentationDataset:
