@@ -203,6 +203,7 @@ class SegmentationTask(LightningModule):
         self.validated: _Validated | None = None
         self._restored: dict[str, Any] = {}
         self._options: list[dict[str, Any]] = []  # of the optimiser's groups
+        self._configured_lr = 1.0  # when they were made
         self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
         self._check(compile and checkpoint_activations)
         self.losses_of = torch.compile(self.losses) if compile else self.losses
@@ -286,7 +287,7 @@ class SegmentationTask(LightningModule):
         schedule = poly_schedule(
             optimizer, int(total), power=self.power, floor=self.floor, warmup=self.warmup
         )
-        self._options = group_options(optimizer)
+        self._options, self._configured_lr = group_options(optimizer), self.lr
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -299,7 +300,9 @@ class SegmentationTask(LightningModule):
         self._restored = {}
         schedules = self.lr_schedulers()
         if isinstance(schedules, LambdaLR):
-            restart_schedule(schedules, self._options)
+            ratio = self.lr / self._configured_lr  # LearningRateFinder has changed it since
+            options = [g | {"initial_lr": g["initial_lr"] * ratio} for g in self._options]
+            restart_schedule(schedules, options)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the model's configuration, the last scores, and what an exact resume needs."""

@@ -7,6 +7,7 @@ import inspect
 import logging
 import math
 import os
+import re
 import sys
 import warnings
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, Trainer, callbacks
 from lightning.pytorch.accelerators import CUDAAccelerator
 from lightning.pytorch.callbacks import ModelCheckpoint, ProgressBar
@@ -39,6 +41,7 @@ from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.distributed.fsdp import SHARDED
 from scenewise.training.loggers import loggers_of, run_path
 from scenewise.training.resume import Settings, adopt, changes, refuse_other_data, settings
+from scenewise.training.switches import refuse_switches
 from scenewise.training.task import SegmentationTask
 
 Stage = Literal["fit", "validate", "test"]
@@ -118,7 +121,9 @@ def build_trainer(
     if resume is not None:
         data.use_division(resume.path.parents[1] / SPLITS)
     gpus, processes, chosen = _devices(options)
-    fitting = stage == "fit"
+    fitting, own = stage == "fit", _listed(options["callbacks"])
+    if fitting:
+        refuse_switches(options, own)
     if fitting and resume is not None:
         adopt(resume, data, options)
     if fitting and not options["fast_dev_run"]:
@@ -134,7 +139,6 @@ def build_trainer(
         options["logger"] = loggers_of(options["logger"], folder, resume)
     sync = [CPUSyncBatchNorm()] if processes > 1 and not gpus else []
     options["plugins"] = [*_whole_checkpoints(options["plugins"]), *sync]
-    own = _listed(options["callbacks"])
     options["enable_progress_bar"], bar = _progress(options["enable_progress_bar"], own)
     average = [] if ema is None else [_moving_average(ema, options["strategy"])]
     signals = Signals()
@@ -151,7 +155,7 @@ def build_trainer(
         options["callbacks"].append(LastCheckpoint(save_every, signals, now, resume))
     try:
         return Trainer(**options)
-    except (ValueError, TypeError, ImportError) as error:
+    except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
         raise UserError(f"{error} Change that --trainer argument") from error
 
 
@@ -201,7 +205,11 @@ def batches_per_epoch(data: SegmentationData, processes: int) -> int:
 
 @contextmanager
 def quiet(stage: Stage = "fit") -> Iterator[None]:
-    """Hide Lightning's tips, and its warnings about what is on purpose here."""
+    """Hide Lightning's tips, and its warnings about what is on purpose here.
+
+    Raises:
+        UserError: a package is missing that a callback or logger needs.
+    """
     loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
     levels = [logger.level for logger in loggers]
     with warnings.catch_warnings():
@@ -211,6 +219,11 @@ def quiet(stage: Stage = "fit") -> Iterator[None]:
             for logger in loggers:
                 logger.setLevel(logging.WARNING)
             yield
+        except ImportError as error:
+            package = re.search(r"pip install (?:-U )?['\"]?([\w-]+)", str(error))
+            if package is None:
+                raise
+            raise UserError(f"a package is missing; pip install {package[1]}") from error
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
@@ -238,6 +251,8 @@ def _devices(options: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
     """Numbers of GPUs and of processes on all nodes, and the options that follow from them."""
     chosen: dict[str, Any] = _torchrun_sizes(options["devices"], options["num_nodes"])
     options = options | chosen
+    if options["devices"] in (0, "0"):
+        raise UserError("--trainer.devices is 0; give a number of processes, 1 or more")
     gpus = _count_gpus(options["accelerator"], options["devices"], options["num_nodes"])
     if gpus > 1:
         chosen["sync_batchnorm"] = True
