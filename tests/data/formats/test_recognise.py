@@ -6,6 +6,7 @@ import pytest
 
 from scenewise.data import open_dataset
 from scenewise.data.formats.listing import list_root
+from scenewise.data.formats.recognise import recognise
 from scenewise.errors import UserError
 from tests.data.trees import write_tree
 
@@ -46,3 +47,53 @@ def test_a_folder_dataset_is_opened_without_its_format(tmp_path: Path):
         open_dataset(tmp_path / "none")
     with pytest.raises(UserError, match=r"or give --data\.format hugging_face"):
         open_dataset("owner/name")
+
+
+CITY = "leftImg8bit/train/ulm/ulm_000000_000019_leftImg8bit.png"
+PUBLISHED = [
+    ("cityscapes", [CITY, "gtFine/train/ulm/ulm_000000_000019_gtFine_labelIds.png"]),
+    ("cityscapes_coarse", [CITY, "gtCoarse/train/ulm/ulm_000000_000019_gtCoarse_labelIds.png"]),
+    ("voc", ["VOCdevkit/VOC2012/JPEGImages/2007_000032.jpg",
+             "VOCdevkit/VOC2012/SegmentationClass/2007_000032.png",
+             "VOCdevkit/VOC2012/ImageSets/Segmentation/train.txt"]),
+    ("ade20k", ["images/training/ADE_train_00000001.jpg",
+                "annotations/training/ADE_train_00000001.png"]),
+    ("coco_stuff", ["train2017/000000000009.jpg", "stuffthingmaps/train2017/000000000009.png"]),
+    ("camvid", ["train/0001TP_006690.png", "trainannot/0001TP_006690.png"]),
+    ("hugging_face", ["data/train-00000-of-00001.parquet"]),
+    ("stream", ["index.json", "train-000000.tar"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "files"), PUBLISHED)
+def test_published_layouts_are_recognised_by_their_names(
+    tmp_path: Path, name: str, files: list[str]
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    assert recognise(tmp_path).format == name
+    if name not in ("hugging_face", "stream"):  # own classes in the same folders
+        (tmp_path / "classes.json").write_text('["a", "b"]')
+        assert recognise(tmp_path).format == "folder"
+
+
+@pytest.mark.parametrize(
+    ("files", "names"),
+    [
+        (["701_StillsRaw_full/0001TP_1.png", "LabeledApproved_full/0001TP_1_L.png"],
+         ["camvid", "camvid_32"]),
+        (["JPEGImages/2008_000002.jpg", "59_context_labels/2008_000002.png"],
+         ["pascal_context", "pascal_context_59"]),
+    ],
+)  # fmt: skip
+def test_two_formats_that_fit_are_both_named(
+    tmp_path: Path, files: list[str], names: list[str]
+) -> None:
+    for file in files:
+        (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file).touch()
+    with pytest.raises(UserError, match="can be read in 2 ways; choose") as error:
+        open_dataset(tmp_path)
+    for name in names:
+        assert f"--data.format {name} (" in str(error.value)
