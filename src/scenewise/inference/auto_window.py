@@ -19,6 +19,7 @@ _Result = TypeVar("_Result")
 _SIDES = (1024, 768, 512, 384, 256, 128)  # candidate windows, in pixels
 _SHARE = 0.8  # of the free memory that the estimate may use; the rest is for what it misses
 _PIXEL_BYTES = 40  # besides the network: floats, normalised floats, window counts, the results
+_PLENTY = 8192  # bytes a pixel; networks take 500 to 2000, attention between all positions aside
 _PROBE = 256  # side of the image whose cost is scaled to recognise images far below the limit
 
 
@@ -114,6 +115,9 @@ class AutoWindowPredictor:
         pixel_bytes = 4 * len(self.model.classes) * score_sets + _PIXEL_BYTES  # float32 scores
         rest = pixel_bytes * largest[0] * largest[1]
         view = largest if window is None else _minimum(largest, window)
+        pairs = (view[0] * view[1] / 64) ** 2  # of positions at stride 8
+        if _PLENTY * view[0] * view[1] + 16 * pairs + rest < free:
+            return True  # small against the memory: no estimate, which takes a second at start-up
         probe = self._cost((_PROBE, _PROBE)) / _PROBE**2
         if 4 * probe * view[0] * view[1] + rest < free:
             return True  # most images: far from any limit, so no estimate for their own size

@@ -54,9 +54,10 @@ class Winograd(nn.Module):
 
     def __init__(self, convolution: nn.Conv2d) -> None:
         super().__init__()
-        weight = convolution.weight.detach().double()
+        weight = convolution.weight.detach().double().permute(2, 3, 1, 0)  # (3, 3, C, O)
         g = torch.tensor(_G, dtype=torch.float64, device=weight.device)  # (6, 3)
-        kernels = torch.einsum("ia,ocab,jb->ijco", g, weight, g).flatten(0, 1)  # (36, C, O)
+        flat = torch.kron(g, g) @ weight.flatten(2).flatten(0, 1)  # (36, 9) (9, C * O): G w G'
+        kernels = flat.view(36, *weight.shape[2:])  # (36, C, O)
         self.dilation = convolution.dilation[0]
         self.register_buffer("kernels", kernels.to(convolution.weight.dtype).contiguous())
         bias = None if convolution.bias is None else convolution.bias.detach()
