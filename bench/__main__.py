@@ -28,6 +28,7 @@ HERE = {  # subjects that only developers measure
         "first-order attention before and after forward mode, CPU seconds on one thread",
     ),
     "scaling": ("bench.scaling", "attention against pixels, batch size and processes"),
+    "startup": ("bench.startup", "start-up: user seconds of a whole process, one thread"),
     "evaluate": ("bench.evaluate", "the confusion matrix; scales and mirror images"),
 }
 SUBJECTS = COMMAND | HERE
