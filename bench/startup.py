@@ -1,4 +1,4 @@
-"""Start-up of the command: CPU seconds of a whole process, which a loaded machine hardly changes."""
+"""Start-up of the command: user seconds of a whole process, which other load changes little."""
 
 import os
 import statistics
