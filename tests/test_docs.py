@@ -55,6 +55,7 @@ LEFT_OUT = {
     "--push-to-hub": "wants the hub; tests/apps/test_export.py uploads to a local server",
     "hf-hub:": "wants the hub; tests/models/test_hub.py fetches from a local server",
     "--config configs/": "tests/test_configs.py runs every recipe",
+    "--config wandb.yaml": "wants that file; tests/apps/fit/test_loggers.py runs the logger",
 }
 # what lies in DIR, where it is not a folder data set
 FOLDERS = {"docs/data.md": "cityscapes", "docs/labelling_tools.md": "coco"}
