@@ -24,6 +24,8 @@ def one_sentence(text: str, command: str) -> str:
     "--model.lr is 'fast' but must be a number"
     >>> one_sentence("Subcommand 'fit' does not accept option 'model.netwrk'", "fit")
     "unknown option 'model.netwrk'; did you mean '--model.network'?"
+    >>> one_sentence("Parser key \\"config\\": File does not exist: 'a.yaml'", "fit")
+    "--config: File does not exist: 'a.yaml'"
     """
     flat = " ".join(text.split()).rstrip(".")
     unknown = re.fullmatch(r"Subcommand '\w+' does not accept option '(.*)'", flat)
@@ -33,7 +35,7 @@ def one_sentence(text: str, command: str) -> str:
     key = re.match(r'Parser key "([^"]+)": .*?(?:Subtypes: \[|Expected an? )(.*)', flat)
     value = re.search(r"(?:Given|Got) value: (.*)", flat)
     if not key or not value:
-        return flat
+        return re.sub(r'^Parser key "([^"]+)"', r"--\1", flat)
     types = re.split(r"\] Errors:|\. Got value:", key[2])[0]
     return f"--{key[1]} is '{value[1]}' but must be {_plain_types(types)}"
 
