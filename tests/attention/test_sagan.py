@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -78,3 +79,11 @@ def test_inner_channels() -> None:
 def test_too_few_channels_raise() -> None:
     with pytest.raises(ValueError, match="reduced"):
         SAGANAttention(4)
+
+
+def test_an_ensemble_in_training_mode_is_refused_by_its_spectral_norm() -> None:
+    members = [SAGANAttention(8).train() for _ in range(2)]
+    parameters, buffers = stack_module_state(members)  # type: ignore[arg-type]
+    x = torch.randn(2, 8, 3, 5)
+    with pytest.raises(RuntimeError, match=r"^vmap over the weights of a spectral norm .* eval"):
+        vmap(lambda p, b: functional_call(members[0], (p, b), x))(parameters, buffers)

@@ -70,9 +70,17 @@ class SAGANAttention(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, C, H, W) -> (B, C, H, W)."""
         check_batch(x)
-        value = self._pool(self.value(x))
+        try:
+            query, key, value = self.query(x), self.key(x), self.value(x)
+        except RuntimeError as error:
+            if "Batching rule" not in str(error):
+                raise
+            raise RuntimeError(
+                "vmap over the weights of a spectral norm in training mode is not supported by "
+                "PyTorch; call eval(), or build the block with spectral_norm=False"
+            ) from error
         rows = position_attention(
-            pixels(self.query(x)), pixels(self._pool(self.key(x))), pixels(value)
+            pixels(query), pixels(self._pool(key)), pixels(self._pool(value))
         )  # (B, N, C or C / 2)
         y: Tensor = self.gamma * self.out(feature_map(rows, x)) + x
         return y
