@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -228,17 +229,24 @@ def test_interrupted_while_an_image_is_read(
     read: int, code: int, tmp_path: Path, monkeypatch: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """An image that takes minutes, in the first batch or in the fourth."""
-    reads = 0
+    reads, begun = 0, False
+
+    @wraps(Trainer.fit)
+    def begin(*args: Any, fit: Any = Trainer.fit, **options: Any) -> None:
+        nonlocal begun
+        begun = True  # what is measured before the training reads images too
+        fit(*args, **options)
 
     def slow(self: Scenes, index: int, draw: Any = Scenes.read) -> Any:
         nonlocal reads
-        reads += len(self) == 10  # training images
+        reads += begun and len(self) == 10  # training images
         if reads == read:
             os.kill(os.getpid(), signal.SIGINT if code == 130 else signal.SIGTERM)
             time.sleep(60)
         return draw(self, index)
 
     monkeypatch.setattr(Scenes, "read", slow)
+    monkeypatch.setattr(Trainer, "fit", begin)
     start = time.monotonic()
     assert main([*words(tmp_path, "--data.crop_size", "32"), "--data.num_workers", "0"]) == code
     assert time.monotonic() - start < 50

@@ -218,6 +218,7 @@ def test_predict_takes_images_and_videos(model_folder, tmp_path, capsys):
         "labels/street.png",
         "overlays/drive.mp4",
         "overlays/street.jpg",
+        "ranking.csv",
     ]
     again = Predictor(load_model(model_folder))
     overlay_video(again, inputs / "drive.mp4", tmp_path / "same.mp4", decay=0.9)

@@ -172,11 +172,11 @@ def _data_module(
 def _config(
     data: SegmentationData, of_task: dict[str, Any], of_trainer: dict[str, Any]
 ) -> dict[str, Any]:
-    """The sections of ``config.yaml``; objects, which YAML cannot hold, are left out."""
+    """The sections of ``config.yaml``, without nulls, and objects, which YAML cannot hold."""
     of_data = {name: getattr(data, name) for name in inspect.signature(SegmentationData).parameters}
     sections = {"trainer": of_trainer, "data": of_data, "model": of_task}
     return {
-        section: {name: value for name, value in options.items() if _is_plain(value)}
+        section: {name: v for name, v in options.items() if v is not None and _is_plain(v)}
         for section, options in sections.items()
     }
 

@@ -330,7 +330,7 @@ class SegmentationTask(LightningModule):
             raise UserError(
                 "--model.compile cannot be used with --model.checkpoint_activations; leave one out"
             )
-        for name in ("lr", "head_multiplier", "power"):
+        for name in ("lr", "head_multiplier"):
             if not 0 < getattr(self, name) < math.inf:  # NaN too
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
         if not 0 <= self.floor <= 1:
@@ -339,7 +339,7 @@ class SegmentationTask(LightningModule):
             raise UserError(f"--model.momentum is {self.momentum}; give 0 to below 1")
         if self.eval_window is not None and self.eval_window < 1:
             raise UserError(f"--model.eval_window is {self.eval_window}; give a side in pixels")
-        for name in ("weight_decay", "warmup"):
+        for name in ("power", "weight_decay", "warmup"):  # power 0: a constant rate
             if not 0 <= getattr(self, name) < math.inf:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
 

@@ -69,7 +69,7 @@ def test_shares_are_the_whole(tmp_path: Path, predict: Run, size: int) -> None:
         message = predict(tmp_path / "some", rank=rank, size=size)
         share = len(range(rank, 7, size))
         assert f"process {rank} of {size}: {share} of {share} images labelled" in message
-    assert len(contents(tmp_path / "one")) == 15
+    assert len(contents(tmp_path / "one")) == 16
     assert contents(tmp_path / "some") == contents(tmp_path / "one")
 
 

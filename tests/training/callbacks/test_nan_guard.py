@@ -44,7 +44,11 @@ def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def fit(
-    tree: Path, monkeypatch: pytest.MonkeyPatch, batch: int, act: Callable[[Trainer, Any], None]
+    tree: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    batch: int,
+    act: Callable[[Trainer, Any], None],
+    *more: str,
 ) -> tuple[int, Path]:
     """Exit code, and the folder of the checkpoints."""
     own = trainer_module._run_callbacks
@@ -52,7 +56,7 @@ def fit(
         trainer_module, "_run_callbacks", lambda stage: [*own(stage), Before(batch, act)]
     )
     words = [str(tree) if word == "DIR" else word for word in FIT]
-    code = main([*words, "--trainer.default_root_dir", str(tree.parent)])
+    code = main([*words, "--trainer.default_root_dir", str(tree.parent), *more])
     return code, tree.parent / "run" / "version_0" / "checkpoints"
 
 
@@ -106,6 +110,7 @@ def test_a_disk_that_is_full(
             monkeypatch,
             batches,
             lambda *_: resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1])),
+            *("--trainer.logger", "false"),  # TensorBoard's own thread would fail first
         )
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
