@@ -10,6 +10,7 @@ from typing import Any, get_args
 import pytest
 import torch
 from lightning.pytorch.strategies import DDPStrategy, FSDPStrategy, ModelParallelStrategy
+from torch import Tensor
 from torch.utils.data import DataLoader
 
 from scenewise.data import module
@@ -74,6 +75,21 @@ def test_crop_options_reach_the_transform() -> None:
     assert (crop.base, crop.max_share) == ((64, float("inf")), 0.75)
 
 
+def test_mixed_windows_depend_on_the_seed_alone() -> None:
+    def batches(workers: int) -> list[Tensor]:
+        data = small_scenes(
+            crop_size=(16, 24), rare_windows=0.5, copy_paste=0.5, mosaic=0.5, num_workers=workers
+        )
+        data.setup("fit")
+        return [batch["image"] for batch in data.train_dataloader()]
+
+    alone, shared = batches(0), batches(2)
+    assert all(torch.equal(a, b) for a, b in zip(alone, shared, strict=True))
+    plain = small_scenes(crop_size=(16, 24), num_workers=0)
+    plain.setup("fit")
+    assert not torch.equal(next(iter(plain.train_dataloader()))["image"], alone[0])
+
+
 def test_training_scenes_stay_whole() -> None:
     data = small_scenes(batch_size=1, flip=False)
     data.setup("fit")
@@ -112,7 +128,7 @@ def test_a_typical_size_is_the_median_in_eights(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("crop", "batch"), [((64, 192), 8), ((360, 480), 3), ((512, 512), 2), ((768, 768), 2)]
+    ("crop", "batch"), [((64, 192), 8), ((352, 480), 4), ((512, 512), 3), ((768, 768), 2)]
 )
 def test_larger_crops_make_smaller_batches(
     crop: tuple[int, int], batch: int, monkeypatch: pytest.MonkeyPatch
@@ -237,6 +253,8 @@ def test_an_empty_split_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
         ({"format": "scenes", "scale": (1.0, math.inf)}, "ascending order"),
         ({"format": "scenes", "base_size": (1024, 512)}, r"base_size \(1024, 512\).* out of range"),
         ({"format": "scenes", "max_class_share": 0.0}, r"max_class_share 0\.0 .*out of range"),
+        ({"format": "scenes", "rare_windows": 1.5}, "rare_windows is 1.5 but must be a share"),
+        ({"format": "scenes", "copy_paste": -0.5}, "copy_paste is -0.5 but must be a share"),
         ({"format": "scenes", "scale_step": -0.1}, r"scale_step -0\.1 is out of range"),
         ({"format": "scenes", "scenes_size": (8, 192)}, "cannot draw 1024 scenes"),
     ],

@@ -248,7 +248,7 @@ def decode_image(content: bytes, path: _Path, layout: Layout = RGB) -> Tensor:
 
     def of_tiff() -> Tensor | None:
         raw = read_tiff(content, pages=layout.pages) if is_tiff(content) else None
-        return None if raw is None else turned(_chosen(raw, layout), raw.orientation)
+        return None if raw is None else turned(chosen_channels(raw, layout), raw.orientation)
 
     values = _guarded(of_tiff, path)
     if values is not None:
@@ -297,7 +297,7 @@ def image_of(image: Image.Image, layout: Layout = RGB) -> Tensor:
         and image.mode not in _WIDE
     ):
         raise UserError("PIL reduces its 16 bits to 8; give the path of the file instead")
-    return _chosen(_raw(ImageOps.exif_transpose(image), b""), layout)
+    return chosen_channels(_raw(ImageOps.exif_transpose(image), b""), layout)
 
 
 def _raw(image: Image.Image, content: bytes) -> Raw:
@@ -341,7 +341,7 @@ def pil_kind(image: Image.Image, content: bytes = b"") -> Kind:
     return Kind(1 if grey else 3, alpha, not grey, wide)
 
 
-def _chosen(raw: Raw, layout: Layout) -> Tensor:
+def chosen_channels(raw: Raw, layout: Layout) -> Tensor:
     """The channels of ``layout``, (count, H, W).
 
     Raises:
@@ -435,7 +435,7 @@ def _to_image(image: Image.Image, content: bytes, layout: Layout) -> Tensor:
             return torch.from_numpy(simplejpeg.decode_jpeg(content)).permute(2, 0, 1)  # (3, H, W)
     except (RuntimeError, ValueError):
         pass
-    values = _chosen(_raw(image, content), layout)
+    values = chosen_channels(_raw(image, content), layout)
     return turned(values, _turn(image))
 
 
@@ -495,6 +495,11 @@ def _guarded(read: Callable[[], _T], path: _Path, what: str = "image") -> _T:
         raise UserError(f"{what} '{os.fspath(path)}': {error}") from error
     except UnidentifiedImageError as error:
         raise _unreadable(path, what, "not an image of a supported type") from error
+    except Image.DecompressionBombError as error:
+        raise UserError(
+            f"cannot read {what} '{os.fspath(path)}' ({error}); if it is really so large, predict "
+            "--raster yes labels it block by block, and prepare geo cuts it for training"
+        ) from error
     except Exception as error:  # decoders raise many types for damaged files
         raise _unreadable(path, what, error) from error
 

@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -11,9 +12,10 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader
 
 from scenewise.classes import Classes
-from scenewise.data.datasets import Sample, SegmentationDataset, collate
+from scenewise.data.datasets import Sample, SegmentationDataset, Transform, collate
 from scenewise.data.formats import FORMATS
 from scenewise.data.formats.recognise import Source, check_format
+from scenewise.data.mixing import Mix, Windows
 from scenewise.data.sampler import EvalSampler, TrainLoader, TrainSampler
 from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
@@ -64,6 +66,12 @@ class SegmentationData(LightningDataModule):
             factor 1; by default their own size.
         max_class_share: draw another crop, up to nine times, while more than this share of its
             labelled pixels belongs to one class; 1 accepts every crop, mmsegmentation uses 0.75.
+        rare_windows: share of the training crops that contain a pixel of a rare class: a class of
+            the image, drawn by the inverse of its pixels there.
+        copy_paste: share of the training crops that get the pixels of one class of another image's
+            crop, the class drawn likewise; not for "stream".
+        mosaic: share of the training crops that are put together from crops of four images; not for
+            "stream".
         flip: mirror half of the training images.
         photometric: change brightness, contrast, saturation and hue in training; by default yes
             for RGB, but not for "scenes", whose light varies already.
@@ -106,6 +114,9 @@ class SegmentationData(LightningDataModule):
         scale_step: float = 0.0,
         base_size: int | tuple[int, int] | None = None,
         max_class_share: float = 1.0,
+        rare_windows: float = 0.0,
+        copy_paste: float = 0.0,
+        mosaic: float = 0.0,
         flip: bool = True,
         photometric: bool | None = None,
         rotate: float = 0.0,
@@ -137,6 +148,9 @@ class SegmentationData(LightningDataModule):
         self.scale_step = scale_step
         self.base_size = base_size
         self.max_class_share = max_class_share
+        self.rare_windows = rare_windows
+        self.copy_paste = copy_paste
+        self.mosaic = mosaic
         self.flip = flip
         self.photometric = photometric
         self.rotate = rotate
@@ -182,6 +196,9 @@ class SegmentationData(LightningDataModule):
                 f"{self.scale_step} is out of range; give (short, long) in pixels, a share from 0 "
                 "to 1, and a step of 0 or more"
             )
+        for name in ("rare_windows", "copy_paste", "mosaic"):
+            if not 0 <= (share := getattr(self, name)) <= 1:
+                raise UserError(f"{name} is {share} but must be a share from 0 to 1")
 
     @property
     def images(self) -> ImageFormat:
@@ -301,19 +318,36 @@ class SegmentationData(LightningDataModule):
             train = self.dataset("train")
             self.crop_size = self.crop_size or _typical_size(train)
             self.batch_size = self.batch_size or _fitting_batch(self.crop_size)
-            train.transform = train_transform(
-                self.crop_size,
-                self.scale,
-                self.flip,
-                self.format != "scenes" if self.photometric is None else self.photometric,
-                self.classes.ignore_index,
-                self.rotate,
-                self.blur,
-                images,
-                step=self.scale_step,
-                base=_short_and_long(self.base_size),
-                max_share=self.max_class_share,
+            train.transform = self._train_transform(train, self.crop_size, images)
+
+    def _train_transform(
+        self, train: SegmentationDataset, size: tuple[int, int], images: ImageFormat
+    ) -> Transform:
+        """Random crops, mixed with those of other images where the options say so."""
+        make = partial(
+            train_transform,
+            scale=self.scale,
+            flip=self.flip,
+            photometric=self.format != "scenes" if self.photometric is None else self.photometric,
+            ignore_index=self.classes.ignore_index,
+            rotate=self.rotate,
+            blur=self.blur,
+            images=images,
+            step=self.scale_step,
+            base=_short_and_long(self.base_size),
+            max_share=self.max_class_share,
+        )
+        if not (self.copy_paste or self.mosaic):
+            return make(size, rare=self.rare_windows)
+        if isinstance(train, ShardSet):
+            raise UserError(
+                "--data.copy_paste and --data.mosaic read several images for a crop, which a "
+                "stream of shards cannot; leave them out, or train on the folder"
             )
+        if min(size) < 2:
+            raise UserError(f"mosaic and copy_paste need a crop_size of 2 or more, not {size}")
+        windows = Windows(make, self.rare_windows)
+        return Mix(windows, size, train, copy_paste=self.copy_paste, mosaic=self.mosaic)
 
     def train_dataloader(self) -> DataLoader[Sample]:
         """Random crops; order and random changes depend on ``seed``, epoch and index alone."""
@@ -408,24 +442,26 @@ class SegmentationData(LightningDataModule):
 
 
 def _typical_size(dataset: SegmentationDataset) -> tuple[int, int]:
-    """The median (height, width) of up to five images, in multiples of 8 up to 768."""
+    """The median (height, width) of up to five images, rounded down, up to 768."""
     step = math.ceil(len(dataset) / 5)  # five images, evenly spread
     sizes = torch.tensor([dataset.read(i)[1].shape for i in range(0, len(dataset), step)])
     height, width = sizes.median(dim=0).values.tolist()
-    return _multiple_of_8(height), _multiple_of_8(width)
+    return _rounded(height), _rounded(width)
 
 
 def _short_and_long(base: int | tuple[int, int] | None) -> tuple[float, float] | None:
     return (base, math.inf) if isinstance(base, int) else base
 
 
-def _multiple_of_8(length: int) -> int:
-    return min(_LARGEST_CROP, max(8, length // 8 * 8))
+def _rounded(length: int) -> int:
+    """A multiple of 32, the largest output stride; of 8 for small images."""
+    unit = 32 if length >= 256 else 8  # loses an eighth at most
+    return min(_LARGEST_CROP, max(8, length // unit * unit))
 
 
 def _fitting_batch(crop_size: tuple[int, int]) -> int:
-    """2 to 8 images: 2**16 pixels for each GiB of GPU memory, 2**19 without a GPU."""
-    pixels = 2**19
+    """2 to 8 images: 2**16 pixels for each GiB of GPU memory, 3 * 2**18 without a GPU."""
+    pixels = 3 * 2**18  # four windows of 352 x 480
     if torch.cuda.is_available():
         pixels = torch.cuda.get_device_properties(0).total_memory // 2**14  # 2**16 a GiB
     return min(8, max(2, pixels // (crop_size[0] * crop_size[1])))

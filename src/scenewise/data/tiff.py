@@ -185,7 +185,10 @@ def _check_size(page: TiffPage, pages: int) -> None:
     claimed = page.nbytes * pages
     limit = Image.MAX_IMAGE_PIXELS or pixels
     if pixels > 2 * limit or claimed > _MOST_BYTES:  # as Pillow
-        raise UserError(f"it claims {pixels:,} pixels, which could be a decompression bomb")
+        raise UserError(
+            f"it claims {pixels:,} pixels, which could be a decompression bomb; if it is "
+            "really so large, predict --raster yes labels it block by block"
+        )
 
 
 def _is_for_pillow(pages: list[TiffPage]) -> bool:

@@ -14,6 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from scenewise.data.datasets import Transform
+from scenewise.data.mixing import rare_pixel
 from scenewise.data.photometric import PhotometricDistortion
 from scenewise.data.value_range import ImageFormat
 
@@ -37,6 +38,8 @@ class RandomScaleCrop(nn.Module):
         max_share: draw another crop, up to nine times, while more than this share of the labelled
             pixels belongs to one class.
         padding: the value of each channel in the padding of the image.
+        rare: share of the crops that contain a pixel of a class drawn by the inverse of its pixels
+            in this image; where in the crop is random.
 
     Shape:
         image (C, H, W), uint8 or float, and mask (H, W), uint8, to (C, *size) and size.
@@ -52,6 +55,7 @@ class RandomScaleCrop(nn.Module):
         base: tuple[float, float] | None = None,
         max_share: float = 1.0,
         padding: Sequence[float] = ImageFormat().padding,
+        rare: float = 0.0,
     ) -> None:
         super().__init__()
         self.size = size
@@ -61,6 +65,7 @@ class RandomScaleCrop(nn.Module):
         self.base = base
         self.max_share = max_share
         self.padding = list(padding)
+        self.rare = rare
 
     def forward(
         self, image: tv_tensors.Image, mask: tv_tensors.Mask
@@ -92,9 +97,12 @@ class RandomScaleCrop(nn.Module):
         return factor if self.base is None else factor * _fitting(mask.shape, self.base)
 
     def _choose(self, mask: Tensor, factor: float) -> tuple[_Span, _Span]:
+        rare = self.rare > 0 and float(torch.rand(())) < self.rare
+        pixel = rare_pixel(mask, self.ignore_index) if rare else None
+        row, column = pixel or (None, None)
         for _ in range(_MAX_CROPS):
-            rows = _random_span(mask.shape[0], self.size[0], factor)
-            columns = _random_span(mask.shape[1], self.size[1], factor)
+            rows = _random_span(mask.shape[0], self.size[0], factor, row)
+            columns = _random_span(mask.shape[1], self.size[1], factor, column)
             if self.max_share >= 1:
                 break
             ids = mask[rows[0] : rows[0] + rows[1], columns[0] : columns[0] + columns[1]]
@@ -124,10 +132,16 @@ def _largest_share(ids: Tensor, ignore_index: int = 255) -> float:
     return int(counts.max()) / total if total else 1.0
 
 
-def _random_span(length: int, crop: int, factor: float) -> _Span:
-    """A random span along one side of an image that has ``crop`` pixels after scaling."""
+def _random_span(length: int, crop: int, factor: float, at: int | None = None) -> _Span:
+    """A random span along one side of an image that has ``crop`` pixels after scaling.
+
+    With ``at`` it contains this place.
+    """
     span = min(length, max(1, round(crop / factor)))
-    start = int(torch.randint(length - span + 1, ()))
+    low, high = 0, length - span
+    if at is not None:
+        low, high = max(low, at - span + 1), min(high, at)
+    start = low + int(torch.randint(high - low + 1, ()))
     scaled = crop if span < length else min(crop, max(1, round(length * factor)))
     return start, span, scaled
 

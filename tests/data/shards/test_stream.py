@@ -13,6 +13,7 @@ from scenewise.apps.cli import main
 from scenewise.data import FolderDataset, SegmentationData
 from scenewise.data.shards import ShardSet, write_shards
 from scenewise.data.shards.stream import ShardStream
+from scenewise.errors import UserError
 from tests.data.trees import write_tree
 
 
@@ -140,3 +141,13 @@ def test_fit_and_test_on_shards(
         main(["test", "--model", str(run), *options, where]) == 2
     )  # the shards have no split "test"
     assert "(they have train, val)" in capsys.readouterr().err
+
+
+def test_windows_of_several_images_are_refused_and_rare_ones_are_not(shards: Path) -> None:
+    options = {"crop_size": (8, 16), "num_workers": 0, "batch_size": 4}
+    for share in ({"copy_paste": 0.5}, {"mosaic": 0.5}):
+        with pytest.raises(UserError, match="a stream of shards cannot; leave them out"):
+            SegmentationData("stream", str(shards), **options, **share).setup("fit")
+    data = SegmentationData("stream", str(shards), **options, rare_windows=0.5)
+    data.setup("fit")
+    assert next(iter(data.train_dataloader()))["mask"].shape == (4, 8, 16)

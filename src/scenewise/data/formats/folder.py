@@ -10,8 +10,10 @@ from torch import Tensor
 from scenewise.classes import Classes
 from scenewise.data.class_lists import find_class_list, read_class_list
 from scenewise.data.datasets import PairedDataset, Root, Transform
+from scenewise.data.formats.label_colors import BACKGROUND
 from scenewise.data.formats.label_option import LabelOption, parse_labels
-from scenewise.data.formats.label_values import BACKGROUND, Reading, decide
+from scenewise.data.formats.label_reading import Reading
+from scenewise.data.formats.label_values import decide
 from scenewise.data.formats.listing import Listing, list_root
 from scenewise.data.formats.pairing import Pairs, pair_by_name
 from scenewise.data.formats.split_lists import choose_rows, pairs_of_rows, read_lists

@@ -34,7 +34,7 @@ from scenewise.data.tiff import Kind
 from scenewise.errors import UserError
 from scenewise.files import atomic_write, parse_json, write_json
 
-_INDEX = "index.json"
+INDEX = "index.json"
 _MASK = ".mask.png"
 _INSPECTED = 4  # images whose headers are read to find the layout
 _LARGEST = 2**30  # bytes of an image; a member may claim more
@@ -73,14 +73,14 @@ class ShardSet(SegmentationDataset):
         self, root: Root, split: str = "train", transform: Transform | None = None
     ) -> None:
         base = str(root).rstrip("/")
-        classes, splits = _read_index(base)
+        classes, splits = read_splits(base)
         if not splits.get(split):
             known = ", ".join(sorted(splits)) or "none"
             raise UserError(
                 f"split '{split}' not found among the shards in '{base}' (they have {known}); "
                 "prepare it into the same folder"
             )
-        self.shards = [(f"{base}/{name}", names) for name, names in splits[split].items()]
+        self.shards = splits[split]
         self.root, self.split = base, split
         self._ends = list(accumulate(len(names) for _, names in self.shards))  # indices
         super().__init__([n for _, names in self.shards for n in names], classes, transform)
@@ -114,13 +114,26 @@ class ShardSet(SegmentationDataset):
         return found
 
 
+def read_splits(root: str) -> tuple[Classes, dict[str, list[tuple[str, list[str]]]]]:
+    """The classes, and for each split the URL of each shard with the names of its images.
+
+    Raises:
+        UserError: the index in ``root`` is missing or invalid.
+    """
+    classes, splits = _read_index(root)
+    return classes, {
+        split: [(f"{root}/{name}", names) for name, names in shards.items()]
+        for split, shards in splits.items()
+    }
+
+
 def _read_index(root: str) -> tuple[Classes, _Splits]:
     """The classes, and for each split its shards with the names of their images.
 
     Raises:
         UserError: the index in ``root`` is missing or invalid.
     """
-    url = f"{root}/{_INDEX}"
+    url = f"{root}/{INDEX}"
     with _opened(url) as file:
         content = file.read()
     try:
@@ -263,12 +276,12 @@ def write_shards(
                     _write_shard(target / name, dataset, indices, pool)
                 shards[name] = [dataset.names[i] for i in indices]
         index = {"classes": dataset.classes.to_dict(), "splits": {**written, split: shards}}
-        write_json(target / _INDEX, index)
+        write_json(target / INDEX, index)
     return target
 
 
 def _written_splits(target: Path, classes: Classes) -> _Splits:
-    if not (target / _INDEX).exists():
+    if not (target / INDEX).exists():
         return {}
     existing, splits = _read_index(str(target))
     check_same_classes(existing, classes, target)
