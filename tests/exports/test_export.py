@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import nn
@@ -16,6 +15,7 @@ from torch import nn
 from scenewise.errors import UserError
 from scenewise.exports import export_model, load_exported, onnx_attention, verify
 from scenewise.exports import onnx as onnx_file
+from scenewise.exports.openvino import one_core
 from scenewise.models import Segmenter, create_model, load_model
 from scenewise.models.preprocessing import Preprocessing
 from tests.attention.contract import randomise
@@ -85,7 +85,7 @@ def test_onnx_takes_images_and_returns_labels(exports, danet) -> None:
 def test_openvino_is_a_pair_of_files(exports, danet) -> None:
     files = exports[".xml"].files
     assert [file.suffix for file in files] == [".xml", ".bin"]
-    core = openvino.Core()
+    core = one_core()
     model = core.read_model(files[0])
     assert model.inputs[0].partial_shape.to_string() == "[?,3,?,?]"
     metadata = model.get_rt_info(["scenewise", "classes"]).value
@@ -137,7 +137,7 @@ def test_bgr_images_of_0_to_255(suffix: str, tmp_path: Path) -> None:
         given = onnxruntime.InferenceSession(file).run(None, {"images": rgb})[0]
     else:
         settings = {"INFERENCE_PRECISION_HINT": "f32"}
-        given = openvino.Core().compile_model(file, "CPU", settings)(rgb)[0]
+        given = one_core().compile_model(file, "CPU", settings)(rgb)[0]
     np.testing.assert_allclose(given, logits(model, rgb), rtol=0, atol=1e-4)
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +14,7 @@ from torch.testing import assert_close
 
 from scenewise import create_model
 from scenewise.exports import export_model
+from scenewise.exports.openvino import one_core
 from scenewise.models import Segmenter
 from tests.attention.contract import randomise
 
@@ -54,7 +54,7 @@ def test_openvino(name: str, tmp_path: Path) -> None:
     model, file = network(name), tmp_path / "network.xml"
     export_model(model, file)
     settings = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(file, "CPU", settings)
+    compiled = one_core().compile_model(file, "CPU", settings)
     for shape in SHAPES:
         images = torch.randn(shape)
         close(compiled({"images": images.numpy()})["logits"], expected(model, images))

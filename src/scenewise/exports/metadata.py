@@ -18,8 +18,16 @@ _OUTPUTS = {
 Metadata = dict[str, str]
 
 
-def build_metadata(model: Segmenter, postprocess: Postprocess | None, **more: str) -> Metadata:
-    """Version, network, classes, colours, preprocessing, input and output; each text or JSON."""
+def build_metadata(
+    model: Segmenter,
+    postprocess: Postprocess | None,
+    size: tuple[int, int] | None = None,
+    **more: str,
+) -> Metadata:
+    """Version, network, classes, colours, preprocessing, input and output; each text or JSON.
+
+    With a ``size``, (height, width), input and output have these numbers, and a batch of 1.
+    """
     entries: dict[str, Any] = {
         **model.config(),
         "align_corners": model.align_corners,
@@ -28,10 +36,24 @@ def build_metadata(model: Segmenter, postprocess: Postprocess | None, **more: st
         "postprocess": postprocess or "none",
         **more,
     }
+    if size is not None:
+        for name in ("input", "output"):
+            entries[name] = _fixed(entries[name], size)
     return {
         name: value if isinstance(value, str) else json.dumps(value)
         for name, value in entries.items()
     }
+
+
+def _fixed(text: str, size: tuple[int, int]) -> str:
+    """A shape with numbers.
+
+    >>> _fixed("labels: uint8 (batch, height, width)", (32, 64))
+    'labels: uint8 (1, 32, 64)'
+    """
+    for name, number in (("batch", 1), ("height", size[0]), ("width", size[1])):
+        text = text.replace(name, str(number))
+    return text
 
 
 def _input(images: Preprocessing, *, normalised: bool) -> str:

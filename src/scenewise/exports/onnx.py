@@ -16,6 +16,7 @@ from scenewise.exports.trace import failed, quiet
 OPSET = 18  # the exporter's native one
 _FUSED_OPSET = 23  # the first with an Attention operator
 _OPSETS = range(18, 26)  # that PyTorch's exporter writes
+_HALVED = 16  # values; smaller tensors are not worth a cast
 _LARGEST = 2**31 - 2**20  # bytes of weights; one file holds 2 GB
 
 
@@ -81,6 +82,48 @@ def save(model: Any, file: Path) -> None:
     if _bytes(model) >= _LARGEST:
         raise UserError(f"'{file.name}' would be larger than ONNX's 2 GB; give a .xml or .pt2 file")
     ir.save(model, file)
+
+
+def halve(model: Any) -> None:
+    """Store weights as float16, each with a cast to float32, in which the graph computes."""
+    ir = import_extra("onnx_ir", "export")
+    graph = model.graph
+    first = graph[0]
+    for name, weight in list(graph.initializers.items()):
+        values = weight.const_value.numpy()
+        if values.dtype != np.float32 or values.size < _HALVED:
+            continue
+        with np.errstate(over="ignore"):  # infinite weights fail the score gate
+            half = ir.tensor(values.astype(np.float16), name=f"{name}_fp16")
+        stored = ir.Value(
+            name=half.name, shape=ir.Shape(values.shape), type=ir.TensorType(half.dtype)
+        )
+        stored.const_value = half
+        cast = ir.node("Cast", [stored], {"to": ir.DataType.FLOAT}, name=f"{name}_cast")
+        ir.convenience.replace_all_uses_with(weight, cast.outputs[0])
+        graph.initializers.pop(name)
+        graph.register_initializer(stored)
+        cast.outputs[0].name, cast.outputs[0].shape = name, weight.shape
+        cast.outputs[0].type = weight.type
+        graph.insert_before(first, cast)
+
+
+def to_proto(model: Any) -> Any:
+    """The ``onnx.ModelProto``; layers with weights are named as those are."""
+    proto = import_extra("onnx_ir", "export").serde.serialize_model(model)
+    names: set[str] = {node.name for node in proto.graph.node}
+    for node in proto.graph.node:
+        weights = [name for name in node.input if name.endswith(".weight")]
+        layer = weights[0].removesuffix(".weight") if weights else ""
+        if layer and layer not in names:
+            node.name = layer
+            names.add(layer)
+    return proto
+
+
+def from_proto(proto: Any) -> Any:
+    """The ``onnx_ir.Model`` of an ``onnx.ModelProto``."""
+    return import_extra("onnx_ir", "export").serde.deserialize_model(proto)
 
 
 def to_bytes(model: Any) -> bytes:

@@ -1,5 +1,10 @@
 """OpenVINO's intermediate representation, an .xml file with a .bin file, run by OpenVINO."""
 
+import math
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +22,10 @@ ATTENTION = "fused operator (ScaledDotProductAttention)"
 _SECTION = "scenewise"  # of the runtime information
 
 
-def convert(program: ExportedProgram, metadata: Metadata) -> Any:
-    """The ``openvino.Model`` of a program, with dynamic batch, height and width.
+def convert(
+    program: ExportedProgram, metadata: Metadata, size: tuple[int, int] | None = None
+) -> Any:
+    """The ``openvino.Model`` of a program; batch, height and width are dynamic without ``size``.
 
     The front end is called directly: ``openvino.convert_model`` sends telemetry.
 
@@ -38,7 +45,9 @@ def convert(program: ExportedProgram, metadata: Metadata) -> Any:
         raise failed("OpenVINO", error) from error
     (images,), _ = program.example_inputs
     axis = 1 if metadata["postprocess"] == "none" else 3  # of the channels
-    model.reshape([images.shape[axis] if k == axis else -1 for k in range(4)])
+    fixed = [size is not None or k == axis for k in range(4)]
+    model.reshape([images.shape[k] if fixed[k] else -1 for k in range(4)])
+    _name_layers(model, plain)
     model.inputs[0].set_names({metadata["input"].partition(":")[0]})
     model.outputs[0].set_names({metadata["output"].partition(":")[0]})
     for name, text in metadata.items():
@@ -46,9 +55,49 @@ def convert(program: ExportedProgram, metadata: Metadata) -> Any:
     return model
 
 
-def save(model: Any, file: Path) -> None:
-    """Write ``file``, and the weights in a .bin file of the same name; weights stay float32."""
-    import_extra("openvino", "export").save_model(model, file, compress_to_fp16=False)
+def save(model: Any, file: Path, *, half: bool = False) -> None:
+    """Write ``file``, and the weights in a .bin file of the same name, as float32 or float16."""
+    import_extra("openvino", "export").save_model(model, file, compress_to_fp16=half)
+
+
+def _name_layers(model: Any, program: ExportedProgram) -> None:
+    """Name convolutions as the network does: the k-th of the program is "convolution_k" here."""
+    of_placeholder = program.graph_signature.inputs_to_parameters
+    convolutions = [node for node in program.graph.nodes if "aten.conv" in str(node.target)]
+    weights = [of_placeholder.get(node.args[1].name, "") for node in convolutions]
+    taken: set[str] = set()
+    for node in model.get_ordered_ops():
+        numbered = re.fullmatch(r"convolution_?(\d*)/.*Convolution", node.get_friendly_name())
+        index = int(numbered[1] or 0) if numbered else len(weights)
+        name = weights[index].removesuffix(".weight") if index < len(weights) else ""
+        if name and name not in taken:
+            if math.prod(node.input_value(1).shape) != program.state_dict[weights[index]].numel():
+                return  # numbered in another way
+            node.set_friendly_name(name)
+            taken.add(name)
+
+
+@cache
+def one_core() -> Any:
+    """The one ``openvino.Core`` of this process, kept until its end.
+
+    A Core gives the thread that makes it a signal stack, and unmaps it when it goes. Where two
+    overlap, the thread is left with the stack of the first one: the next signal that has a handler,
+    Ctrl-C for example, ends the process (seen with OpenVINO 2026.4.1).
+    """
+    return import_extra("openvino", "export").Core()
+
+
+@contextmanager
+def sharing_core() -> Iterator[None]:
+    """Inside, ``openvino.Core()`` is :func:`one_core`, for a library that makes its own."""
+    openvino, core = import_extra("openvino", "export"), one_core()
+    own = openvino.Core
+    openvino.Core = lambda: core
+    try:
+        yield
+    finally:
+        openvino.Core = own
 
 
 class OpenVINOEngine:
@@ -59,13 +108,12 @@ class OpenVINOEngine:
     """
 
     def __init__(self, source: Any) -> None:
-        openvino = import_extra("openvino", "export")
+        core = one_core()
         settings = {
             "INFERENCE_PRECISION_HINT": "f32",  # bfloat16 is the default where available
             "INFERENCE_NUM_THREADS": torch.get_num_threads(),
         }
         try:
-            core = openvino.Core()
             model = core.read_model(source) if isinstance(source, Path) else source
             self.compiled = core.compile_model(model, "CPU", settings)
         except Exception as error:

@@ -1,18 +1,18 @@
 """Run exported files, or models in memory, in another runtime behind a ``Segmenter``."""
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from scenewise.errors import UserError, choose
-from scenewise.exports import onnx, openvino
-from scenewise.exports.metadata import build_metadata, segmenter_arguments
-from scenewise.exports.trace import Graph, export_program
-from scenewise.exports.verify import Engine, compare
 from scenewise.models.segmenter import Segmenter, SegmenterOutput
 
+if TYPE_CHECKING:
+    from scenewise.exports.verify import Engine
+
+# Exporters are imported where a model is converted or read: most predictions need none.
 Backend = Literal["torch", "onnxruntime", "openvino"]
 _READABLE = (".onnx", ".xml")
 
@@ -27,7 +27,7 @@ class EngineSegmenter(Segmenter):
         **arguments: classes, preprocessing and align_corners of the network.
     """
 
-    def __init__(self, engine: Engine, **arguments: Any) -> None:
+    def __init__(self, engine: "Engine", **arguments: Any) -> None:
         super().__init__(nn.Identity(), nn.Identity(), **arguments)
         self.engine = engine
         self.device_of = nn.Parameter(torch.empty(0), requires_grad=False)  # for .device and .dtype
@@ -66,6 +66,9 @@ def load_exported(path: str | Path) -> Segmenter:
         raise UserError(f"'{file}' is not an exported model; give one of {', '.join(_READABLE)}")
     if not file.is_file():
         raise UserError(f"no such file: '{file}'; give a file that scenewise export wrote")
+    from scenewise.exports import onnx, openvino
+    from scenewise.exports.metadata import segmenter_arguments
+
     in_onnx = file.suffix == ".onnx"
     engine = onnx.OnnxEngine(file) if in_onnx else openvino.OpenVINOEngine(file)
     return EngineSegmenter(engine, **segmenter_arguments(engine.metadata, file))
@@ -83,6 +86,11 @@ def with_backend(model: Segmenter, backend: Backend) -> Segmenter:
         return model
     if isinstance(model, EngineSegmenter):
         raise UserError("an exported file already has its runtime; leave the backend out")
+    from scenewise.exports import onnx, openvino
+    from scenewise.exports.metadata import build_metadata, segmenter_arguments
+    from scenewise.exports.trace import Graph, export_program
+    from scenewise.exports.verify import compare
+
     graph = Graph(model)
     program, metadata = export_program(graph), build_metadata(model, None)
     engine: Engine

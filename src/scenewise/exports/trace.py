@@ -68,18 +68,18 @@ def example(graph: Graph, shape: tuple[int, int, int]) -> Tensor:
     return low + (high - low) * torch.rand(size, generator=random)
 
 
-def export_program(graph: Graph) -> ExportedProgram:
-    """Trace the graph, with dynamic batch, height and width.
+def export_program(graph: Graph, size: tuple[int, int] | None = None) -> ExportedProgram:
+    """Trace the graph, with dynamic batch, height and width; or for one image of one ``size``.
 
     Raises:
         UserError: the network does something that cannot be traced.
     """
     sides = (2, 3) if graph.postprocess is None else (1, 2)  # axes of height and width
-    dynamic = dict.fromkeys((0, *sides), Dim.DYNAMIC)
+    dynamic = None if size else (dict.fromkeys((0, *sides), Dim.DYNAMIC),)
     try:
         with torch.no_grad(), quiet():
-            images = example(graph, _TRACED)
-            return torch.export.export(graph, (images,), dynamic_shapes=(dynamic,))
+            images = example(graph, (1, *size) if size else _TRACED)
+            return torch.export.export(graph, (images,), dynamic_shapes=dynamic)
     except Exception as error:
         raise failed("torch.export", error) from error
 

@@ -42,14 +42,14 @@ class Difference(NamedTuple):
         )
 
 
-def compare(graph: Graph, engine: Engine) -> list[Difference]:
-    """Run both on the inputs of :data:`_SIZES`.
+def compare(graph: Graph, engine: Engine, size: tuple[int, int] | None = None) -> list[Difference]:
+    """Run both on the inputs of :data:`_SIZES`, or on one image of the one ``size`` of a graph.
 
     Raises:
         UserError: they differ by more than :data:`_TOLERANCE`.
     """
     differences = []
-    for shape in _SIZES:
+    for shape in _SIZES if size is None else ((1, *size),):
         images = example(graph, shape)
         with torch.no_grad():
             logits = graph.logits(images)

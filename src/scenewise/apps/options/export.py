@@ -10,6 +10,8 @@ examples:
   scenewise export RUN_FOLDER danet.onnx
   scenewise export RUN_FOLDER danet.onnx --postprocess labels
   scenewise export RUN_FOLDER danet.xml
+  scenewise export RUN_FOLDER danet.xml --precision int8 --size 512 1024
+  scenewise export RUN_FOLDER danet.onnx --precision fp16 --data street --max-drop 0.2
   scenewise export RUN_FOLDER danet.pt2
   scenewise export RUN_FOLDER danet --push-to-hub NAME/danet --licence apache-2.0
 
@@ -18,6 +20,10 @@ without suffix a folder with config.json and model.safetensors. Batch, height an
 The graph takes normalised images (B, 3, H, W), float32, and returns logits; with --postprocess it
 takes RGB images (B, H, W, 3), uint8. Every file is run in its own runtime on two sizes and compared
 with the model; if outputs differ, nothing is written. Needs pip install 'scenewise[export]'.
+
+--precision fp16 stores weights in half the bytes; int8 also computes in 8 bits (needs
+scenewise[quantize]). The mIoU on the validation images is measured before and after: layers that
+cost too much stay in float and are named, and above --max-drop nothing is written.
 """
 
 
@@ -35,6 +41,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--opset", type=int, help="of ONNX; default 18; from 23 on attention is one operator"
+    )
+    parser.add_argument(
+        "--size",
+        type=int,
+        nargs=2,
+        metavar=("H", "W"),
+        help="fixed height and width, and a batch of 1; default dynamic",
+    )
+    lower = parser.add_argument_group("lower precision, .onnx and .xml")
+    lower.add_argument(
+        "--precision",
+        choices=names("scenewise.exports.gate", "Precision"),
+        default="fp32",
+        help="default fp32",
+    )
+    lower.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="labelled images, as for fit, to score and calibrate; default those of the run",
+    )
+    lower.add_argument(
+        "--calibrate",
+        type=Path,
+        metavar="DIR",
+        help="images for the ranges of int8; default the training images of the data",
+    )
+    lower.add_argument(
+        "--max-drop",
+        type=float,
+        default=0.5,
+        metavar="POINTS",
+        help="largest loss of mIoU; default 0.5",
     )
     hub = parser.add_argument_group("upload to the Hugging Face hub")
     hub.add_argument(
