@@ -5,15 +5,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-import timm
 import torch
 from torch import Tensor, nn
 
 from scenewise.errors import UserError, did_you_mean
+from scenewise.models.offline import offline_unless_the_hub_answers
 from scenewise.models.pip_weights import PACKAGED, pip_weights
 from scenewise.models.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from scenewise.models.resnet_keys import timm_names
 from scenewise.models.state_dict import read_tensors
+from scenewise.models.transformer_keys import fitted
 
 _log = logging.getLogger("scenewise")
 
@@ -56,6 +57,7 @@ class Backbone(nn.Module):
         stride: image pixels for one pixel of the last feature map.
         multiple: height and width of the images must be multiples of it; 1 for CNNs.
         mean, std: of the images it was trained on, RGB in 0..1.
+        licence: of timm's weights, as timm names it, for example ``apache-2.0``; or None.
 
     >>> backbone = Backbone("resnet18", output_stride=8)
     >>> import torch
@@ -87,6 +89,7 @@ class Backbone(nn.Module):
         config = getattr(self.net, "pretrained_cfg", None) or {}
         self.mean: tuple[float, ...] = tuple(config.get("mean", IMAGENET_MEAN))
         self.std: tuple[float, ...] = tuple(config.get("std", IMAGENET_STD))
+        self.licence: str | None = config.get("license")
         convolutional = any(isinstance(m, nn.BatchNorm2d) for m in self.net.modules())
         self.multiple = 1 if convolutional else max(self.net.feature_info.reduction())  # patches
         self._channels_last = str(getattr(self.net, "output_fmt", "NCHW")).endswith("NHWC")
@@ -200,8 +203,16 @@ def is_resnet(name: str) -> bool:
     (True, False, False)
     """
     name = _DEEP_STEMS.get(name, name)
-    known: bool = timm.is_model(name) and timm.models.is_model_in_modules(name, {"resnet"})
+    if name == "tiny":
+        return False
+    known: bool = _timm().is_model(name) and _timm().models.is_model_in_modules(name, {"resnet"})
     return known
+
+
+def _timm() -> Any:
+    import timm  # takes longer than PyTorch, and the tiny backbone does without
+
+    return timm
 
 
 # mmsegmentation's ResNet-18 and 34 with a deep stem, which timm does not name
@@ -230,7 +241,7 @@ def _timm_network(
             raise UserError(
                 f"timm has no weights of '{name}'; give backbone_weights, or 'resnet18'"
             )
-        return timm.create_model(
+        return _timm().create_model(
             _DEEP_STEMS[name],
             features_only=True,
             output_stride=output_stride,
@@ -238,8 +249,8 @@ def _timm_network(
             stem_type="deep",
             stem_width=32,  # 32, 32, 64 channels
         )
-    if not timm.is_model(name):
-        hint = did_you_mean(name, ("tiny", *timm.list_models()))
+    if not _timm().is_model(name):
+        hint = did_you_mean(name, ("tiny", *_timm().list_models()))
         raise UserError(f"unknown backbone '{name}'; {hint}Choose tiny or a model of timm")
     alternatives: tuple[dict[str, Any], ...] = (
         {"output_stride": output_stride},  # CNNs
@@ -251,7 +262,7 @@ def _timm_network(
     for architecture in alternatives:
         options = {"in_chans": in_channels, **spread, **architecture}
         try:
-            net = timm.create_model(name, features_only=True, **options)
+            net = _timm().create_model(name, features_only=True, **options)
         except (TypeError, AssertionError, NotImplementedError):
             continue  # not an option of this architecture
         except (RuntimeError, ValueError) as error:
@@ -265,7 +276,7 @@ def _timm_network(
 def _spread(name: str, layers: int) -> list[int]:
     """Indices of evenly spaced layers of a plain transformer: 2, 5, 8, 11 for 4 of 12."""
     with torch.device("meta"):
-        info: Any = timm.create_model(name, features_only=True).feature_info
+        info: Any = _timm().create_model(name, features_only=True).feature_info
     strides = {entry["reduction"] for entry in info.info}
     depth = len(info.info)
     if len(strides) > 1 or depth < layers:
@@ -292,7 +303,8 @@ def _pretrained(net: nn.Module, name: str, options: dict[str, Any]) -> Any:
         net.load_state_dict({key: _adapted(packaged[key], state[key]) for key in state})
         return net
     try:
-        return timm.create_model(name, features_only=True, pretrained=True, **options)
+        with offline_unless_the_hub_answers():
+            return _timm().create_model(name, features_only=True, pretrained=True, **options)
     except (OSError, RuntimeError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(
@@ -309,7 +321,7 @@ def _adapted(weight: Tensor, like: Tensor) -> Tensor:
     """
     if weight.ndim != 4 or weight.shape[1] != 3 or like.shape[1] == 3:
         return weight
-    adapted: Tensor = timm.models.adapt_input_conv(like.shape[1], weight)
+    adapted: Tensor = _timm().models.adapt_input_conv(like.shape[1], weight)
     return adapted
 
 
@@ -369,7 +381,8 @@ def _load_weights(backbone: _B, path: str | Path | None) -> _B:
     if path is None:
         return backbone
     network = backbone.net if isinstance(backbone, Backbone) else backbone
-    tensors, state = timm_names(_own_backbone(read_tensors(path))), network.state_dict()
+    tensors = fitted(timm_names(_own_backbone(read_tensors(path))), network)
+    state = network.state_dict()
     known = {key: _adapted(t, state[key]) for key, t in tensors.items() if key in state}
     misshapen = [key for key, tensor in known.items() if tensor.shape != state[key].shape]
     if misshapen or not known:

@@ -6,6 +6,7 @@ operation are summed, so an estimate takes a second or less for any network and 
 
 import copy
 import gc
+import statistics
 import time
 import weakref
 from collections.abc import Iterator, Sequence
@@ -119,11 +120,12 @@ def step_seconds(
     batch: int,
     device: torch.device,
     mixed: bool = False,
-    repeats: int = 2,
+    repeats: int = 3,
 ) -> float:
     """Seconds of a forward and backward pass of a copy of the model on ``device``.
 
-    It is the best of a few. The model and the random state are not changed.
+    It is the median of a few, since other work on the machine will slow a training too. The model
+    and the random state are not changed.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=2, backbone="tiny")
@@ -134,7 +136,7 @@ def step_seconds(
     channels = model.preprocessing.in_channels
     images = torch.rand(batch, channels, *size, generator=torch.Generator().manual_seed(0))
     images = images.to(device, memory_format=torch.channels_last)
-    best = float("inf")
+    seconds: list[float] = []
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for repeat in range(repeats + 1):
             start = time.perf_counter()
@@ -142,8 +144,8 @@ def step_seconds(
                 step(images)
             next(step.parameters()).sum().item()  # waits for the device
             if repeat > 0:  # the first is slower
-                best = min(best, time.perf_counter() - start)
-    return best
+                seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
 
 
 class _Memory(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -1,7 +1,7 @@
 """``for_inference``: batch norms folded into convolutions, wide convolutions in Winograd's form."""
 
 from copy import deepcopy
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -42,8 +42,7 @@ def for_inference(model: Segmenter) -> Segmenter:
     random = torch.Generator().manual_seed(0)
     sample = torch.rand(1, channels, 97, 129, generator=random).to(weight)
     with torch.no_grad():
-        expected = fast(sample).logits
-        _fold_batch_norms(fast, sample)
+        expected = _fold_batch_norms(fast, sample).logits
         if isinstance(fast.head, DANetHead) and not _has_norm(fast.head.position[0]):
             fast.head = _MergedDANetHead(fast.head)
         if weight.device.type == "cpu" and weight.dtype == torch.float32:
@@ -52,10 +51,13 @@ def for_inference(model: Segmenter) -> Segmenter:
     return fast if error <= _TOLERANCE * expected.abs().max() else plain
 
 
-def _fold_batch_norms(model: nn.Module, sample: Tensor) -> None:
+def _fold_batch_norms(model: nn.Module, sample: Tensor) -> Any:
     """Fold each batch norm into the convolution whose output it gets when ``sample`` runs.
 
     Both must be called exactly once; the model is in evaluation mode and is changed in place.
+
+    Returns:
+        The output for ``sample`` before.
     """
     producers: dict[int, nn.Conv2d] = {}  # id of an output -> its convolution
     outputs: list[Tensor] = []  # kept alive, so that no id is used twice
@@ -72,7 +74,7 @@ def _fold_batch_norms(model: nn.Module, sample: Tensor) -> None:
 
     layers = [m for m in model.modules() if isinstance(m, nn.Conv2d | nn.BatchNorm2d)]
     hooks = [layer.register_forward_hook(record) for layer in layers]
-    model(sample)
+    output = model(sample)
     for hook in hooks:
         hook.remove()
     folded = {
@@ -82,6 +84,7 @@ def _fold_batch_norms(model: nn.Module, sample: Tensor) -> None:
     }
     _replace(model, {conv: fuse_conv_bn_eval(conv, norm) for norm, conv in folded.items()})
     _replace(model, {norm: nn.Identity() for norm in folded})
+    return output
 
 
 def _use_winograd(model: nn.Module) -> None:
