@@ -1,6 +1,5 @@
 """Grey images and images of eight channels and 16 bits, from a folder to every result."""
 
-import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from scenewise import Predictor, create_model, fit, load_model
 from scenewise.apps import cli
+from scenewise.apps.app.encode import shown
 from scenewise.apps.app.explorer import Explorer
-from scenewise.apps.app.render import CLASSES, MOMENTS, Choice
-from scenewise.apps.app.state import Network, VisitorState, read_upload
+from scenewise.apps.app.images import read_upload
+from scenewise.apps.app.state import Network
 from scenewise.classes import Classes
 from scenewise.data import SegmentationData
 from scenewise.data.images import read_image
@@ -134,23 +134,23 @@ def test_figure_and_page_show_three_channels(trained: tuple[Path, Run], tmp_path
     root, run = trained
     file, model = next((root / "images/val").iterdir()), load_model(run.folder)
     explain_figure(model, file, [(3, 4)], tmp_path / "a.png")
-    explorer = Explorer({"danet": Network("danet", model)})
-    assert explorer.sample_names() == []  # generated scenes are RGB
-    choice = Choice("danet", "fused", CLASSES, None, 1, 0, MOMENTS[0])
-    state = VisitorState("a", read_upload(file, "a", explorer.layout)).marked(3, 4)
-    scene = explorer.panel(explorer.computed(state, [choice], lambda done: None), choice).scene()
-    content = base64.b64decode(scene["image"].partition(",")[2])
-    with Image.open(io.BytesIO(content)) as shown:
-        assert np.asarray(shown.convert("L")).std() > 20  # not black
+    page = Explorer([Network("danet", model)])
+    assert page.images.samples == {}  # generated scenes are RGB
+    image = page.images.add(file.read_bytes(), "a")
+    panel = page.panel(image, page.network("0"), (3, 4))
+    content, kind = shown(panel.state, panel.network)
+    assert kind == "image/png"
+    with Image.open(io.BytesIO(content)) as seen:
+        assert np.asarray(seen.convert("L")).std() > 20  # not black
     colors = np.random.default_rng(0).integers(0, 9, (32, 48, 3), np.uint8)
     Image.fromarray(colors).save(tmp_path / "rgb.png")
     with pytest.raises(UserError, match=r"^image 'rgb\.png': it h"):  # no path of the server
-        read_upload(tmp_path / "rgb.png", "rgb.png", explorer.layout)
+        read_upload((tmp_path / "rgb.png").read_bytes(), "rgb.png", page.images.layout)
     rgb = Network("fcn", create_model("fcn", num_classes=2, backbone="tiny", pretrained=False))
     with pytest.raises(
         UserError, match=r"model 'fcn' takes 3 channels \(RGB\) of 8 bits and 'danet'"
     ):
-        Explorer({"danet": Network("danet", model), "fcn": rgb})
+        Explorer([Network("danet", model), rgb])
 
 
 def inputs(root: Path, **options: object) -> tuple[Tensor, Segmenter]:

@@ -143,3 +143,10 @@ def _still(module: torch.nn.Module) -> None:
     """No dropout, and the running statistics in batch norms."""
     if isinstance(module, (torch.nn.Dropout2d, torch.nn.BatchNorm2d)):
         module.eval()
+
+
+def test_dice_counts_many_pixels_exactly() -> None:
+    """A sum of ones, one after another in float32, is 2**24 for any number of pixels above it."""
+    target = torch.zeros(1, 4100, 4100, dtype=torch.int64)  # 16.81 million; 2**24 is 16.78 million
+    logits = torch.zeros(1, 1, 4100, 4100)  # one class, so its probability is 1
+    assert_close(dice_loss(logits, target).item(), 0.0, rtol=0, atol=1e-6)

@@ -291,6 +291,21 @@ def test_the_best_of_the_newest_run(tmp_path: Path) -> None:
     assert (point.path.parent.parent.name, point.steps) == ("version_1", 7)
 
 
+def test_a_run_folder_is_its_newest_whole_checkpoint(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(UserError, match="no whole checkpoint in"):
+        resume_point(tmp_path, tmp_path / "runs")
+    last = tmp_path / "checkpoints" / "last.ckpt"
+    last.parent.mkdir()
+    torch.save({"scenewise": {}, "global_step": 5}, last)
+    point = resume_point(tmp_path, tmp_path / "runs")
+    assert point is not None
+    assert (point.path, point.steps) == (last, 5)
+    assert main(["test", "--data.format", "scenes", "--ckpt_path", str(tmp_path)]) == 2
+    assert f"score its best model with --model {tmp_path}" in capsys.readouterr().err
+
+
 def test_the_newest_whole_checkpoint(tmp_path: Path) -> None:
     for age, name in enumerate(["new.ckpt", "old.ckpt"]):
         torch.save({"weights": torch.rand(1000)}, tmp_path / name)

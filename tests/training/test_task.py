@@ -19,7 +19,7 @@ from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.models import SegmenterOutput, create_model, load_model
 from scenewise.training import defaults
-from scenewise.training.defaults import default_lr, default_optimizer, trained_network
+from scenewise.training.defaults import default_recipe, trained_network
 from scenewise.training.losses import cross_entropy, ohem_cross_entropy, segmentation_loss
 from scenewise.training.optim import poly
 from scenewise.training.task import SegmentationTask
@@ -212,15 +212,16 @@ def test_defaults_follow_the_network() -> None:
     assert isinstance(adamw._optimizer(), torch.optim.AdamW)
     assert adamw._optimizer().param_groups[0]["weight_decay"] == 0.01
     vit = create_model("fcn", num_classes=2, backbone="vit_tiny_patch16_224", pretrained=False)
-    assert default_optimizer(vit) == "adamw"
-    assert default_lr("adamw", vit) == 1e-4
+    recipe = default_recipe(vit, "nothing", None)
+    assert (recipe.optimizer, recipe.lr, recipe.head_multiplier) == ("adamw", 1e-4, 10)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="the default without a GPU")
 def test_the_default_backbone_without_a_gpu() -> None:
     recipe = SegmentationTask(Classes.numbered(2), pretrained=False).model.recipe
     assert recipe is not None
-    assert (recipe["name"], recipe["backbone"]) == ("danet", "tf_efficientnet_lite0")
+    assert (recipe["name"], recipe["backbone"]) == ("danet_plus", "tf_efficientnet_lite0")
+    assert recipe["output_stride"] == 16
 
 
 def one_step(task: SegmentationTask, data: SegmentationData, folder: Path) -> dict[str, float]:

@@ -46,8 +46,8 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
     """The checkpoint to resume from.
 
     Args:
-        source: a checkpoint, "last" for the newest whole one of the runs in ``runs``, or "best" for
-            the best one of the newest of them.
+        source: a checkpoint, a run folder for the newest whole one in it, "last" for the newest
+            whole one of the runs in ``runs``, or "best" for the best one of the newest of them.
         runs: folder with version_0, version_1, ...
 
     Returns:
@@ -57,7 +57,7 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
         UserError: not a checkpoint that ``fit`` wrote; nothing in it is executed.
     """
     named = {"last": _newest_whole_of, "best": _newest_best_of}.get(str(source))
-    path = Path(source) if named is None else named(runs)
+    path = _in_run_folder(Path(source)) if named is None else named(runs)
     if path is None:
         return None
     content = read_file(path)
@@ -77,6 +77,17 @@ def resume_point(source: str | Path, runs: Path) -> ResumePoint | None:
 def _newest_whole_of(runs: Path) -> Path | None:
     last = newest_whole(runs)
     print(f"resuming from {last}" if last else f"no checkpoint under {runs}: a new run")
+    return last
+
+
+def _in_run_folder(source: Path) -> Path:
+    """The newest whole checkpoint of a run folder; a file is returned as it is."""
+    if not source.is_dir():
+        return source
+    last = newest_whole(source)
+    if last is None:
+        raise UserError(f"no whole checkpoint in '{source}'; give a run folder or a checkpoint")
+    print(f"resuming from {last}")
     return last
 
 

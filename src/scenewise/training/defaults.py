@@ -10,6 +10,7 @@ from torch import nn
 from scenewise.classes import Classes
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
+from scenewise.models.backbone import create_backbone
 from scenewise.models.build import create_model
 from scenewise.models.checkpoints import load_model, locate
 from scenewise.models.classifiers import classifiers, kept_rows
@@ -20,9 +21,11 @@ from scenewise.training.images import (
     trained_preprocessing,
     transferred_preprocessing,
 )
+from scenewise.training.losses import LossName
+from scenewise.training.optim import OptimizerName
 
 _log = logging.getLogger(__name__)
-DEFAULT_NETWORK = "danet"
+_AMX = ("is_amx_tile_supported", "_is_amx_tile_supported")  # with and without underscore by release
 
 
 def default_backbone() -> str:
@@ -34,46 +37,100 @@ def default_backbone() -> str:
     return "resnet50" if torch.cuda.is_available() else "tf_efficientnet_lite0"
 
 
-def default_optimizer(model: Segmenter) -> Literal["sgd", "adamw"]:
-    """adamw for backbones with layer norm (transformers, ConvNeXt), sgd for the others.
+def default_network(backbone: str | None) -> str:
+    """danet_plus; danet for backbones without a feature map at stride 4, such as plain ViTs.
 
-    >>> default_optimizer(create_model("fcn", num_classes=2, backbone="tiny"))
-    'sgd'
+    >>> default_network(None), default_network("tiny"), default_network("vit_tiny_patch16_224")
+    ('danet_plus', 'danet_plus', 'danet')
     """
-    normed = any(isinstance(module, nn.LayerNorm) for module in model.backbone.modules())
-    return "adamw" if normed else "sgd"
+    if backbone is None or backbone == "tiny":
+        return "danet_plus"
+    with torch.device("meta"):
+        return "danet_plus" if 4 in create_backbone(backbone).strides else "danet"
 
 
-def default_lr(optimizer: str, model: Segmenter) -> float:
-    """1e-4 for adamw; for sgd 0.01 divided by the sum of the weights of the losses.
+def default_output_stride() -> int:
+    """8 with a CUDA GPU as published, else 16: a quarter of the pixels for the attention."""
+    return 8 if torch.cuda.is_available() else 16
 
-    DANet's author used 0.01 with one loss and 0.003 with three.
+
+def default_precision(model: Segmenter, device: str) -> Literal["bf16-mixed"] | None:
+    """bf16-mixed on a CPU whose matrix unit multiplies bfloat16 (AMX); None for float32.
+
+    Losses are float32 in either. Networks of less than a million parameters gain nothing.
+
+    Args:
+        model: that is trained.
+        device: type of the device.
+
+    >>> default_precision(create_model("fcn", num_classes=2, backbone="tiny"), "cpu") is None
+    True
+    """
+    large = sum(p.numel() for p in model.parameters()) > 1_000_000
+    amx = any(getattr(torch.cpu, name, bool)() for name in _AMX)
+    return "bf16-mixed" if device == "cpu" and large and amx else None
+
+
+class Recipe(NamedTuple):
+    """How a network is optimised, where the user has not chosen.
+
+    Attributes:
+        optimizer: its name.
+        lr: learning rate of the backbone.
+        head_multiplier: factor of the learning rate for all but the backbone.
+        weight_decay: on every parameter.
+        loss: of the main logits.
+        warmup: share of the steps with a rising rate, at most 500 steps.
+        balance: whether classes with few pixels count more.
+    """
+
+    optimizer: OptimizerName
+    lr: float
+    head_multiplier: float
+    weight_decay: float
+    loss: LossName
+    warmup: float
+    balance: bool
+
+
+def default_recipe(model: Segmenter, trained: str, optimizer: OptimizerName | None) -> Recipe:
+    """AdamW from ImageNet weights, else the published SGD; ``optimizer`` decides if given.
+
+    AdamW: 5e-4, or 1e-4 for backbones with layer norm (transformers, ConvNeXt), 1e-3 for the head,
+    balanced cross-entropy + Dice; measured on CamVid, see docs/results.md. SGD: 0.01 divided by
+    the sum of the weights of the losses (DANet's author used 0.01 with one loss and 0.003 with
+    three), ten times that for the head, cross-entropy, no warm-up.
+
+    Args:
+        model: the network.
+        trained: which of its parts have trained weights: "all", "backbone" or "nothing".
+        optimizer: that the user has chosen, or None.
 
     >>> model = create_model("danet", num_classes=2, backbone="tiny", pretrained=False)
-    >>> round(default_lr("sgd", model), 4)
-    0.0033
+    >>> recipe = default_recipe(model, "nothing", None)
+    >>> recipe.optimizer, round(recipe.lr, 4), recipe.head_multiplier, recipe.loss
+    ('sgd', 0.0033, 10.0, 'cross_entropy')
+    >>> recipe = default_recipe(model, "backbone", None)
+    >>> recipe.optimizer, recipe.lr, recipe.head_multiplier, recipe.loss
+    ('adamw', 0.0005, 2.0, 'cross_entropy+dice')
     """
-    return 1e-4 if optimizer == "adamw" else 0.01 / (1 + sum(model.loss_weights.values()))
+    normed = any(isinstance(module, nn.LayerNorm) for module in model.backbone.modules())
+    if optimizer == "adamw" or (optimizer is None and (normed or trained == "backbone")):
+        lr, multiplier = (1e-4, 10.0) if normed else (5e-4, 2.0)
+        return Recipe("adamw", lr, multiplier, 0.01, "cross_entropy+dice", 0.05, balance=True)
+    lr = 0.01 / (1 + sum(model.loss_weights.values()))
+    return Recipe("sgd", lr, 10.0, 1e-4, "cross_entropy", 0.0, balance=False)
 
 
-def default_weight_decay(optimizer: str) -> float:
-    """0.01 for adamw, 1e-4 for sgd.
-
-    >>> default_weight_decay("sgd")
-    0.0001
-    """
-    return 0.01 if optimizer == "adamw" else 1e-4
-
-
-def network_name(network: str | None, start: str | None) -> str:
+def network_name(network: str | None, start: str | None, backbone: str | None) -> str:
     """The name of the network that a training with these options trains.
 
-    >>> network_name(None, None), network_name("fcn", None)
-    ('danet', 'fcn')
+    >>> network_name(None, None, None), network_name("fcn", None, None)
+    ('danet_plus', 'fcn')
     """
     if network is None and start is not None:
         return str((load_model(start).recipe or {"name": "custom"})["name"])
-    return network or DEFAULT_NETWORK
+    return network or default_network(backbone)
 
 
 class Start(NamedTuple):
@@ -106,7 +163,7 @@ def begin(
         images: of the data.
         start: trained model to transfer to these classes, see :func:`transferred_network`.
         weights: trained model that has these classes.
-        network: name of a new network; by default danet.
+        network: name of a new network; see :func:`default_network`.
         **options: of a new network.
     """
     if start is not None:
@@ -114,7 +171,8 @@ def begin(
         return transferred_network(start, classes, images, given)
     if weights is not None:
         return trained_network(weights, classes, images)
-    return new_network(network or DEFAULT_NETWORK, images, classes=classes, **options)
+    network = network or default_network(options["backbone"])
+    return new_network(network, images, classes=classes, **options)
 
 
 def new_network(
@@ -129,7 +187,7 @@ def new_network(
 ) -> Start:
     """``create_model``; with ``pretrained=None`` from ImageNet weights if available."""
     options |= {"backbone": backbone or default_backbone(), **(head or {})}
-    options["output_stride"] = 8 if output_stride is None else output_stride
+    options["output_stride"] = output_stride or default_output_stride()
     options["in_channels"] = images.layout.count
     from_file = options["backbone_weights"] is not None
     try:

@@ -16,6 +16,8 @@ from scenewise.errors import UserError
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.checkpoint import ResumePoint, resume_point
 from scenewise.training.defaults import default_backbone, network_name
+from scenewise.training.preflight import prepare
+from scenewise.training.resume import adopt_recipe
 from scenewise.training.task import SegmentationTask
 from scenewise.training.trainer import build_trainer, quiet, run_folder
 
@@ -45,6 +47,7 @@ def fit(
     resume: str | Path | None = None,
     ema: float | None = None,
     save_every: int | None = None,
+    budget: str | None = None,
     seed: int = 0,
     **options: Any,
 ) -> Run:
@@ -56,10 +59,13 @@ def fit(
         name: folder of the run in ``root``; by default the network's name.
         root: folder of all runs; the run is in ``root/NAME/version_N``.
         resume: "last" for the newest whole checkpoint of the runs called ``name`` (a new run if
-            there is none), or the path of a checkpoint. The result is that of an uninterrupted run.
+            there is none), a run folder, or the path of a checkpoint. The result is that of an
+            uninterrupted run.
         ema: decay of an exponential moving average of the weights, which is then validated and
             saved.
         save_every: write ``checkpoints/last.ckpt`` every so many steps too.
+        budget: time for the training, such as "30m": as many steps as fit, measured before the
+            first. Default: an hour without a GPU, unless a length is given.
         seed: of the initial weights and everything random. PyTorch, NumPy and Python are seeded.
         **options: arguments of :class:`~scenewise.training.task.SegmentationTask` (``network``,
             ``backbone``, ``start``, ``lr``, ...) and of ``lightning.pytorch.Trainer``
@@ -75,7 +81,7 @@ def fit(
     >>> scenes = SegmentationData("scenes", scenes_train=4, scenes_val=1, batch_size=2)
     >>> run = fit(scenes, network="fcn", backbone="tiny", max_steps=2, accelerator="cpu",
     ...           root=tempfile.mkdtemp(), enable_progress_bar=False)
-    epoch 0, step 1: ...
+    fcn with backbone tiny...
     >>> sorted(path.name for path in run.folder.iterdir())[:4]
     ['checkpoints', 'config.json', 'config.yaml', 'confusion.csv']
     """
@@ -87,15 +93,14 @@ def fit(
             of_task["start"] = str(of_task["start"])  # config.yaml holds plain values
         point = None
         if resume is not None:
-            network = network_name(of_task.get("network"), of_task.get("start"))
+            network = network_name(*(of_task.get(n) for n in ("network", "start", "backbone")))
             point = resume_point(resume, Path(root) / (name or network))
         if of_task.get("start") is None:
             of_task.setdefault("backbone", default_backbone())  # so that config.yaml has it
         task = SegmentationTask(data.classes, data.images, **_resumed(of_task, point))
-        if task.start_report and point is None:
-            print(task.start_report)
-        config = _config(data, of_task | _names(task), of_trainer | {"default_root_dir": str(root)})
-        config |= {"seed_everything": seed, "name": name, "ema": ema, "save_every": save_every}
+        config = _config(data, of_task, of_trainer | {"default_root_dir": str(root)})
+        general = {"seed_everything": seed, "name": name, "ema": ema, "save_every": save_every}
+        config |= {option: value for option, value in general.items() if value is not None}
         trainer = build_trainer(
             task,
             data,
@@ -103,11 +108,15 @@ def fit(
             resume=point,
             ema=ema,
             save_every=save_every,
+            budget=budget,
             config=config,
             default_root_dir=root,
             **of_trainer,
         )
-        run_folder(trainer).config = yaml.safe_dump(config, sort_keys=False)
+        lines = prepare(trainer, task, data, config, resumed=point is not None)
+        run_folder(trainer).config = _text(config)
+        if trainer.is_global_zero:
+            print("\n".join(lines))
         _fit(trainer, task, data, None if point is None else point.path)
     run = run_folder(trainer)  # knows the best model
     return Run(run.folder, (run.model or task.model).eval(), run.scores, run.matrix)
@@ -118,19 +127,16 @@ def _resumed(of_task: dict[str, Any], point: ResumePoint | None) -> dict[str, An
     if point is None:
         return of_task
     start = None if of_task.get("start") is None else str(point.path)
-    return of_task | {"pretrained": False, "start": start}
-
-
-def _names(task: SegmentationTask) -> dict[str, Any]:
-    """The network that a training started from, for ``config.yaml``."""
-    recipe = task.model.recipe or {}
-    return {"network": recipe["name"], "backbone": recipe["backbone"]} if recipe else {}
+    options = of_task | {"pretrained": False, "start": start}
+    adopt_recipe(point, options)
+    return options
 
 
 def _parameters(function: Any) -> set[str]:
     return set(inspect.signature(function).parameters)
 
 
+_NULL = "check_val_every_n_epoch"  # its default is 1
 _OF_DATA = _parameters(SegmentationData) - {"root", "seed"}
 _OF_TASK = _parameters(SegmentationTask) - {"classes", "images"}
 _OF_TRAINER = _parameters(Trainer) - {"default_root_dir"}
@@ -172,13 +178,27 @@ def _data_module(
 def _config(
     data: SegmentationData, of_task: dict[str, Any], of_trainer: dict[str, Any]
 ) -> dict[str, Any]:
-    """The sections of ``config.yaml``, without nulls, and objects, which YAML cannot hold."""
+    """The sections of ``config.yaml``: every option with its value, and the defaults."""
     of_data = {name: getattr(data, name) for name in inspect.signature(SegmentationData).parameters}
-    sections = {"trainer": of_trainer, "data": of_data, "model": of_task}
-    return {
-        section: {name: v for name, v in options.items() if v is not None and _is_plain(v)}
-        for section, options in sections.items()
+    of_task = _defaults(SegmentationTask) | of_task
+    return {"trainer": _defaults(Trainer) | of_trainer, "data": of_data, "model": of_task}
+
+
+def _defaults(function: Any) -> dict[str, Any]:
+    """The values of parameters that are not given."""
+    parameters = inspect.signature(function).parameters.items()
+    return {name: p.default for name, p in parameters if p.default not in (p.empty, None)}
+
+
+def _text(config: dict[str, Any]) -> str:
+    """``config.yaml`` without nulls, but that of validation by steps, and without objects."""
+    plain = {
+        name: {k: v for k, v in value.items() if _is_plain(v) and (v is not None or k == _NULL)}
+        if isinstance(value, dict)
+        else value
+        for name, value in config.items()
     }
+    return yaml.safe_dump(plain, sort_keys=False)
 
 
 def _is_plain(value: Any) -> bool:

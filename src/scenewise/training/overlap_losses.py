@@ -30,10 +30,19 @@ def dice_loss(logits: Tensor, target: Tensor, *, ignore_index: int = 255) -> Ten
     >>> [round(dice_loss(logits, torch.tensor([[[0, k]]])).item(), 2) for k in (1, 0)]
     [0.0, 0.33]
     """
-    probabilities, shown, present = _labelled(logits, target, ignore_index)
-    both = (probabilities * shown).sum(0)  # (K,)
-    sizes = probabilities.square().sum(0) + shown.sum(0)
+    classes = logits.shape[1]
+    counted = target != ignore_index  # (B, H, W)
+    ids = target.where(counted, 0)
+    probabilities = upcast(logits).softmax(dim=1)  # (B, K, H, W)
+    own = probabilities.gather(1, ids[:, None])[:, 0]  # (B, H, W), of the true class
+    # Row by row: one sum over all pixels of a frequent class loses digits in float32, and ones
+    # stop counting at 2**24
+    rows = own.new_zeros(*ids.shape[:2], classes)  # (B, H, K)
+    both = rows.scatter_add(2, ids, own * counted).sum((0, 1))  # (K,)
+    shown = rows.scatter_add(2, ids, counted.to(rows.dtype)).sum((0, 1))
+    sizes = (probabilities.square() * counted[:, None]).sum((0, 2, 3)) + shown
     dice = 2 * both / sizes.clamp_min(torch.finfo(sizes.dtype).tiny)
+    present = shown > 0
     return ((1 - dice) * present).sum() / present.sum().clamp_min(1)
 
 

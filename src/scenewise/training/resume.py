@@ -26,6 +26,8 @@ _MODEL = {  # option of --model, and the attribute of the task that holds its va
     "momentum": "momentum",
     "weight_decay": "weight_decay",
     "head_multiplier": "head_multiplier",
+    "layer_decay": "layer_decay",
+    "gamma_rate": "gamma_rate",
     "power": "power",
     "floor": "floor",
     "warmup": "warmup",
@@ -33,9 +35,11 @@ _MODEL = {  # option of --model, and the attribute of the task that holds its va
     "class_weights": "class_weights",
     "ohem": "ohem",
     "protocol": "protocol",
+    "quality": "quality",
     "eval_window": "eval_window",
     "freeze": "frozen",
 }
+_RECIPE = ("optimizer", "lr", "head_multiplier", "weight_decay", "warmup", "loss", "class_weights")
 _TRAINER = (
     "max_epochs",
     "max_steps",
@@ -95,8 +99,26 @@ def adopt(point: ResumePoint, data: SegmentationData, options: dict[str, Any]) -
         data.batch_size = saved.get("data.batch_size")
     if data.crop_size is None and "data.crop_size" in saved:
         data.crop_size = tuple(saved["data.crop_size"])
+    options["precision"] = options["precision"] or saved.get("trainer.precision")
     if all(options[name] == value for name, value in _DEFAULT_LENGTH.items()):
         options |= {n: saved[f"trainer.{n}"] for n in _LENGTH if f"trainer.{n}" in saved}
+
+
+def adopt_recipe(point: ResumePoint, given: Any) -> None:
+    """Take from the checkpoint the options of ``--model`` that were chosen and are not given now.
+
+    >>> from pathlib import Path
+    >>> point = ResumePoint(Path("last.ckpt"), settings={"model.lr": 0.1, "model.warmup": 7})
+    >>> given = {"lr": 0.2, "warmup": None}
+    >>> adopt_recipe(point, given)
+    >>> given
+    {'lr': 0.2, 'warmup': 7}
+    """
+    for name in _RECIPE:
+        if given.get(name) is None and f"model.{name}" in point.settings:
+            given[name] = point.settings[f"model.{name}"]
+            if name == "class_weights" and given[name] is None:
+                given[name] = "even"
 
 
 def refuse_other_data(point: ResumePoint, classes: Classes) -> None:
@@ -126,7 +148,8 @@ def changes(point: ResumePoint, now: Settings) -> list[str]:
     """
     saved = point.settings
     different = {n: (now[n], saved[n]) for n in now if n in saved and saved[n] != now[n]}
-    for name in ("model.optimizer", "model.freeze", "trainer.accumulate_grad_batches"):
+    fixed = ("optimizer", "freeze", "layer_decay", "gamma_rate")
+    for name in (*(f"model.{name}" for name in fixed), "trainer.accumulate_grad_batches"):
         if name in different:
             raise _refused(point, f"--{name}", *different[name])
     _check_batches(point, different)

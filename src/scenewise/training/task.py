@@ -1,7 +1,7 @@
 """``SegmentationTask``: the training, validation and test steps of a network, for Lightning."""
 
 import math
-from typing import Any, TypedDict
+from typing import Any, Literal, TypedDict
 
 import torch
 from lightning.pytorch import LightningModule
@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
+from scenewise.attention.kernels.precision import upcast
 from scenewise.classes import Classes
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError, choose
 from scenewise.inference.predictor import Predictor
+from scenewise.inference.quality import Quality, quality_predictor
 from scenewise.models.activation_checkpointing import recompute_backbone
 from scenewise.models.freeze import Freeze, hold_statistics
 from scenewise.models.freeze import freeze as freeze_parts
@@ -25,8 +27,9 @@ from scenewise.training.checkpoint import (
     restore_exact_state,
     shapes_of,
 )
-from scenewise.training.defaults import begin, default_lr, default_optimizer, default_weight_decay
+from scenewise.training.defaults import begin, default_recipe
 from scenewise.training.distributed import full_tensor
+from scenewise.training.forecast import Forecaster
 from scenewise.training.losses import (
     OHEM,
     Loss,
@@ -39,9 +42,12 @@ from scenewise.training.metrics import SegmentationMetrics
 from scenewise.training.optim import (
     OptimizerName,
     build_optimizer,
+    gammas,
     group_options,
+    parameter_groups,
     poly_schedule,
     restart_schedule,
+    start_gammas,
 )
 from scenewise.training.overlap_losses import dice_loss, lovasz_softmax
 
@@ -57,14 +63,17 @@ class _Validated(TypedDict):
 class SegmentationTask(LightningModule):
     """Train, validate and test a network: loss, optimiser, schedule and scores.
 
-    The defaults follow DANet (Fu et al., CVPR 2019): SGD with momentum 0.9 and weight decay 1e-4,
-    ten times the rate for the head, poly schedule with power 0.9 in each step, the sum of the
-    network's losses. Scores come from one confusion matrix over the whole split.
+    Two recipes give what is not chosen. From ImageNet weights: AdamW with warm-up and cross-entropy
+    + Dice, as measured on few images of one's own. Otherwise, or with ``optimizer="sgd"``, DANet's
+    (Fu et al., CVPR 2019): SGD with momentum 0.9 and weight decay 1e-4, ten times the rate for the
+    head, the sum of the network's losses. Both have a poly schedule with power 0.9 in each step.
+    Scores come from one confusion matrix over the whole split.
 
     Args:
         classes: what the ids in the masks mean; the dataset has them.
         images: channels and values of the images; the data module has them. Default: 8-bit RGB.
-        network: name of the network; `scenewise models` lists them. Default: danet.
+        network: name of the network; `scenewise models` lists them. Default: danet_plus, or danet
+            for backbones without a feature map at stride 4.
         backbone: "tiny" or a timm model. Default: resnet50 with a CUDA GPU, else
             tf_efficientnet_lite0.
         pretrained: start the backbone from timm's ImageNet weights. Default: if available, else
@@ -78,36 +87,51 @@ class SegmentationTask(LightningModule):
             train on. It brings its own network: the arguments from network to head are then
             ignored.
         backbone_weights: file of tensors, whole or partial, to start the backbone from.
-        output_stride: size of the image over that of the feature map: 8, 16 or 32. Default: 8.
+        output_stride: size of the image over that of the feature map: 8, 16 or 32. Default: 8
+            with a CUDA GPU, else 16.
         multi_grid: dilations of the last ResNet stage, for example [4, 8, 16].
         auxiliary: train an auxiliary FCN head on the third stage. Default: as published.
         variant: whose code of the network to follow, where several are published. Default: the
             authors'.
         head: further options of the network, for example {"similarity": "direct"}.
-        optimizer: "sgd" or "adamw". Default: adamw for backbones with layer norm (transformers,
-            ConvNeXt), else sgd.
-        lr: learning rate of the backbone. Default: 1e-4 for adamw; for sgd 0.01 divided by the
-            sum of the weights of the losses, 0.0033 for DANet's three.
+        optimizer: "sgd" or "adamw". Default: adamw for a backbone with ImageNet weights or layer
+            norm (transformers, ConvNeXt), else sgd.
+        lr: learning rate of the backbone. Default: 5e-4 for adamw, 1e-4 with layer norm; for sgd
+            0.01 divided by the sum of the weights of the losses, 0.0033 for DANet's three.
         momentum: of SGD.
-        weight_decay: on every parameter. Default: 1e-4 for sgd, 0.01 for adamw.
-        head_multiplier: factor of the learning rate for all but the backbone.
+        weight_decay: on every parameter, norms and biases included. Default: 1e-4 for sgd, 0.01
+            for adamw.
+        head_multiplier: factor of the learning rate for all but the backbone. Default: 10 for sgd;
+            for adamw 2, or 10 with layer norm.
+        layer_decay: factor of the learning rate from one layer of a vision transformer to the one
+            before it, for example 0.75; norms and biases then have no weight decay.
+        gamma_start: start of the learnt scales of attention blocks. Default: as published, 0 in
+            most, and unchanged in a trained model.
+        gamma_rate: factor of the head's learning rate for these scales.
         power: of the poly schedule.
         floor: factor of the learning rate at the end, 0 to 1.
-        warmup: number of warm-up steps of the learning rate.
+        warmup: number of warm-up steps of the learning rate. Default: none for sgd; for adamw 5 %
+            of the steps, at most 500.
         loss: of the main logits: "cross_entropy", "cross_entropy+dice" or "cross_entropy+lovasz";
             the sums also count the overlap of each class, in which rare classes weigh as much.
-        class_weights: one factor for each class in the cross-entropy.
+            Default: the first for sgd, the second for adamw.
+        class_weights: one factor for each class in the cross-entropy, "even", or "auto": more for
+            classes with few pixels in the training images (``scenewise.training.balance``).
+            Default: even for sgd, auto for adamw.
         ohem: count only hard pixels in the main loss (online hard example mining).
         ohem_threshold: pixels whose true class has at most this probability are hard.
         ohem_min_kept: minimum number of pixels of a batch that count.
         checkpoint_activations: recompute the backbone's blocks in the backward pass: much less
             memory for about a fifth more arithmetic.
         compile: train with torch.compile, which takes minutes at first and needs a C++ compiler.
-        eval_window: validate and test in windows of this side, in pixels; a protocol has its own.
-            Default: whole images; where they would take more than the training, or more memory
-            than is free, `scenewise fit` takes the side of the crops and says so.
+        eval_window: validate and test in windows of this side, in pixels, or 0 for whole images; a
+            protocol has its own. Default: whole images; where they would take more than the
+            training, or more memory than is free, a training takes the side of the crops and says
+            so; `validate` and `test` take what the run was scored with.
         protocol: validate and test as a publication did, see docs/evaluation.md; by default whole
             images at one scale, without flip.
+        quality: validate and test with "fast" (the default: one pass), "good" (also the mirror
+            image) or "best" (also four scales, 10.75 times the pixels).
 
     Raises:
         UserError: an unknown network, protocol, backbone or option, a number outside its range, or
@@ -140,12 +164,15 @@ class SegmentationTask(LightningModule):
         lr: float | None = None,
         momentum: float = 0.9,
         weight_decay: float | None = None,
-        head_multiplier: float = 10.0,
+        head_multiplier: float | None = None,
+        layer_decay: float | None = None,
+        gamma_start: float | None = None,
+        gamma_rate: float = 1.0,
         power: float = 0.9,
         floor: float = 0.0,
-        warmup: int = 0,
-        loss: LossName = "cross_entropy",
-        class_weights: list[float] | None = None,
+        warmup: int | None = None,
+        loss: LossName | None = None,
+        class_weights: list[float] | Literal["auto", "even"] | None = None,
         ohem: bool = False,
         ohem_threshold: float = 0.7,
         ohem_min_kept: int = 100_000,
@@ -153,6 +180,7 @@ class SegmentationTask(LightningModule):
         compile: bool = False,
         eval_window: int | None = None,
         protocol: str | None = None,
+        quality: Quality | None = None,
     ) -> None:
         super().__init__()
         begun = begin(
@@ -180,33 +208,53 @@ class SegmentationTask(LightningModule):
         if checkpoint_activations:
             recompute_backbone(self.model.backbone)
         self.classes = classes
-        self.optimizer_name = optimizer or default_optimizer(self.model)
-        self.lr = default_lr(self.optimizer_name, self.model) if lr is None else lr
+        recipe = default_recipe(self.model, begun.trained, optimizer)
+        self.optimizer_name = recipe.optimizer
+        self.lr = recipe.lr if lr is None else lr
         self.momentum = momentum
-        self.weight_decay = (
-            default_weight_decay(self.optimizer_name) if weight_decay is None else weight_decay
+        self.weight_decay = recipe.weight_decay if weight_decay is None else weight_decay
+        self.head_multiplier = (
+            recipe.head_multiplier if head_multiplier is None else head_multiplier
         )
-        self.head_multiplier = head_multiplier
+        self.layer_decay = layer_decay
+        self.gamma_start, self.gamma_rate = gamma_start, gamma_rate
         self.power = power
         self.floor = floor
-        self.warmup = warmup
-        self.loss, self.overlap = loss, _overlap(loss)
+        self.warmup, self.warmup_share = warmup, recipe.warmup
+        self.loss = loss or recipe.loss
+        self.overlap = _overlap(self.loss)
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
         self.eval_window = eval_window
-        self.protocol = protocol
+        self.protocol, self.quality = protocol, quality
+        if protocol is not None and quality is not None:
+            raise UserError("--protocol sets scales and mirror images itself; drop --quality")
         if protocol is not None:
             Predictor.from_protocol(self.model, protocol)  # raises if it is unknown
         self.metrics = SegmentationMetrics(classes)
         self.matrix: Tensor | None = None
         self.scores: dict[str, float] = {}
+        self.forecaster: Forecaster | None = None  # where the length was chosen by measuring
         self.labels: Tensor | None = None  # (B, H, W), predicted for the last batch scored
         self.validated: _Validated | None = None
         self._restored: dict[str, Any] = {}
         self._options: list[dict[str, Any]] = []  # of the optimiser's groups
         self._configured_lr = 1.0  # when they were made
-        self.register_buffer("class_weights", _factors(class_weights, classes), persistent=False)
+        self.balance = class_weights == "auto" or (class_weights is None and recipe.balance)
+        numbers = None if isinstance(class_weights, str) else class_weights
+        self.register_buffer("class_weights", _factors(numbers, classes), persistent=False)
+        self._balance_asked = class_weights == "auto"
         self._check(compile and checkpoint_activations)
+        if gamma_start is not None:
+            start_gammas(self.model, gamma_start)
         self.losses_of = torch.compile(self.losses) if compile else self.losses
+
+    def weigh_classes(self, values: list[float]) -> None:
+        """Set the factor of each class in the cross-entropy.
+
+        Raises:
+            UserError: not one for each class, or not numbers of 0 or more.
+        """
+        self.class_weights, self.balance = _factors(values, self.classes), False
 
     def train(self, mode: bool = True) -> "SegmentationTask":
         """Training mode; frozen parts stay in evaluation mode."""
@@ -237,7 +285,7 @@ class SegmentationTask(LightningModule):
             ohem=self.ohem,
             overlap=self.overlap,
             ignore_index=self.classes.ignore_index,
-            upsample=lambda scores: self.model.upsample(scores, size)[..., :height, :width],
+            upsample=lambda scores: self.model.upsample(upcast(scores), size)[..., :height, :width],
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
@@ -284,6 +332,8 @@ class SegmentationTask(LightningModule):
                 "give --trainer.max_epochs or --trainer.max_steps"
             )
         optimizer = self._optimizer()
+        if self.warmup is None:  # build_trainer has chosen it, unless the Trainer is the user's
+            self.warmup = self.default_warmup(int(total))
         schedule = poly_schedule(
             optimizer, int(total), power=self.power, floor=self.floor, warmup=self.warmup
         )
@@ -293,9 +343,18 @@ class SegmentationTask(LightningModule):
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
 
+    def default_warmup(self, total: int) -> int:
+        """Warm-up steps of a training of ``total`` steps."""
+        return min(500, round(self.warmup_share * total))
+
     def on_train_start(self) -> None:
         """Restore what a checkpoint has besides weights, and apply the rates that are given now."""
         self._refuse_frozen_random()
+        if self.balance and self._balance_asked:  # by a Trainer that is not build_trainer's
+            raise UserError(
+                "class_weights 'auto' is chosen by scenewise.fit and the command; give numbers, "
+                "see scenewise.training.balance"
+            )
         restore_exact_state(self, self._restored)
         self._restored = {}
         schedules = self.lr_schedulers()
@@ -330,17 +389,21 @@ class SegmentationTask(LightningModule):
             raise UserError(
                 "--model.compile cannot be used with --model.checkpoint_activations; leave one out"
             )
-        for name in ("lr", "head_multiplier"):
+        if self.layer_decay is not None and not 0 < self.layer_decay <= 1:
+            raise UserError(
+                f"--model.layer_decay is {self.layer_decay}; give a factor above 0, at most 1"
+            )
+        for name in ("lr", "head_multiplier", "gamma_rate"):
             if not 0 < getattr(self, name) < math.inf:  # NaN too
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
         if not 0 <= self.floor <= 1:
             raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--model.momentum is {self.momentum}; give 0 to below 1")
-        if self.eval_window is not None and self.eval_window < 1:
+        if self.eval_window is not None and self.eval_window < 0:
             raise UserError(f"--model.eval_window is {self.eval_window}; give a side in pixels")
         for name in ("power", "weight_decay", "warmup"):  # power 0: a constant rate
-            if not 0 <= getattr(self, name) < math.inf:
+            if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
 
     def _refuse_frozen_random(self) -> None:
@@ -366,6 +429,14 @@ class SegmentationTask(LightningModule):
             momentum=self.momentum,
             weight_decay=self.weight_decay,
             fused=not scaled,  # a fused step unscales gradients itself, so they cannot be clipped
+            groups=parameter_groups(
+                self.model,
+                self.lr,
+                self.head_multiplier,
+                layer_decay=self.layer_decay,
+                gamma_rate=self.gamma_rate,
+                weight_decay=self.weight_decay,
+            ),
         )
 
     def _state(self) -> dict[str, float | Tensor]:
@@ -373,12 +444,11 @@ class SegmentationTask(LightningModule):
         optimizer = self.optimizers()
         assert isinstance(optimizer, Optimizer)
         rates = {f"lr/{group['name']}": group["lr"] for group in optimizer.param_groups}
-        gammas = {
+        scales = {
             f"gamma/{name.removesuffix('.gamma')}": full_tensor(parameter.detach()).squeeze()
-            for name, parameter in self.model.named_parameters()
-            if name.endswith("gamma") and parameter.numel() == 1
+            for name, parameter in gammas(self.model).items()
         }
-        return rates | gammas
+        return rates | scales
 
     def _normalised(self, images: Tensor) -> Tensor:
         """The network's input, in the precision and memory format of its weights."""
@@ -389,12 +459,8 @@ class SegmentationTask(LightningModule):
         images, masks = batch["image"], batch["mask"]
         predictor = self._predictor(images)
         if predictor is not None:
-            if images.shape[1] == 1:  # grey
-                images = images.expand(-1, self.model.preprocessing.in_channels, -1, -1)
-            for image, mask in zip(images, masks, strict=True):  # (C, H, W), (H, W)
-                score, labels = predictor.scores(image.as_subclass(Tensor)).max(0)
-                self.metrics.update(labels[None], mask[None], score[None])
-                self.labels = labels[None]
+            confidence, self.labels = self._predicted(predictor, images)
+            self.metrics.update(self.labels, masks, confidence)
             return
         logits = self.model(self._normalised(images)).logits  # (B, K, H, W)
         loss = cross_entropy(logits, masks, ignore_index=self.classes.ignore_index)
@@ -404,12 +470,31 @@ class SegmentationTask(LightningModule):
         confidence = (largest - logits.logsumexp(1)).exp()  # softmax of the largest logit alone
         self.metrics.update(labels, masks, confidence)
 
+    def labels_of(self, images: Tensor) -> Tensor:
+        """Labels (B, H, W) of images (B, C, H, W), as they are scored."""
+        predictor = self._predictor(images)
+        if predictor is not None:
+            return self._predicted(predictor, images)[1]
+        labels: Tensor = self.model(self._normalised(images)).logits.argmax(1)
+        return labels
+
+    def _predicted(self, predictor: Predictor, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Confidence and labels, (B, H, W) each."""
+        if images.shape[1] == 1:  # grey
+            images = images.expand(-1, self.model.preprocessing.in_channels, -1, -1)
+        both = [predictor.scores(image.as_subclass(Tensor)).max(0) for image in images]
+        confidence, labels = (torch.stack(part) for part in zip(*both, strict=True))
+        return confidence, labels
+
     def _predictor(self, images: Tensor) -> Predictor | None:
-        """The predictor of a protocol, or of windows where images are larger; else None."""
+        """The predictor of a protocol or quality, or of windows where images are larger."""
         if self.protocol is not None:
             return Predictor.from_protocol(self.model, self.protocol)
-        if self.eval_window is not None and max(images.shape[-2:]) > self.eval_window:
-            return Predictor(self.model, window=self.eval_window)
+        if self.quality not in (None, "fast"):
+            window = self.eval_window or None
+            return quality_predictor(self.model, self.quality, window=window, fast=False)
+        if self.eval_window and max(images.shape[-2:]) > self.eval_window:
+            return Predictor(self.model, window=self.eval_window, fast=False)
         return None
 
     def _score(self, stage: str) -> None:

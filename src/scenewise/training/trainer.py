@@ -5,7 +5,6 @@ The command line, ``scenewise demo`` and :func:`scenewise.fit` all train with wh
 
 import inspect
 import logging
-import math
 import os
 import re
 import sys
@@ -24,6 +23,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
+from scenewise.training.balance import class_balance
 from scenewise.training.callbacks.figures import RunFigures
 from scenewise.training.callbacks.last_checkpoint import LastCheckpoint
 from scenewise.training.callbacks.memory_advice import MemoryAdvice
@@ -31,14 +31,17 @@ from scenewise.training.callbacks.nan_guard import NaNGuard
 from scenewise.training.callbacks.progress import TrainingBar, TrainingLines
 from scenewise.training.callbacks.run_folder import SPLITS, RunFolder
 from scenewise.training.callbacks.signals import ObeySignals, Signals
+from scenewise.training.callbacks.worst_images import WorstImages
 from scenewise.training.checkpoint import (
     ResumePoint,
     WholeCheckpoints,
     refuse_other_model,
     shapes_of,
 )
+from scenewise.training.defaults import default_precision
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.distributed.fsdp import SHARDED
+from scenewise.training.length import choose_length, planned_steps
 from scenewise.training.loggers import loggers_of, run_path
 from scenewise.training.resume import Settings, adopt, changes, refuse_other_data, settings
 from scenewise.training.switches import refuse_switches
@@ -75,7 +78,7 @@ _HARMLESS = (  # warnings of Lightning about what is on purpose here
 _HARMLESS_OUTSIDE_FIT = (r"Be aware that when using `ckpt_path`, callbacks",)
 
 
-def build_trainer(
+def build_trainer(  # noqa: PLR0913 - what a run can have
     task: SegmentationTask,
     data: SegmentationData,
     *,
@@ -84,6 +87,7 @@ def build_trainer(
     resume: ResumePoint | None = None,
     ema: float | None = None,
     save_every: int | None = None,
+    budget: str | None = None,
     config: Any = None,
     **options: Any,
 ) -> Trainer:
@@ -104,6 +108,8 @@ def build_trainer(
         ema: decay of an exponential moving average of the weights, which is then validated and
             saved.
         save_every: write ``last.ckpt`` every so many steps too, not only after validations.
+        budget: time for the training, such as "30m"; the steps that fit are measured. A training
+            that is resumed keeps its length.
         config: mapping with the keys ``trainer`` and ``data``, to which the choices are added.
         **options: arguments of ``lightning.pytorch.Trainer``; ``default_root_dir`` is "runs".
 
@@ -126,8 +132,8 @@ def build_trainer(
         refuse_switches(options, own)
     if fitting and resume is not None:
         adopt(resume, data, options)
-    if fitting and not options["fast_dev_run"]:
-        chosen |= _length(options, data, gpu=gpus > 0, processes=processes)
+    if fitting:
+        chosen |= _choices(task, data, options, budget if resume is None else None, gpus, processes)
     if config is not None:
         _record(config, chosen, data)
     options |= chosen
@@ -157,6 +163,33 @@ def build_trainer(
         return Trainer(**options)
     except (ValueError, TypeError, ImportError, MisconfigurationException) as error:
         raise UserError(f"{error} Change that --trainer argument") from error
+
+
+def _choices(
+    task: SegmentationTask,
+    data: SegmentationData,
+    options: dict[str, Any],
+    budget: str | None,
+    gpus: int,
+    processes: int,
+) -> dict[str, Any]:
+    """Precision, length, warm-up and class weights, where they are open; the task gets its own."""
+    chosen: dict[str, Any] = {}
+    if task.balance:
+        data.setup("fit")
+        task.weigh_classes(class_balance(data.dataset("train")))
+    if options["precision"] is None and options["plugins"] is None:
+        precision = default_precision(task.model, "cuda" if gpus else "cpu")
+        chosen = {} if precision is None else {"precision": precision}
+    if options["fast_dev_run"]:
+        return chosen
+    options = options | chosen
+    length = choose_length(task, data, options, budget=budget, gpus=gpus, processes=processes)
+    print("\n".join(length.lines), end="\n" if length.lines else "")
+    chosen |= length.options
+    if task.warmup is None:
+        task.warmup = task.default_warmup(planned_steps(data, options | chosen, processes))
+    return chosen
 
 
 def _accept(
@@ -198,11 +231,6 @@ def run_folder(trainer: Trainer) -> RunFolder:
     return next(c for c in trainer.callbacks if isinstance(c, RunFolder))  # type: ignore[attr-defined]
 
 
-def batches_per_epoch(data: SegmentationData, processes: int) -> int:
-    """How many batches an epoch each process has."""
-    return math.ceil(len(data.train_dataloader()) / processes)
-
-
 @contextmanager
 def quiet(stage: Stage = "fit") -> Iterator[None]:
     """Hide Lightning's tips, and its warnings about what is on purpose here.
@@ -232,7 +260,8 @@ def quiet(stage: Stage = "fit") -> Iterator[None]:
 def _run_callbacks(stage: Stage) -> list[Callback]:
     """What watches over the run; the guard comes first, before anything is written."""
     watching: list[Callback] = [NaNGuard(), MemoryAdvice(), TrainingLines(), RunFigures()]
-    return watching if stage == "fit" else [MemoryAdvice()]
+    tested: list[Callback] = [WorstImages()] if stage == "test" else []
+    return watching if stage == "fit" else [MemoryAdvice(), *tested]
 
 
 def _run_name(task: SegmentationTask, stage: Stage) -> str:
@@ -257,75 +286,6 @@ def _devices(options: dict[str, Any]) -> tuple[int, int, dict[str, Any]]:
     if gpus > 1:
         chosen["sync_batchnorm"] = True
     return gpus, gpus or _count_cpu_processes(options["devices"], options["num_nodes"]), chosen
-
-
-def _length(
-    options: dict[str, Any], data: SegmentationData, *, gpu: bool, processes: int
-) -> dict[str, Any]:
-    """How long to train, how often to validate and to log, where the user has not chosen."""
-    data.setup("fit")
-    batches = batches_per_epoch(data, processes)
-    length = _length_from_data(
-        batches,
-        gpu=gpu,
-        max_epochs=options["max_epochs"],
-        max_steps=options["max_steps"],
-        accumulate=options["accumulate_grad_batches"],
-    )
-    if options["val_check_interval"] is not None or options["check_val_every_n_epoch"] != 1:
-        length.pop("val_check_interval", None)
-        length.pop("check_val_every_n_epoch", None)
-    if options["log_every_n_steps"] is None:
-        length["log_every_n_steps"] = max(1, min(10, batches // 4))
-    return length
-
-
-def _length_from_data(
-    batches: int, *, gpu: bool, max_epochs: int | None, max_steps: int, accumulate: int = 1
-) -> dict[str, Any]:
-    """How long to train and how often to validate, where the user has not chosen.
-
-    Neither epochs nor steps given: 240 epochs as in the DANet paper, but at most 40,000 steps, on a
-    GPU; 40 epochs, but at most 1,000 steps, without one; at least one epoch; a validation in
-    every epoch, or at most 40 in all. Steps given: about ten validations, the last at the end.
-
-    Args:
-        batches: in one epoch of one device.
-        gpu: whether the training runs on one.
-        max_epochs: given by the user, or None.
-        max_steps: given by the user, or -1.
-        accumulate: batches in one step of the optimiser.
-
-    Returns:
-        Arguments for Lightning's Trainer.
-
-    >>> _length_from_data(46, gpu=True, max_epochs=None, max_steps=-1)
-    {'max_epochs': 240, 'check_val_every_n_epoch': 6}
-    >>> _length_from_data(46, gpu=False, max_epochs=None, max_steps=250)
-    {'val_check_interval': 25, 'check_val_every_n_epoch': None}
-    """
-    if max_steps > 0 and max_epochs is None:
-        interval = _validation_interval(max_steps) * accumulate  # Lightning counts batches here
-        return {"val_check_interval": interval, "check_val_every_n_epoch": None}
-    if max_epochs is not None or max_steps == 0:
-        return {}
-    steps = math.ceil(batches / accumulate)  # of the optimiser, an epoch
-    epochs, most_steps = (240, 40_000) if gpu else (40, 1_000)
-    epochs = max(1, min(epochs, round(most_steps / steps)))
-    every = math.ceil(epochs / 40)  # at most 40 validations
-    return {"max_epochs": math.ceil(epochs / every) * every, "check_val_every_n_epoch": every}
-
-
-def _validation_interval(steps: int) -> int:
-    """The divisor of ``steps`` nearest to a tenth of it, so that the last step is validated.
-
-    At least a twentieth, so that a prime number of steps is not validated after each.
-
-    >>> _validation_interval(250), _validation_interval(24), _validation_interval(251)
-    (25, 2, 251)
-    """
-    divisors = [n for n in range(1, steps + 1) if steps % n == 0 and n >= steps / 20]
-    return min(divisors, key=lambda n: abs(n - steps / 10))
 
 
 def _progress(enabled: bool | None, own: list[Any]) -> tuple[bool | None, list[Callback]]:

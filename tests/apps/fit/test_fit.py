@@ -6,8 +6,6 @@ import json
 import math
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,14 +19,13 @@ from PIL import Image
 
 import scenewise
 from scenewise import Predictor
-from scenewise.apps import fit as train
 from scenewise.apps.cli import main
 from scenewise.apps.options.fit import EXAMPLES
 from scenewise.data import SegmentationData
 from scenewise.errors import UserError
 from scenewise.models import create_model, load_model
 from scenewise.models.fingerprint import model_fingerprint
-from scenewise.training import defaults
+from scenewise.training import defaults, length
 from scenewise.training import trainer as trainer_module
 from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.loggers import _free_version
@@ -39,7 +36,8 @@ from scenewise.training.provenance import data_revision
 from scenewise.training.task import SegmentationTask
 
 HEIGHT, WIDTH = 40, 56
-TINY = ["--model.backbone", "tiny", "--data.num_workers", "0", "--trainer.accelerator", "cpu"]
+TINY = ["--model.network", "danet", "--model.backbone", "tiny"]
+TINY += ["--data.num_workers", "0", "--trainer.accelerator", "cpu"]
 
 
 @pytest.fixture(autouse=True)
@@ -218,6 +216,24 @@ def test_validating_the_run_gives_its_scores(
     assert f"mIoU {100 * saved['miou']:.1f} %, pixel accuracy " in printed
 
 
+def test_a_run_is_scored_in_the_windows_of_its_training(
+    runs: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--trainer.default_root_dir", str(runs), *TINY, *data(images)]
+    network = ["--model.network", "danet", "--model.eval_window", "24", "--trainer.max_steps", "1"]
+    assert main(["fit", "--name", "windows", *network, *words]) == 0
+    run = runs / "windows" / "version_0"
+    assert metrics(run)["about"]["eval_window"] == 24
+    for name, options, window in (("same", [], 24), ("whole", ["--model.eval_window", "0"], 0)):
+        capsys.readouterr()
+        assert main(["validate", "--model", str(run), "--name", name, *options, *words]) == 0
+        said = "scored as in the training: windows of 24 pixels" in capsys.readouterr().out
+        assert said == (name == "same")
+        scored = metrics(runs / name / "version_0")
+        assert scored["about"]["eval_window"] == window
+        assert name == "whole" or scored["val"]["miou"] == metrics(run)["val"]["miou"]
+
+
 def test_a_run_is_tested_by_folder_and_by_checkpoint(runs: Path, images: Path) -> None:
     run = runs / "danet" / "version_0"
     root = ["--trainer.default_root_dir", str(runs)]
@@ -228,6 +244,27 @@ def test_a_run_is_tested_by_folder_and_by_checkpoint(runs: Path, images: Path) -
     one, other = (metrics(runs / "test" / f"version_{n}")["test"] for n in (0, 1))
     assert one == pytest.approx(other, abs=1e-9)
     assert 0 <= one["miou"] <= 1
+
+
+def test_a_test_without_blocks(
+    runs: Path, images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = str(runs / "danet" / "version_0")
+    words = ["--model", run, "--trainer.default_root_dir", str(runs), *TINY, *data(images)]
+    blocks = ["--without", "head.position.1", "--without=head.channel.1"]
+    assert main(["test", "--name", "without", "--quality", "good", *blocks, *words]) == 0
+    folder, printed = runs / "without" / "version_0", capsys.readouterr().out
+    written = json.loads((folder / "without.json").read_text())
+    assert written["with"]["miou"] == pytest.approx(metrics(folder)["test"]["miou"], abs=1e-9)
+    assert list(written["without"]) == ["head.position.1", "head.channel.1"]
+    assert written["about"] == metrics(folder)["about"]
+    assert written["about"]["quality"] == "good"
+    assert "examined only for whole images in one pass" in printed
+    with Image.open(folder / "without.png") as opened:
+        assert min(opened.size) > 100
+    assert "--without is an option of test" in one_line(
+        ["validate", *blocks, "--data.root", str(images)], capsys
+    )
 
 
 def test_a_run_is_resumed(runs: Path) -> None:
@@ -266,25 +303,23 @@ def test_two_words_are_enough(
 
     monkeypatch.setattr(defaults, "create_model", offline)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        trainer_module,
-        "_length_from_data",
-        lambda *_, **__: {"max_epochs": 2, "check_val_every_n_epoch": 2},
-    )
+    monkeypatch.setattr(length, "_EPOCHS", {False: 2})
     assert main(["fit", "--data.format", "folder", "--data.root", str(images)]) == 0
-    [run] = (tmp_path / "runs" / "danet").iterdir()
+    [run] = (tmp_path / "runs" / "danet_plus").iterdir()
     recipe = json.loads((run / "config.json").read_text())["model"]
     assert recipe["backbone"] == defaults.default_backbone()
     assert "starts from random weights" in caplog.text
     config = yaml.safe_load((run / "config.yaml").read_text())
     assert config["model"]["backbone"] == recipe["backbone"]
-    assert config["trainer"]["max_epochs"] == 2
     assert config["data"]["batch_size"] >= 2
+    steps = 2 * max(1, 6 // config["data"]["batch_size"])
+    assert config["trainer"]["max_steps"] == steps
     assert config["model"]["pretrained"] is False
     assert {"lr", "optimizer", "weight_decay", "output_stride"} <= config["model"].keys()
     assert {"crop_size", "num_workers", "scale"} <= config["data"].keys()
-    sections = (config[name].values() for name in ("trainer", "model", "data", "checkpoint"))
-    assert not any(value is None for section in sections for value in section)
+    names = ("trainer", "model", "data", "checkpoint")
+    empty = [key for name in names for key, value in config[name].items() if value is None]
+    assert empty == ["check_val_every_n_epoch"]  # validated every so many steps
     printed = capsys.readouterr().out
     for said in (
         "classes in 6 images: ",
@@ -293,8 +328,8 @@ def test_two_words_are_enough(
         "learning rate 0.00333",
     ):
         assert said in printed
-    steps = 2 * math.ceil(6 / config["data"]["batch_size"])
-    assert f"{steps} steps, validated 1 times on 2 images" in printed
+    assert f"budget 1h: {steps} steps of " in printed
+    assert f"{steps} steps, validated {steps} times on 2 images" in printed
     assert "forecast: " in printed
 
 
@@ -323,7 +358,7 @@ def test_progress_is_shown(
 def test_lightning_advertises_nothing(images: Path, tmp_path: Path) -> None:
     root = ["--trainer.default_root_dir", str(tmp_path), "--name", "run"]
     model = ["--model", str(tmp_path / "run" / "version_0")]
-    fit = ["fit", "--model.network", "fcn", *TINY, "--trainer.max_steps", "1"]
+    fit = ["fit", *TINY, "--model.network", "fcn", "--trainer.max_steps", "1"]
     for words in (fit, ["test", *model, "--trainer.accelerator", "cpu"]):
         done = subprocess.run(
             [sys.executable, "-m", "scenewise", *words, *data(images), *root],
@@ -395,7 +430,10 @@ def test_batch_norm_is_synchronised_on_several_gpus(
     root = ["--trainer.default_root_dir", str(tmp_path)]
     assert main(["fit", *TINY, *data(images), *root]) == 0
     assert given[0].get("sync_batchnorm", False) == synced
-    assert given[0]["max_epochs"] == (40 if gpus == 0 else 240)
+    if gpus:
+        assert given[0]["max_epochs"] == 240
+    else:
+        assert given[0]["max_steps"] == 40 * 3  # they take less than an hour
 
 
 @pytest.mark.parametrize(("devices", "synced"), [("1", False), ("2", True)])
@@ -435,35 +473,6 @@ def test_runs_are_numbered(tmp_path: Path) -> None:
     for name in ("version_0", "version_9", "version_10", "version_x", "other_77"):
         (tmp_path / name).mkdir()
     assert _free_version(tmp_path) == 11
-
-
-@pytest.mark.parametrize(
-    ("error", "answers"),
-    [
-        (None, True),
-        (urllib.error.HTTPError("u", 403, "no", None, None), True),  # type: ignore[arg-type]
-        (urllib.error.URLError("no route"), False),
-        (TimeoutError("slow"), False),
-    ],
-)
-def test_the_hub_is_asked_once(
-    error: Exception | None, answers: bool, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Page:
-        def __enter__(self) -> None: ...
-
-        def __exit__(self, *_: object) -> None: ...
-
-    def urlopen(request: urllib.request.Request, timeout: float) -> Page:
-        assert (request.full_url, request.method, timeout) == ("http://mirror", "HEAD", 3)
-        if error is not None:
-            raise error
-        return Page()
-
-    monkeypatch.delenv("HF_HUB_OFFLINE")
-    monkeypatch.setenv("HF_ENDPOINT", "http://mirror")
-    monkeypatch.setattr(urllib.request, "urlopen", urlopen)
-    assert train._hub_answers() == answers
 
 
 @pytest.mark.parametrize("command", ["fit", "validate", "test"])
@@ -646,7 +655,7 @@ def test_bad_data_is_one_sentence(
     words = ["--trainer.max_epochs", "1", "--trainer.default_root_dir", str(tmp_path / "runs")]
     words += ["--data.crop_size", "32", "--data.num_workers", workers]
     capsys.readouterr()
-    code = main(["fit", "--model.network", "fcn", *TINY, *data(tmp_path / "bad"), *words])
+    code = main(["fit", *TINY, "--model.network", "fcn", *data(tmp_path / "bad"), *words])
     assert code == 2
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("scenewise: error: ")

@@ -28,6 +28,7 @@ CONFIGS = Path(__file__).parents[3] / "configs"
         ("--data.flip=maybe", "--data.flip is 'maybe' but must be true or false"),
         ("--model.network danett", "--model.network is 'danett'; did you mean 'danet'? Choose"),
         ("--data.format citscapes", "did you mean 'cityscapes'? Choose one of auto, scenes,"),
+        ("--model.quality bst", "did you mean 'best'?"),
         ("--model.protocol danet_s", "did you mean 'danet_ss'?"),
     ],
 )
@@ -57,6 +58,7 @@ def test_the_help_has_known_options_and_about_thirty(command: str) -> None:
     text = short_help(command)
     shown = re.findall(r"^  --([\w.-]+)", text, re.MULTILINE)
     assert 10 < len(shown) < 45
-    assert set(shown) - {"model", "protocol", "start"} <= set(known_options(command))
+    assert ("without" in shown) == (command == "test")
+    assert set(shown) - {"model", "protocol", "quality", "start"} <= set(known_options(command))
     assert "examples:" in text
     assert max(map(len, text.splitlines())) <= 100

@@ -18,8 +18,8 @@ from scenewise.training.callbacks.memory_advice import _advice
 pytestmark = pytest.mark.filterwarnings("ignore:.*does not have many workers")
 
 FIT = """fit --data.format scenes --data.scenes_train 8 --data.scenes_val 2 --data.batch_size 4
-    --data.num_workers 0 --model.network danet --model.backbone tiny --trainer.accelerator cpu
-    --trainer.max_steps 2""".split()  # noqa: SIM905
+    --data.num_workers 0 --model.network danet --model.backbone tiny --model.output_stride 8
+    --trainer.accelerator cpu --trainer.max_steps 2""".split()  # noqa: SIM905
 ERRORS = (
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
     RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to ..."),

@@ -1,10 +1,9 @@
 """``scenewise fit``, ``validate`` and ``test``: LightningCLI with defaults taken from the data."""
 
 import argparse
+import json
 import os
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,9 +27,6 @@ def run(command: "Stage", words: Sequence[str]) -> None:
         print(short_help(command), end="")
         return
     check_words(command, words)  # before PyTorch is loaded
-    begins_new = not any(word.partition("=")[0] == "--model.start" for word in words)
-    if command == "fit" and begins_new and not _hub_answers():
-        os.environ["HF_HUB_OFFLINE"] = "1"  # else each file is requested again for a minute
     # Lightning calls functions that jsonargparse 5 removes.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     from scenewise.apps.fit.lightning_cli import SegmentationCLI
@@ -47,7 +43,9 @@ def run(command: "Stage", words: Sequence[str]) -> None:
 
 
 def _expand_options(words: Sequence[str]) -> list[str]:
-    """Expand the short options: a first DIR, ``--protocol``, ``--start``, ``--model`` without YAML.
+    """Expand the short options: a first DIR, ``--protocol`` and others, ``--model`` without YAML.
+
+    Blocks of a repeated ``--without`` become one list.
 
     >>> _expand_options(["--model", "runs/danet/version_0", "--data.root", "street"])
     ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
@@ -55,6 +53,8 @@ def _expand_options(words: Sequence[str]) -> list[str]:
     ['--model=danet.yaml']
     >>> _expand_options(["street", "--protocol", "mmseg_ms"])
     ['--data.root', 'street', '--model.protocol', 'mmseg_ms']
+    >>> _expand_options(["--without", "a", "--quality", "best", "--without=b"])
+    ['--model.quality', 'best', '--without=["a", "b"]']
     >>> _expand_options(["street", "--data.root=town"])
     Traceback (most recent call last):
     scenewise.errors.UserError: 'street' and --data.root both name the data; give one of them
@@ -64,15 +64,32 @@ def _expand_options(words: Sequence[str]) -> list[str]:
         if any(word.partition("=")[0] == "--data.root" for word in words):
             raise UserError(f"'{words[0]}' and --data.root both name the data; give one of them")
         expanded, words = ["--data.root", words[0]], words[1:]
+    words, blocks = _blocks(words)
     for index, word in enumerate(words):
         name, equals, value = word.partition("=")
         value = value if equals else next(iter(words[index + 1 :]), "")
         if name == "--model" and Path(value).suffix not in (".yaml", ".yml"):
             word = "--model.weights" + word.removeprefix("--model")
-        if name in ("--protocol", "--start"):
+        if name in ("--protocol", "--quality", "--start"):
             word = "--model." + word.removeprefix("--")
         expanded.append(word)
-    return expanded + _logger_folder(words)
+    return expanded + _logger_folder(words) + blocks
+
+
+def _blocks(words: Sequence[str]) -> tuple[list[str], list[str]]:
+    """The words without ``--without BLOCK``, and one option with all the blocks, if any."""
+    rest, blocks = [], []
+    iterator = iter(words)
+    for word in iterator:
+        name, equals, value = word.partition("=")
+        if name != "--without":
+            rest.append(word)
+            continue
+        value = value if equals else next(iterator, "")
+        if not value or value.startswith("-"):
+            raise UserError("--without needs the name of a block; give one, or all")
+        blocks.append(value)
+    return rest, [f"--without={json.dumps(blocks)}"] if blocks else []
 
 
 def _logger_folder(words: Sequence[str]) -> list[str]:
@@ -87,17 +104,3 @@ def _logger_folder(words: Sequence[str]) -> list[str]:
     files = re.search(r"--trainer\.logger\s+\S*(TensorBoardLogger|CSVLogger)(\s|$)", pairs)
     given = re.search(r"--trainer\.logger(\.init_args)?\.save_dir\s", pairs)
     return ["--trainer.logger.save_dir", ""] if files and not given else []
-
-
-def _hub_answers(timeout: float = 3.0) -> bool:
-    """Whether the hub that serves ImageNet weights can be reached; one short request."""
-    if os.environ.get("HF_HUB_OFFLINE"):
-        return True  # the user has decided
-    url = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
-    try:
-        with urllib.request.urlopen(urllib.request.Request(url, method="HEAD"), timeout=timeout):
-            return True
-    except urllib.error.HTTPError:
-        return True
-    except (OSError, ValueError):
-        return False

@@ -15,40 +15,26 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 from rich.console import Console
 
-from scenewise.apps.fit.forecast import Forecaster, plan_of
-from scenewise.apps.fit.preflight import check_labels, choices, memory_warning
 from scenewise.data.module import SegmentationData
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
-from scenewise.memory import free_bytes
-from scenewise.models.freeze import frozen_parameters
-from scenewise.models.segmenter import Segmenter
-from scenewise.training.callbacks.run_folder import SPLITS
+from scenewise.training.ablation import BlockComparison
+from scenewise.training.callbacks.run_folder import SPLITS, scored_with
 from scenewise.training.callbacks.signals import ObeySignals
-from scenewise.training.checkpoint import ResumePoint, describe, resume_point
+from scenewise.training.callbacks.without_blocks import WithoutBlocks
+from scenewise.training.checkpoint import ResumePoint, resume_point
 from scenewise.training.defaults import default_backbone, network_name
 from scenewise.training.loggers import run_path
 from scenewise.training.metrics.confusion import table
+from scenewise.training.preflight import describe_run, prepare
+from scenewise.training.resume import adopt_recipe
 from scenewise.training.task import SegmentationTask
 from scenewise.training.trainer import (
     BEST_CHECKPOINT,
     Stage,
-    batches_per_epoch,
     build_trainer,
     run_folder,
 )
-
-
-def _count_parameters(model: Segmenter) -> str:
-    """The number of parameters in words, and how many of them are frozen.
-
-    >>> from scenewise.models import create_model
-    >>> _count_parameters(create_model("fcn", num_classes=2, backbone="tiny"))
-    '0.1 million parameters'
-    """
-    total, frozen = sum(p.numel() for p in model.parameters()), frozen_parameters(model)
-    text = f"{total / 1e6:.1f} million parameters"
-    return f"{text}, {frozen / 1e6:.1f} million of them frozen" if frozen else text
 
 
 class _HelpFormatter(argparse.RawDescriptionHelpFormatter, DefaultHelpFormatter):
@@ -93,6 +79,28 @@ def _first_cause(error: BaseException) -> UserError:
         text = f"a package is missing; pip install {package[1]}"
     name = named[1].rpartition(".")[2] if named else type(error).__name__
     return UserError(f"{name} cannot be used: {text}")
+
+
+def _score_as_before(model: Namespace) -> list[str]:
+    """Score a run in the windows or by the protocol of its own scores, unless one is given.
+
+    Returns:
+        What to print where that is not whole images.
+    """
+    if any(model[name] is not None for name in ("eval_window", "protocol", "quality")):
+        return []
+    before = scored_with(Path(model.weights))
+    for name, value in before.items():
+        model[name] = value
+    texts = {"eval_window": "windows of {} pixels", "quality": "--quality {}", "protocol": "{}"}
+    used = [texts[name].format(value) for name, value in before.items() if value]
+    hint = "; --model.eval_window 0 scores whole images"
+    return [f"scored as in the training: {', '.join(used)}{hint}"] if used else []
+
+
+def _network_name(model: Namespace) -> str:
+    """The name of the network that these options train."""
+    return network_name(model.network, model.start, model.backbone)
 
 
 def _drop_nulls(config: Namespace, defaults: Namespace) -> None:
@@ -157,6 +165,19 @@ class SegmentationCLI(LightningCLI):
             type=int | None,
             help="Write checkpoints/last.ckpt every so many steps too, not only when validating.",
         )
+        parser.add_argument(
+            "--budget",
+            type=str | None,
+            help="Time for the training, for example 30m or 2h: as many steps as fit, measured "
+            "before the first and kept in config.yaml. Default: 1h without a GPU, unless "
+            "max_epochs, max_steps or max_time is given.",
+        )
+        parser.add_argument(
+            "--without",
+            type=list[str] | None,
+            help="Score again without this attention block, and write without.json and .png; "
+            "repeatable; all is each block in turn.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": v for name, v in BEST_CHECKPOINT.items()})
         for known_to_data in ("classes", "images"):
@@ -172,25 +193,39 @@ class SegmentationCLI(LightningCLI):
                 config[name] = str(Path(config[name]).expanduser())
         self.resume: ResumePoint | None = None
         if config.ckpt_path is not None:
+            if self.config.subcommand != "fit" and Path(config.ckpt_path).is_dir():
+                raise UserError(
+                    f"--ckpt_path '{config.ckpt_path}' is a folder; score its best model with "
+                    f"--model {config.ckpt_path}, or give a checkpoint"
+                )
             runs = Path(config.trainer.default_root_dir or "runs")
-            network = network_name(config.model.network, config.model.start)
+            network = _network_name(config.model)
             self.resume = resume_point(config.ckpt_path, runs / (config.name or network))
             config.ckpt_path = None if self.resume is None else str(self.resume.path)
 
     def before_instantiate_classes(self) -> None:
         """Check what is loaded, and choose what depends on the machine."""
         config = self.config[self.subcommand]
+        if config.without and self.subcommand != "test":
+            raise UserError(
+                f"--without is an option of test, not of {self.subcommand}; scenewise test "
+                "--data.test_split val scores the validation images"
+            )
         self.transferred = config.model.start
         if self.subcommand != "fit":
             config.model.start = config.model.freeze = None
         if config.ckpt_path is not None:
             config.model.pretrained = False
             config.model.start = self.transferred and config.ckpt_path  # has its network too
+            if self.resume is not None:
+                adopt_recipe(self.resume, config.model)
         elif self.subcommand != "fit" and config.model.weights is None:
             raise UserError(
                 f"nothing to {self.subcommand}; give --model RUN_FOLDER, or --config and "
                 "--ckpt_path"
             )
+        scored = self.subcommand != "fit" and config.model.weights is not None
+        self.scored_as = _score_as_before(config.model) if scored else []
         if config.model.backbone is None and config.model.start is None:
             config.model.backbone = default_backbone()
 
@@ -203,7 +238,7 @@ class SegmentationCLI(LightningCLI):
         config = self.config[self.subcommand]
         logger = config.trainer.logger
         if isinstance(logger, Namespace) and logger.init_args.get("save_dir") == "":
-            network = network_name(config.model.network, config.model.start)
+            network = _network_name(config.model)
             root = Path(config.trainer.default_root_dir or "runs").absolute()
             folder = run_path(root, config.name or network, self.resume)
             place = {"save_dir": str(folder.parents[1]), "name": folder.parent.name}
@@ -228,46 +263,30 @@ class SegmentationCLI(LightningCLI):
             resume=self.resume,
             ema=config.ema,
             save_every=config.save_every,
+            budget=config.budget,
             config=config,
         )
         return super().instantiate_trainer(**kwargs)
 
     def after_instantiate_classes(self) -> None:
-        """Print what is going to run."""
-        config, model = self.config[self.subcommand], self.model.model
+        """Choose what is open, and print what is going to run."""
+        config, task = self.config[self.subcommand], self.model
         config.ckpt_path = None  # config.yaml repeats the run from its start
+        config.budget = None  # and has its length in steps
         config.model.start = self.transferred
-        if model.recipe is not None:
-            config.model.network = model.recipe["name"]
-            config.model.backbone = model.recipe["backbone"]
+        resumed = self.resume is not None
         if self.subcommand == "fit":
-            self._record_choices(config)
-        forecaster = None
-        if self.subcommand == "fit" and not getattr(self.trainer, "fast_dev_run", False):
-            forecaster = self._forecaster()  # in every process, as it may choose windows
+            lines = prepare(self.trainer, task, self.datamodule, config, resumed=resumed)
+        else:
+            lines = [*self.scored_as, *describe_run(task, self.datamodule)]
+            if self.datamodule.images != ImageFormat():
+                lines.append(str(self.datamodule.images))
+        self.without = BlockComparison(task.model, config.without) if config.without else None
+        if self.without is not None:
+            self.trainer.callbacks.append(WithoutBlocks(self.without))  # type: ignore[attr-defined]
         self._complete_trainer()
-        if not self.trainer.is_global_zero:
-            return
-        if self.datamodule.source is not None:
-            print(self.datamodule.describe())
-        if self.model.start_report and self.resume is None:
-            print(self.model.start_report)
-        print(f"{describe(model.config())}, {_count_parameters(model)}")
-        if self.datamodule.images != ImageFormat() or self.subcommand == "fit":
-            print(self.datamodule.images)
-        if forecaster is not None:
-            self._print_forecast(forecaster)
-
-    def _record_choices(self, config: Namespace) -> None:
-        """The values that the task and the data have chosen, for ``config.yaml``."""
-        task, data = self.model, self.datamodule
-        config.model.optimizer, config.model.lr = task.optimizer_name, float(task.lr)
-        config.model.weight_decay = task.weight_decay
-        given = (config.model.start, config.model.weights, config.model.backbone_weights)
-        if self.resume is None and given == (None, None, None):
-            config.model.pretrained = task.trained == "backbone"
-            config.model.output_stride = (task.model.recipe or {}).get("output_stride")
-        config.data.scale, config.data.num_workers = data.scale, data.train_workers()
+        if self.trainer.is_global_zero:
+            print("\n".join(lines))
 
     def _complete_trainer(self) -> None:
         """Give the run folder its configuration, and let Ctrl-C end the process."""
@@ -279,37 +298,6 @@ class SegmentationCLI(LightningCLI):
         for callback in self.trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, ObeySignals):
                 callback.signals.exits = True
-
-    def _forecaster(self) -> Forecaster:
-        """The forecaster of this training; windows for the validation where they are needed."""
-        mixed = str(self.trainer.precision).startswith(("16", "bf16"))
-        batches = batches_per_epoch(self.datamodule, self.trainer.world_size)
-        plan = plan_of(self.trainer, self.datamodule, batches, mixed)
-        device = self.trainer.strategy.root_device
-        forecaster = Forecaster(self.model.model, self.datamodule, device, plan)
-        if self.model.protocol is None and self.model.eval_window is None:
-            free = free_bytes(device) if self.trainer.world_size == 1 else None
-            self.model.eval_window = forecaster.choose_window(free)
-            self.config[self.subcommand].model.eval_window = self.model.eval_window
-            if self.model.eval_window is not None and self.trainer.is_global_zero:
-                height, width = forecaster.largest
-                print(
-                    f"validation in windows of {self.model.eval_window} pixels: whole images of "
-                    f"{height} x {width} would take more arithmetic than the training, or more "
-                    "memory than is free; --model.eval_window sets another side"
-                )
-        return forecaster
-
-    def _print_forecast(self, forecaster: Forecaster) -> None:
-        config = self.config[self.subcommand]
-        lines = check_labels(self.datamodule)
-        lines += choices(self.model, self.datamodule, forecaster.plan, config)
-        print("\n".join(lines))
-        forecast = forecaster.forecast(self.model.eval_window)
-        print(forecast.sentence())
-        warning = memory_warning(forecast, free_bytes(forecaster.device))
-        if warning is not None:
-            print(warning)
 
     def before_validate(self) -> None:
         """Print no scores here: the table at the end has them."""
@@ -327,6 +315,9 @@ class SegmentationCLI(LightningCLI):
             means = {name: value for name, value in run.scores.items() if "/" not in name}
             texts = [f"{name.replace('_', ' ')} {100 * mean:.1f} %" for name, mean in means.items()]
             print(", ".join(texts).replace("iou", "IoU"))
+        if self.without is not None:
+            Console().print(self.without.table())
+            print("\n".join(self.without.sentences()))
         if not getattr(self.trainer, "fast_dev_run", False):
             print(f"written to {run.folder}")
 

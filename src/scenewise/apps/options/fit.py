@@ -25,27 +25,35 @@ _GENERAL = {
     "config": "a YAML file of options; repeatable, and the words after it take precedence",
     "print_config": "print all options as YAML, and stop",
     "ckpt_path": "a checkpoint to resume or to score: a file, or 'last' or 'best', of the newest "
-    "run of the same name",
+    "run of the same name; fit takes a run folder too, and resumes its newest",
     "seed_everything": "of the initial weights and everything random; default 0",
     "help": "",
     "help-all": "",
 }
-_SHORT = {"model": "model.weights", "protocol": "model.protocol", "start": "model.start"}
+_SHORT = {
+    "model": "model.weights",
+    "protocol": "model.protocol",
+    "quality": "model.quality",
+    "start": "model.start",
+}
+_COMMAND = {"without": "test"}  # of options that are not fit's
 _TABLES = {  # options that take a name of a table
     "model.network": ("scenewise.models.zoo", "NETWORKS"),
     "model.protocol": ("scenewise.inference.protocols", "PROTOCOLS"),
+    "model.quality": ("scenewise.inference.quality", "Quality"),
     "model.optimizer": ("scenewise.training.optim", "OptimizerName"),
     "model.loss": ("scenewise.training.losses", "LossName"),
     "data.format": ("scenewise.data.module", "Format"),
     "data.test_split": ("scenewise.data.module", "_SPLITS"),
 }
 _TRAINER = {
-    "max_epochs": "default 240 on a GPU, 40 without one, but at most 40,000 or 1,000 steps",
+    "max_epochs": "default 240 on a GPU, but at most 40,000 steps; without one see --budget",
     "max_steps": "length in optimiser steps instead of epochs",
     "max_time": "stop after DD:HH:MM:SS",
     "accelerator": "cpu, gpu, mps, ...; default an accelerator if available",
     "devices": "number of GPUs or processes; default all GPUs",
-    "precision": "bf16-mixed or 16-mixed takes about half the memory; default 32-true",
+    "precision": "bf16-mixed or 16-mixed takes about half the memory; default bf16-mixed on a CPU "
+    "with AMX, else 32-true",
     "accumulate_grad_batches": "batches in one optimiser step; default 1",
     "check_val_every_n_epoch": "epochs between validations",
     "default_root_dir": "folder of all runs; default runs",
@@ -54,7 +62,9 @@ EXAMPLES = {
     "fit": """\
 examples:
   scenewise fit DIR
+  scenewise fit DIR --budget 30m
   scenewise fit DIR --model.network fcn --trainer.max_epochs 40
+  scenewise fit DIR --data.rare_windows 0.5
   scenewise fit DIR --data.labels 0=background,255=disc
   scenewise fit DIR --data.format cityscapes
   scenewise fit DIR --start RUN_FOLDER --model.freeze backbone
@@ -78,6 +88,8 @@ examples:
     "test": """\
 examples:
   scenewise test DIR --model RUN_FOLDER
+  scenewise test DIR --model RUN_FOLDER --without all
+  scenewise test DIR --model RUN_FOLDER --quality best
   scenewise test --model RUN_FOLDER --data.format voc --data.root DIR --data.test_split val
   scenewise test --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol mmseg_whole
   scenewise test --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt
@@ -92,19 +104,19 @@ _EVALUATING = ("accelerator", "devices", "precision", "default_root_dir")
 _SHOWN = {
     "fit": {
         "data": "format root labels without_mask val_share crop_size batch_size num_workers scale "
-        "photometric rotate",
+        "photometric rotate rare_windows",
         "model": "network backbone pretrained start freeze output_stride optimizer lr warmup "
         "loss class_weights ohem checkpoint_activations",
         "trainer": " ".join(_TRAINER),
     },
     "validate": {
         "data": "format root labels without_mask val_share eval_batch_size num_workers",
-        "model": "model protocol",
+        "model": "model protocol quality",
         "trainer": " ".join(_EVALUATING),
     },
     "test": {
         "data": "format root labels without_mask val_share eval_batch_size num_workers test_split",
-        "model": "model protocol",
+        "model": "model protocol quality",
         "trainer": " ".join(_EVALUATING),
     },
 }
@@ -134,8 +146,8 @@ def short_help(command: str) -> str:
             text = _TRAINER[word] if group == "trainer" else known[name].help
             lines += _entry(word if word in _SHORT else name, text)
     lines.append("run:")
-    general = (own if command == "fit" else {}) | _GENERAL
-    for name, text in general.items():
+    shown = {name: text for name, text in own.items() if command == _COMMAND.get(name, "fit")}
+    for name, text in (shown | _GENERAL).items():
         if text:
             lines += _entry(name, text)
     lines += _entry("help-all", "every option, those of Lightning included")

@@ -12,8 +12,8 @@ from lightning.pytorch.trainer.states import TrainerFn
 from scenewise.inference.predictor import display
 from scenewise.training.callbacks.run_folder import folder_of
 from scenewise.training.task import SegmentationTask
-from scenewise.visualize.figure import save_figure
 from scenewise.visualize.overlay import save_image
+from scenewise.visualize.panels import save_figure
 from scenewise.visualize.training import Sample, confusions, curves_figure, samples_sheet
 
 _SAMPLES = 4

@@ -1,5 +1,6 @@
 """``RunFolder``: writes the best model of a run and its scores into the run folder."""
 
+import json
 import math
 from copy import deepcopy
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from scenewise.data.module import SegmentationData
 from scenewise.files import write_json, write_text
+from scenewise.inference.protocols import PROTOCOLS
+from scenewise.inference.quality import QUALITIES
 from scenewise.models.checkpoints import load_model
 from scenewise.models.safe_load import read_file
 from scenewise.models.segmenter import Segmenter
@@ -20,7 +23,7 @@ from scenewise.training.metrics.confusion import matrix_csv
 from scenewise.training.provenance import data_revision, provenance
 from scenewise.training.task import SegmentationTask
 from scenewise.visualize.confusion import confusion_figure
-from scenewise.visualize.figure import save_figure
+from scenewise.visualize.panels import save_figure
 
 SPLITS = "splits"  # folder of the lists of a seeded division
 
@@ -144,19 +147,49 @@ class RunFolder(Callback):
     ) -> None:
         if not trainer.is_global_zero or self.matrix is None:
             return
-        about: dict[str, Any] = provenance(model, task.protocol)
-        data = getattr(trainer, "datamodule", None)
-        if isinstance(data, SegmentationData):
-            split = data.test_split if stage == "test" else stage
-            about["data"] = {"format": data.format, "split": split}
-            about["data"] |= data_revision(data.dataset(split))
-            limit = getattr(trainer, f"limit_{stage}_batches")
-            if isinstance(limit, int) or limit < 1:  # 1 is one batch, 1.0 all of them
-                about["data"]["limit_batches"] = limit
+        about = about_scores(trainer, task, stage, model)
         content = {stage: _without_nan(values), "about": about}
         write_json(self.folder / "metrics.json", content)
         write_text(self.folder / "confusion.csv", matrix_csv(self.matrix, task.classes))
         save_figure(confusion_figure(self.matrix, task.classes), self.folder / "confusion.png")
+
+
+def about_scores(
+    trainer: Trainer, task: SegmentationTask, stage: str, model: Segmenter
+) -> dict[str, Any]:
+    """How the scores of a stage were made, and fingerprints of model and data."""
+    about: dict[str, Any] = provenance(model, task.protocol)
+    about["eval_window"], about["quality"] = task.eval_window, task.quality
+    data = getattr(trainer, "datamodule", None)
+    if isinstance(data, SegmentationData):
+        split = data.test_split if stage == "test" else stage
+        about["data"] = {"format": data.format, "split": split}
+        about["data"] |= data_revision(data.dataset(split))
+        limit = getattr(trainer, f"limit_{stage}_batches")
+        if isinstance(limit, int) or limit < 1:  # 1 is one batch, 1.0 all of them
+            about["data"]["limit_batches"] = limit
+    return about
+
+
+def scored_with(folder: Path) -> dict[str, Any]:
+    """How a run was scored: ``eval_window``, ``quality`` and ``protocol``, where they were set.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_json(folder / "metrics.json", {"about": {"eval_window": 300, "protocol": None}})
+    >>> scored_with(folder), scored_with(folder / "none")
+    ({'eval_window': 300}, {})
+    """
+    try:
+        about = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))["about"]
+        found = {name: about.get(name) for name in ("eval_window", "protocol", "quality")}
+    except (OSError, ValueError, LookupError, AttributeError, TypeError):
+        return {}  # a model without scores
+    if found["protocol"] in PROTOCOLS:  # else what whole images are called
+        return {"protocol": found["protocol"]}
+    known = {"eval_window": isinstance(found["eval_window"], int)}
+    known |= {"quality": found["quality"] in QUALITIES}
+    return {name: found[name] for name, is_known in known.items() if is_known}
 
 
 def folder_of(trainer: Trainer) -> Path:

@@ -4,7 +4,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scenewise.training.trainer import _length_from_data, _validation_interval
+from scenewise.errors import UserError
+from scenewise.training.length import (
+    Measured,
+    _length_from_data,
+    _validation_interval,
+    seconds_of,
+)
 
 
 @given(st.integers(1, 20_000))
@@ -39,3 +45,35 @@ def test_what_the_user_gave_is_kept(gpu: bool) -> None:
 def test_the_interval_counts_batches_not_steps() -> None:
     chosen = _length_from_data(9, gpu=False, max_epochs=None, max_steps=100, accumulate=3)
     assert chosen == {"val_check_interval": 30, "check_val_every_n_epoch": None}
+
+
+@given(
+    step=st.floats(1e-3, 100),
+    validation=st.floats(0, 1000),
+    steps=st.integers(1, 5000),
+    accumulate=st.integers(1, 4),
+    minutes=st.integers(1, 600),
+)
+def test_a_budget_is_filled_and_kept(
+    step: float, validation: float, steps: int, accumulate: int, minutes: int
+) -> None:
+    measured = Measured(step, validation, steps, accumulate)
+    try:
+        chosen, lines = measured.fill(f"{minutes}m", 40)
+    except UserError:
+        assert 10 * step + validation > 60 * minutes
+        return
+    most, interval = chosen["max_steps"], chosen["val_check_interval"]
+    count = most * accumulate // interval
+    assert count * interval == most * accumulate  # the last step is validated
+    assert most * step + count * validation <= 60 * minutes
+    capped = most + count > 40 * steps
+    assert capped or (most + count) * step + count * validation > 60 * minutes
+    assert count == 1 or count * validation <= 15 * minutes
+    assert (len(lines) == 2) == (most < steps)
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-5m", "0m", "1.5h", "h"])
+def test_a_duration_is_checked(text: str) -> None:
+    with pytest.raises(UserError, match="give a duration such as 30m"):
+        seconds_of(text)

@@ -27,6 +27,8 @@ _PROBE = 160  # side of the crops of the step that is timed
 _BATCH_SECONDS = 0.005  # of Lightning and the optimiser, for each batch
 _SCORE_SECONDS = 1e-8  # to upsample, compare and count one logit of a validation image
 _WORKER_BYTES = 100 * 2**20  # what a worker does not share with the main process
+_SAVE_SECONDS = 0.2  # of the checkpoints and scores after each validation
+_FIGURE_SECONDS = 3.0  # of the first figures of a run, with the import of matplotlib
 _SIZES = 64  # images whose size is looked at
 
 
@@ -115,6 +117,12 @@ class Forecaster:
         self.sizes = image_sizes(data.dataset("val"))
         self.largest = max(self.sizes, key=math.prod)
         self.mean_pixels = sum(map(math.prod, self.sizes)) / len(self.sizes)
+        self._scores: dict[int | None, tuple[float, int]] = {}  # of each window
+
+    def fits(self, model: Segmenter, data: SegmentationData, mixed: bool) -> bool:
+        """Whether these estimates are those of a training of ``model`` with ``data``, if longer."""
+        sizes = (data.crop_size, data.batch_size, mixed)
+        return self.model is model and sizes == (self.crop, self.batch, self.plan.mixed)
 
     @cached_property
     def seconds_per_flop(self) -> float:
@@ -127,6 +135,13 @@ class Forecaster:
         except Exception:  # custom parts, or no memory for a copy: half the rate of products
             return 2 / product_rate(self.device)
         return seconds / max(1, cost.flops)
+
+    def time_whole_step(self) -> None:
+        """Time steps of the real size, on which the forecasts are then based."""
+        seconds = step_seconds(
+            self.model, self.crop, self.batch, self.device, mixed=self.plan.mixed
+        )
+        self.seconds_per_flop = seconds / max(1, self.step.flops)
 
     def forecast(self, window: int | None = None) -> Forecast:
         """The costs with validation on whole images, or in windows of side ``window``."""
@@ -143,9 +158,11 @@ class Forecaster:
         scored = flops * self.seconds_per_flop
         scored += _SCORE_SECONDS * len(self.model.classes) * self.mean_pixels
         reading = sample / max(1, workers)
+        each = self.plan.images * (scored + reading) + _SAVE_SECONDS
+        figures = _FIGURE_SECONDS if self.plan.validations else 0.0
         return Forecast(
             training=self.plan.batches * batch,
-            validation=self.plan.validations * self.plan.images * (scored + reading),
+            validation=self.plan.validations * each + figures,
             step_bytes=self.step.bytes,
             score_bytes=memory,
             loader_bytes=self._loader_bytes(workers),
@@ -171,6 +188,11 @@ class Forecaster:
 
     def _scoring(self, window: int | None) -> tuple[float, int]:
         """FLOPs for a validation image of mean size, and bytes for the largest."""
+        if window not in self._scores:
+            self._scores[window] = self._score(window)
+        return self._scores[window]
+
+    def _score(self, window: int | None) -> tuple[float, int]:
         each = self.data.eval_batch_size
         view = self.largest if window is None else _cut(self.largest, window)
         cost = estimate(self.model, view, each)
@@ -204,7 +226,9 @@ def plan_of(trainer: Trainer, data: SegmentationData, batches: int, mixed: bool)
     images = math.ceil(len(data.dataset("val")) / trainer.world_size)
     each = data.eval_batch_size
     images = min(images, limited(math.ceil(images / each), trainer.limit_val_batches) * each)
-    interval, every = trainer.val_check_interval, trainer.check_val_every_n_epoch
+    # Lightning leaves the attribute out where the interval is a time: once in an epoch then
+    interval = getattr(trainer, "val_check_interval", None)
+    every = trainer.check_val_every_n_epoch
     if every is None:
         validations = total / float(interval or total)
     else:

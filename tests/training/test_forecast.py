@@ -8,11 +8,11 @@ import torch
 from lightning.pytorch import Trainer
 
 from scenewise import create_model
-from scenewise.apps.fit import forecast as forecast_module
-from scenewise.apps.fit.forecast import Forecaster, Plan, image_sizes, plan_of
-from scenewise.apps.fit.preflight import memory_warning
 from scenewise.data import SegmentationData
 from scenewise.inference.predictor import Predictor
+from scenewise.training import forecast as forecast_module
+from scenewise.training.forecast import Forecaster, Plan, image_sizes, plan_of
+from scenewise.training.preflight import memory_warning
 from scenewise.training.task import SegmentationTask
 from tests.data.trees import write_tree
 
@@ -69,7 +69,8 @@ def test_time_is_that_of_all_batches_and_validations(
     assert forecast.training == pytest.approx(100 * batch)
     flops = forecaster._scoring(None)[0]
     image = flops * 1e-9 + 17 * 32 * 96 * forecast_module._SCORE_SECONDS + 0.5
-    assert forecast.validation == pytest.approx(4 * 10 * image)
+    each = 10 * image + 0.2  # with the checkpoints; the first figures take 3 s
+    assert forecast.validation == pytest.approx(4 * each + 3)
     assert "validation at 32 x 96" in forecast.sentence()
     total = forecast.training + forecast.validation
     assert f"({100 * forecast.validation / total:.0f} % of it validation)" in forecast.sentence()
@@ -98,6 +99,7 @@ def test_windows_where_whole_images_would_take_more_than_the_training(
     assert forecaster.choose_window(None) is None  # not larger than the crop
     monkeypatch.setattr(forecaster, "largest", (1024, 1024))
     monkeypatch.setattr(forecaster, "mean_pixels", 1024.0 * 1024)
+    monkeypatch.setattr(forecaster, "_scores", {})
     assert forecaster.choose_window(None) == 96  # 16,384 positions attend to each other
     monkeypatch.setattr(forecaster, "plan", Plan(10**9, 1, 1, False))
     assert forecaster.choose_window(None) is None  # little against so long a training
