@@ -55,8 +55,24 @@ def test_smaller_windows_have_a_stride_of_their_own(image, window, stride):
     model = toy_model()
     predictor = Predictor(model, window=window, stride=stride).in_windows(9)
     assert predictor.window == (9, 9)
-    expected = Predictor(model, window=9, stride=6).scores(image)
+    expected = Predictor(model, window=9, stride=6, blend="hann").scores(image)
     assert torch.equal(predictor.scores(image), expected)
+
+
+@pytest.mark.parametrize("merge", ["softmax", "logits", "danet"])
+def test_blending_is_of_each_merge_and_changes_nothing_without_context(image, merge):
+    windows = partial(Predictor, window=(11, 13), merge=merge)
+    hann = windows(toy_model(), blend="hann").scores(image)
+    assert_close(hann.sum(0), torch.ones(SIZE, dtype=torch.float64))
+    assert not torch.allclose(windows(toy_model()).scores(image), hann)
+    alone = toy_model(pointwise=True)
+    whole = Predictor(alone, merge=merge).scores(image)
+    assert_close(windows(alone, blend="hann").scores(image), whole)
+
+
+def test_an_unknown_blend_names_the_known_ones():
+    with pytest.raises(UserError, match=r"unknown blend .hamm.; .*hann"):
+        Predictor(toy_model(), window=9, blend="hamm")
 
 
 @pytest.mark.parametrize("merge", ["softmax", "logits"])

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from scenewise.inference.sliding_window import (
+    hann,
     intervals,
     long_side,
     pad_with,
@@ -68,6 +69,51 @@ def test_slide_fills_short_windows_at_right_and_bottom():
     scores = slide(score, images, (3, 2), (3, 2), shift_back=False, pad=pad)
     assert windows == [[[0, 1], [3, 4], [9, 9]], [[2, 9], [5, 9], [9, 9]]]
     assert torch.equal(scores, images[0])
+
+
+def _blended(parts, size, window):
+    """The weighted mean of [(top, left, scores (h, w))], pixel by pixel, in plain Python."""
+    total, weight = np.zeros(size), np.zeros(size)
+    for top, left, scores in parts:
+        for row, column in np.ndindex(*scores.shape):
+            down = np.sin(np.pi * (row + 0.5) / window[0]) ** 2
+            across = np.sin(np.pi * (column + 0.5) / window[1]) ** 2
+            total[top + row, left + column] += down * across * scores[row, column]
+            weight[top + row, left + column] += down * across
+    return total / weight
+
+
+@pytest.mark.parametrize("shift_back", [True, False])
+def test_hann_blending_is_the_weighted_mean_over_the_windows(shift_back):
+    size, window, stride = (13, 23), (7, 11), (5, 7)
+    images, parts = torch.rand(1, 1, *size, dtype=torch.float64), []
+    starts = [
+        (rows[0], columns[0])
+        for rows in intervals(size[0], window[0], stride[0], shift_back=shift_back)
+        for columns in intervals(size[1], window[1], stride[1], shift_back=shift_back)
+    ]
+    rest = iter(starts)
+
+    def score(part):
+        result = part[0] * (len(parts) + 1) + part.mean()  # differs from window to window
+        parts.append((*next(rest), result[0].numpy()))
+        return result
+
+    kept = images.clone()
+    scores = slide(score, images, window, stride, shift_back=shift_back, blend="hann")
+    np.testing.assert_allclose(scores[0], _blended(parts, size, window), rtol=1e-12)
+    assert len(parts) == len(starts) > 4
+    assert torch.equal(images, kept)  # the windows are views of it
+
+
+def test_hann_windows_sum_to_a_constant():
+    window, stride = 21, 7
+    total = torch.zeros(56, dtype=torch.float64)
+    for first in range(0, 36, stride):
+        total[first : first + window] += hann(window)
+    inside = total[window - stride : -(window - stride)]  # covered three times
+    torch.testing.assert_close(inside, torch.full_like(inside, 1.5))
+    assert hann(5).min() > 0
 
 
 def test_padding_keeps_the_image_bit_for_bit():

@@ -28,8 +28,9 @@ class AutoWindowPredictor:
 
     Before each image, its estimated memory is compared with the memory that is free; where memory
     runs out nevertheless, the image is repeated in smaller windows. The labels are then exactly
-    those of the same predictor with ``window=side``. Published protocols define their own windows
-    and are not changed.
+    those of the same predictor with ``window=side, blend="hann"``: these windows are a matter of
+    memory, so they fade into each other. Published protocols define their own windows and are not
+    changed.
 
     Args:
         predictor: what is used while the memory suffices.
@@ -54,7 +55,7 @@ class AutoWindowPredictor:
         self._report = report
         self._reported: set[int] = set()
         self._too_many: float = float("inf")  # pixels of the smallest image that did not fit
-        self._cost = lru_cache(maxsize=64)(partial(_activation_bytes, predictor.model))
+        self._cost = lru_cache(maxsize=64)(partial(_activation_bytes, predictor))
 
     @property
     def model(self) -> Segmenter:
@@ -129,7 +130,7 @@ class AutoWindowPredictor:
             self._reported.add(side)
             self._report(
                 f"{size[0]} x {size[1]} pixels do not fit into the memory; predicted in windows of "
-                f"{side} x {side}, as with --window {side}"
+                f"{side} x {side}, as with --window {side} --blend hann"
             )
 
 
@@ -143,13 +144,13 @@ def smaller_sides(window: Size | None, size: Size) -> list[int]:
     return [side for side in _SIDES if _minimum(limit, pair(side)) != limit]
 
 
-def _activation_bytes(model: Segmenter, size: Size) -> int:
+def _activation_bytes(predictor: Predictor, size: Size) -> int:
     """Peak memory of the network, besides its weights, for one image of that size.
 
     0 where that cannot be estimated; then the image is simply tried.
     """
     try:
-        return estimate(model, size).activation_bytes
+        return estimate(predictor.network, size).activation_bytes
     except Exception:  # a network of custom parts, which may raise anything
         return 0
 

@@ -7,7 +7,6 @@
 (torch.Size([41, 67]), torch.Size([41, 67]))
 """
 
-import os
 from collections.abc import Callable, Sequence
 from copy import copy
 from functools import partial
@@ -21,9 +20,11 @@ from scenewise.data.images import ImageLike, as_values, to_display
 from scenewise.data.layout import Layout
 from scenewise.errors import UserError, choose
 from scenewise.exports.runtime import Backend, with_backend
+from scenewise.inference.devices import usable_device
+from scenewise.inference.fast_form import FastForm
 from scenewise.inference.protocols import PROTOCOLS, plain
-from scenewise.inference.row_blocks import label_from_logits
-from scenewise.inference.sliding_window import Size, pair, size_of, two_thirds
+from scenewise.inference.row_blocks import label_from_logits, scores_at
+from scenewise.inference.sliding_window import Blend, Size, pair, size_of, two_thirds
 from scenewise.models.segmenter import Segmenter, evaluating
 
 Merge = Literal["softmax", "logits", "danet"]
@@ -73,10 +74,16 @@ class Predictor:
         device: the model is moved there; None leaves it where it is.
         backend: ``"torch"``; or ``"onnxruntime"`` or ``"openvino"``, which may be faster on CPUs:
             the model is converted once, in the constructor, and its outputs are compared.
+        blend: weights of overlapping windows. ``"even"``: all alike, as in published evaluations;
+            ``"hann"``: a window fades out towards its border, where it lacks context.
+        fast: on the CPU, run a private copy of a float32 network with the same logits up to
+            rounding: batch norms folded, Winograd convolutions. It is made for the first image and
+            again after a change of the network, and costs the memory of its weights once more.
+            Where forward hooks observe the network, it runs itself.
 
     Raises:
         UserError: not a Segmenter, no scale, a scale that is not positive, gaps between windows, an
-            unknown merge, device or backend, or a backend whose package is missing.
+            unknown merge, blend, device or backend, or a backend whose package is missing.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -85,7 +92,7 @@ class Predictor:
     scenewise.errors.UserError: a stride of 64 x 64 is larger than the window of 32 x 32 ...
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the options of a prediction, each with a default
         self,
         model: Segmenter,
         scales: Sequence[float] = (1.0,),
@@ -95,16 +102,25 @@ class Predictor:
         merge: Merge = "softmax",
         device: str | torch.device | None = None,
         backend: Backend = "torch",
+        blend: Blend = "even",
+        fast: bool = True,
     ) -> None:
         _check_model(model)
-        _check(scales, merge)
+        _check(scales, merge, blend)
         size, step = _window_and_stride(window, stride)
-        self.device = None if device is None else _usable_device(device)
+        self.device = None if device is None else usable_device(device)
         self.model = with_backend(model, backend)
+        self._fast = FastForm(self.model) if fast else None
         self.published = False
         self.scales, self.flip, self.merge, self.window = tuple(scales), flip, merge, size
         self.protocol: Callable[..., Tensor] = partial(
-            plain, scales=self.scales, flip=flip, window=size, stride=step, merge=merge
+            plain,
+            scales=self.scales,
+            flip=flip,
+            window=size,
+            stride=step,
+            merge=merge,
+            blend=blend,
         )
 
     @classmethod
@@ -115,7 +131,7 @@ class Predictor:
         device: str | torch.device | None = None,
         backend: Backend = "torch",
     ) -> "Predictor":
-        """A predictor that reproduces a published evaluation.
+        """A predictor that reproduces a published evaluation, with the network as it was trained.
 
         Args:
             model: see :class:`Predictor`.
@@ -128,9 +144,14 @@ class Predictor:
         """
         if name not in PROTOCOLS:
             raise UserError(f"unknown protocol '{name}'; {choose(name, PROTOCOLS)}")
-        predictor = cls(model, device=device, backend=backend)
+        predictor = cls(model, device=device, backend=backend, fast=False)
         predictor.protocol, predictor.published = PROTOCOLS[name], True
         return predictor
+
+    @property
+    def network(self) -> Segmenter:
+        """What runs: the fast copy of the model if it may be used, else the model."""
+        return self.model if self._fast is None else self._fast.network()
 
     @property
     def at_once(self) -> bool:
@@ -138,12 +159,12 @@ class Predictor:
         single = self.scales == (1.0,) and not self.flip and self.window is None
         return single and self.merge != "danet" and not self.published
 
-    def in_windows(self, side: int) -> "Predictor":
+    def in_windows(self, side: int, blend: Blend = "hann") -> "Predictor":
         """The same predictor with windows of ``side`` pixels and a stride of two thirds of it."""
         other = copy(self)  # shares the model
         other.window = pair(side)
         stride = two_thirds(other.window)
-        other.protocol = partial(self.protocol, window=other.window, stride=stride)
+        other.protocol = partial(self.protocol, window=other.window, stride=stride, blend=blend)
         return other
 
     @overload
@@ -179,10 +200,29 @@ class Predictor:
 
     def _label(self, image: ImageLike) -> Prediction:
         if self.at_once:
-            labels, confidence = self._run(_label_whole, image)
+            labels, confidence, _ = self._run(_label_whole, image)
         else:
             confidence, labels = self.scores(image).max(0)  # (K, H, W) -> (H, W) each
         return Prediction(labels.cpu(), confidence.cpu())
+
+    def with_scores(
+        self, image: ImageLike, at: Sequence[tuple[int, ...]]
+    ) -> tuple[Prediction, Tensor]:
+        """The prediction, and the class scores (P, K) of P pixels ``at``, (row, column), inside it.
+
+        Scores of all pixels are not held, unless windows, scales or the mirror image need them.
+
+        Raises:
+            UserError: not a valid image.
+        """
+        if self.at_once:
+            labels, confidence, scores = self._run(partial(_label_whole, at=at), image)
+        else:
+            everywhere = self.scores(image)  # (K, H, W)
+            confidence, labels = everywhere.max(0)
+            rows, columns = torch.tensor(at, dtype=torch.long).view(-1, 2).unbind(1)
+            scores = everywhere[:, rows, columns].T  # (P, K)
+        return Prediction(labels.cpu(), confidence.cpu()), scores.cpu()
 
     def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W) on the model's device: positive, each pixel's sum to 1.
@@ -195,12 +235,13 @@ class Predictor:
     def _run(self, score: Callable[[Segmenter, Tensor], _Result], image: ImageLike) -> _Result:
         if self.device is not None:
             self.model.to(self.device)
-        weight = next(self.model.parameters())
+        network = self.network
+        weight = next(network.parameters())
         dtype = torch.promote_types(weight.dtype, torch.float32)  # at least float32
         values = as_values(image, layout_of(self.model))  # (C, H, W)
         floats = values.to(weight.device, dtype)
-        with torch.no_grad(), evaluating(self.model):  # no_grad: callers may modify the result
-            return score(self.model, floats)
+        with torch.no_grad(), evaluating(network):  # no_grad: callers may modify the result
+            return score(network, floats)
 
 
 def layout_of(model: Segmenter) -> Layout:
@@ -227,41 +268,21 @@ def display(image: Tensor, model: Segmenter) -> Tensor:
     return to_display(image, images.input_range, images.shown, moments)
 
 
-def _label_whole(model: Segmenter, image: Tensor) -> tuple[Tensor, Tensor]:
-    """Labels and confidence of an image (C, H, W); its logits are never held at its size."""
+def _label_whole(
+    model: Segmenter, image: Tensor, at: Sequence[tuple[int, ...]] = ()
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Labels and confidence of an image (C, H, W), whose logits are never held at its size.
+
+    Also the scores (P, K) of the pixels ``at``.
+    """
     dtype = next(model.parameters()).dtype
     out, size = model.low_res(model.normalize(image[None]).to(dtype))  # logits (1, K, h, w)
     logits, corners = upcast(out.logits[0]), model.align_corners
-    return label_from_logits(logits, size, size_of(image), align_corners=corners)
-
-
-def _usable_device(name: str | torch.device) -> torch.device:
-    """The device called ``name``.
-
-    Raises:
-        UserError: PyTorch does not know it, or this machine does not have it.
-    """
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)  # fails if it is not available
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device '{name}' is not available ({reason}); cpu always is") from error
-    return device
-
-
-def best_device(name: str | None) -> torch.device:
-    """The named device; None chooses an accelerator if one is available, else the CPU.
-
-    Of several accelerators, each process started by torchrun takes its own (LOCAL_RANK).
-    """
-    if name is not None:
-        return _usable_device(name)
-    accelerator = torch.accelerator.current_accelerator(check_available=True)
-    if accelerator is None:
-        return torch.device("cpu")
-    index = int(os.environ.get("LOCAL_RANK", "0")) % torch.accelerator.device_count()
-    return torch.device(accelerator.type, index) if index else accelerator
+    labels, confidence = label_from_logits(logits, size, size_of(image), align_corners=corners)
+    scores = logits.new_empty(0, len(logits))
+    if at:
+        scores = scores_at(logits, size, at, align_corners=corners)
+    return labels, confidence, scores
 
 
 def _check_model(model: object) -> None:
@@ -273,11 +294,13 @@ def _check_model(model: object) -> None:
         )
 
 
-def _check(scales: Sequence[float], merge: str) -> None:
+def _check(scales: Sequence[float], merge: str, blend: str) -> None:
     if not scales or not all(scale > 0 for scale in scales):  # also false for NaN
         raise UserError(f"scales must be one or more numbers above 0, not {list(scales)}")
     if merge not in get_args(Merge):
         raise UserError(f"unknown merge '{merge}'; {choose(merge, get_args(Merge))}")
+    if blend not in get_args(Blend):
+        raise UserError(f"unknown blend '{blend}'; {choose(blend, get_args(Blend))}")
 
 
 def _window_and_stride(

@@ -21,6 +21,7 @@ from torch import Tensor
 from scenewise.attention.kernels.precision import upcast
 from scenewise.inference.row_blocks import ViewLogits, add_view_
 from scenewise.inference.sliding_window import (
+    Blend,
     Score,
     Size,
     fitted,
@@ -48,20 +49,23 @@ def plain(
     window: Size | None = None,
     stride: Size | None = None,
     merge: str = "softmax",
+    blend: Blend = "even",
 ) -> Tensor:
     """Scales of the image's own size, mirror images and windows, as ``Predictor`` describes."""
     size, corners = size_of(image), model.align_corners
     sizes = [scaled(size, scale) for scale in scales]
     if merge == "danet":
-        return danet(model, image, sizes, window, stride, flip=flip, align_corners=corners)
+        as_released = partial(danet, flip=flip, align_corners=corners, blend=blend)
+        return as_released(model, image, sizes, window, stride)
     both = _views(model, image, sizes, flip=flip, align_corners=False)
     if all(_covers(window, view) for view in sizes):
         at_view = None if merge == "logits" else softmax_
         total = _sum_whole_views(model, both, image, at_view=at_view)
     else:
         score = partial(_logits if merge == "logits" else _probabilities, model)
+        in_windows = partial(slide, score, window=window, stride=stride, blend=blend)
         total = summed(
-            _unmirror(resize(slide(score, view, window, stride), size, align_corners=corners), back)
+            _unmirror(resize(in_windows(view), size, align_corners=corners), back)
             for view, back in both
         )
     if merge == "logits":
@@ -78,6 +82,7 @@ def danet(
     *,
     flip: bool = True,
     align_corners: bool = True,
+    blend: Blend = "even",
 ) -> Tensor:
     """The evaluation released with DANet (MultiEvalModule), of the image at given sizes.
 
@@ -86,7 +91,8 @@ def danet(
     resized to the image and summed over the sizes.
     """
     black = model.normalize(torch.zeros_like(image[None, :, :1, :1]))[0]  # (3, 1, 1)
-    slide_cut = partial(slide, partial(_exponential, model, flip=flip), shift_back=False, pad=black)
+    score = partial(_exponential, model, flip=flip)
+    slide_cut = partial(slide, score, shift_back=False, pad=black, blend=blend)
     total = summed(
         resize(slide_cut(view, window, stride), size_of(image), align_corners=align_corners)
         for view, _ in _views(model, image, sizes, flip=False, align_corners=align_corners)

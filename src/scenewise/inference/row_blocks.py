@@ -6,7 +6,7 @@ that at scale 2.2. They are needed a few rows at a time, which fit into a proces
 Shapes: (K, H, W) scores of K classes.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -89,6 +89,23 @@ def label_from_logits(
         largest, labels[block] = scores.max(0)
         confidence[block] = scores.sub_(largest).exp_().sum(0).reciprocal_()  # softmax at its max
     return labels, confidence
+
+
+def scores_at(
+    logits: Tensor, size: Size, at: Sequence[tuple[int, ...]], *, align_corners: bool
+) -> Tensor:
+    """Softmax scores (P, K) of the pixels ``at``, (row, column), from low-resolution logits.
+
+    The same as the softmax of the logits resized bilinearly to ``size``, at these pixels alone.
+
+    >>> eye = torch.eye(2)[:, None]
+    >>> scores_at(eye, (4, 6), [(0, 0), (3, 5)], align_corners=True).argmax(1)
+    tensor([0, 1])
+    """
+    wide = resize(logits, (logits.shape[1], size[1]), align_corners=align_corners)  # (K, h, W)
+    vertical = _RowInterpolation.between(logits.shape[1], size[0], align_corners=align_corners)
+    columns = [vertical.rows(wide, row, row + 1)[:, 0, column] for row, column in at]  # P x (K,)
+    return torch.stack(columns).softmax(1)
 
 
 class ViewLogits(NamedTuple):

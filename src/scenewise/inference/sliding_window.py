@@ -6,6 +6,7 @@ Shapes: (B, C, H, W) images, (K, H, W) scores of K classes.
 import math
 from collections.abc import Callable, Iterable
 from itertools import product
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -13,6 +14,7 @@ from torch import Tensor
 
 Size = tuple[int, int]
 Score = Callable[[Tensor], Tensor]
+Blend = Literal["even", "hann"]
 
 
 def pair(value: int | Size) -> Size:
@@ -67,8 +69,12 @@ def slide(
     *,
     shift_back: bool = True,
     pad: Tensor | None = None,
+    blend: Blend = "even",
 ) -> Tensor:
     """The mean, at every pixel, of the scores of the windows that cover it.
+
+    With ``blend="hann"`` it is weighted by :func:`hann` of the row times that of the column in the
+    window: a window fades out towards its border, where it lacks context, instead of ending there.
 
     Args:
         score: maps a window (1, C, h, w) to (K, h, w).
@@ -78,6 +84,8 @@ def slide(
         shift_back: see :func:`intervals`.
         pad: (C, 1, 1), fills a window that is cut short on its right and bottom. Without it a
             short window is scored as it is.
+        blend: weights of the mean; a window that is cut short has the weights of its pixels in
+            the full window.
 
     Returns:
         (K, H, W). Memory holds one such tensor and the scores of one window.
@@ -94,15 +102,35 @@ def slide(
     columns = intervals(width, window[1], stride[1], shift_back=shift_back)
     if len(rows) == len(columns) == 1:
         return _score_padded(score, images, window, pad)
-    total, count = None, images.new_zeros(height, width)  # (K, H, W), (H, W)
+    weights = _window_weights(window, blend).to(images)  # (h, w)
+    total, weight = None, images.new_zeros(height, width)  # (K, H, W), (H, W)
     for (top, bottom), (left, right) in product(rows, columns):
         part = _score_padded(score, images[..., top:bottom, left:right], window, pad)
         if total is None:
             total = part.new_zeros(len(part), height, width)  # K is known only now
-        total[:, top:bottom, left:right] += part
-        count[top:bottom, left:right] += 1
+        own = weights[: bottom - top, : right - left]
+        total[:, top:bottom, left:right].addcmul_(part, own.to(part))
+        weight[top:bottom, left:right] += own
     assert total is not None  # there is at least one window
-    return total.div_(count)
+    return total.div_(weight)
+
+
+def hann(length: int) -> Tensor:
+    """sin^2(pi (i + 1/2) / length) of pixels i = 0 .. length - 1, float64; positive, symmetric.
+
+    Windows at strides of length / n, n = 2, 3, ..., sum to a constant away from the border.
+
+    >>> hann(4) + hann(4).roll(2)
+    tensor([1., 1., 1., 1.], dtype=torch.float64)
+    """
+    return ((torch.arange(length, dtype=torch.float64) + 0.5) * (math.pi / length)).sin().square()
+
+
+def _window_weights(window: Size, blend: Blend) -> Tensor:
+    """The weight (h, w) of each pixel of a window."""
+    if blend == "even":
+        return torch.ones(window)
+    return hann(window[0])[:, None] * hann(window[1])
 
 
 def _score_padded(score: Score, images: Tensor, window: Size, pad: Tensor | None) -> Tensor:

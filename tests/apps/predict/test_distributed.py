@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from scenewise.apps import predict as command
 from scenewise.apps.cli import main
+from scenewise.apps.predict import outcome
 from scenewise.models import load_model
 
 Run = Callable[..., str]
@@ -100,9 +100,11 @@ def test_a_killed_run_is_resumed(
     out = tmp_path / "killed"
     words = ["predict", str(images), "--model", str(model_folder), "--out", str(out)]
     slow = (
-        "import sys, time; from scenewise.apps import cli, predict; plain = predict.save_labels\n"
+        "import sys, time; from scenewise.apps import cli\n"
+        "from scenewise.apps.predict import image_results as results\n"
+        "plain = results.save_labels\n"
         "def save(*args): time.sleep(0.1); plain(*args)\n"
-        "predict.save_labels = save; cli.main(sys.argv[1:])"
+        "results.save_labels = save; cli.main(sys.argv[1:])"
     )
     process = subprocess.Popen([sys.executable, "-c", slow, *words], stderr=subprocess.DEVNULL)
     until = time.monotonic() + 60
@@ -179,7 +181,7 @@ def test_another_model_gives_another_record(
 def test_many_broken_images_are_counted(
     tmp_path: Path, predict: Run, images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(command, "_MAX_NAMED", 2)
+    monkeypatch.setattr(outcome, "_MAX_NAMED", 2)
     for number in range(5):
         (images / f"{number}.png").write_text("broken")
     message = " ".join(predict(tmp_path / "out", code=2).split())

@@ -113,6 +113,8 @@ def test_images_of_the_same_name_have_different_results(model_folder, images, tm
         (["{empty}"], "no image found for"),
         (["{a}", "--protocol", "danet"], "Choose one of danet_ss"),
         (["{a}", "--protocol", "danet_ss", "--flip"], "--protocol sets --flip itself"),
+        (["{a}", "--quality", "best", "--flip"], "--quality sets --flip itself"),
+        (["{a}", "--quality", "bst"], "did you mean 'best'?"),
         (["{a}", "--window", "1", "2", "3"], "--window takes a side"),
         (["{a}", "--window", "16", "--stride", "17"], "gaps"),
         (["{a}", "--scales", "0"], "scales"),
@@ -168,3 +170,23 @@ def test_compiled_prediction_gives_the_same_labels(
         other = tmp_path / "compiled" / "labels" / file.name
         with Image.open(file) as one, Image.open(other) as two:
             assert np.array_equal(np.asarray(one), np.asarray(two))
+
+
+def test_the_fastest_runtime_is_measured_on_the_first_image(model_folder, images, tmp_path, capsys):
+    """Only PyTorch counts as installed, so that nothing is converted here."""
+    out, words = tmp_path / "out", ["--model", model_folder, "--backend", "auto", "--no-overlay"]
+    (images / "0.png").write_bytes(b"damaged, so the next one is taken")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("scenewise.apps.predict.backends.find_spec", lambda name: None)
+        assert predict(images, *words, "--out", out) == 2
+    stderr = " ".join(capsys.readouterr().err.split())
+    assert "--backend auto takes torch" in stderr
+    assert "for 23 x 41 pixels; onnxruntime is not installed; openvino is not installed" in stderr
+    assert "2 of 3 images labelled" in stderr
+    assert files(out / "labels") == ["a.png", "b.png"]
+
+
+def test_auto_chooses_among_runtimes_alone(model_folder, images, tmp_path, capsys):
+    words = [images, "--model", model_folder, "--backend", "auto", "--out", tmp_path / "out"]
+    assert predict(*words, "--compile") == 2
+    assert "--compile is for PyTorch" in capsys.readouterr().err

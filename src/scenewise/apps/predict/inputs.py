@@ -42,7 +42,7 @@ class Inputs:
                 entry, real = (index, path), os.path.realpath(path)
                 first[real] = min(first.get(real, entry), entry)
         self._files = [path for _, path in sorted(first.values())]
-        self._name = _unique_naming(self._files, os.path.commonpath(folders))
+        self._name = unique_naming(self._files, os.path.commonpath(folders))
 
     def __len__(self) -> int:
         return len(self._files)
@@ -72,8 +72,13 @@ def is_video(file: str | Path) -> bool:
     return os.path.splitext(file)[1].lower() in video.SUFFIXES
 
 
-def _unique_naming(files: Sequence[str], top: str) -> Callable[[str], str]:
-    """Gives each file its name: the shortest of four kinds that is unique, case aside."""
+def unique_naming(files: Sequence[str], top: str) -> Callable[[str], str]:
+    """Gives each file its name: the shortest of four kinds that is unique, case aside.
+
+    Args:
+        files: their paths.
+        top: the folder that holds them all.
+    """
     kinds: tuple[Callable[[Path], str], ...] = (
         lambda path: path.stem,
         lambda path: path.name,

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, get_args
 from xml.etree import ElementTree  # writes; nothing is parsed here
 
 import numpy as np
 from numpy.typing import NDArray
 
+from scenewise.apps.predict.ranking import Labelled
 from scenewise.classes import Classes
 from scenewise.data.formats.coco_json import coco_json
 from scenewise.data.formats.cvat import cvat_xml
@@ -22,20 +23,6 @@ from scenewise.files import atomic_write, write_json, write_text
 Tool = Literal["coco", "yolo", "labelme", "cvat", "labelstudio"]
 # Where each tool expects the images, below its folder.
 _IMAGES = {"yolo": "images/train", "cvat": "images", "labelstudio": "images"}
-
-
-class Labelled(NamedTuple):
-    """An image file, the name of its results, and the label file."""
-
-    image: Path
-    name: str
-    labels: Path
-
-    @property
-    def file_name(self) -> str:
-        """The image's name in the tool: that of its results, with the suffix of the image."""
-        suffix = self.image.suffix
-        return self.name if self.name.endswith(suffix) else f"{self.name}{suffix}"
 
 
 def write_for_tool(tool: Tool, folder: Path, results: Sequence[Labelled], classes: Classes) -> None:

@@ -1,18 +1,19 @@
 """Records of finished results: model, options and version, kept in each result to skip it later.
 
-The record is part of the result (a text chunk of the PNG, the comment of the video), so one cannot
-exist without the other.
+The record is part of the result (a text chunk of the PNG, a tag of the TIFF, the comment of the
+video), so one cannot exist without the other.
 """
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from PIL import Image
 
 from scenewise._version import __version__
+from scenewise.data.rasters import read_tags
 from scenewise.errors import UserError
 from scenewise.exports.runtime import EngineSegmenter
 from scenewise.models.fingerprint import model_fingerprint
@@ -58,11 +59,24 @@ def is_finished(results: Sequence[Path], record: Record) -> bool:
     """Whether all results exist and the last one holds every item of ``record``."""
     if not all(result.is_file() for result in results):
         return False
-    return stored_record(results[-1]).items() >= dict(record).items()
+    return holds(stored_record(results[-1]), record)
 
 
-def stored_record(result: Path) -> dict[str, Any]:
-    """The record that a result holds; empty if it is of another program, or damaged."""
+def holds(stored: Record, record: Record) -> bool:
+    """Whether a stored record has every item of ``record``, and perhaps others.
+
+    >>> holds({"model": "a", "confidence": [0.5, 0.25]}, {"model": "a"})
+    True
+    """
+    return stored.items() >= dict(record).items()
+
+
+def stored_record(result: Path | BinaryIO) -> dict[str, Any]:
+    """The record that a result holds; empty if it is of another program, or damaged.
+
+    Args:
+        result: a label file or video, or the first bytes of a label file.
+    """
     try:
         stored = json.loads(_note(result))
     except Exception:  # decoders raise errors of many kinds
@@ -75,8 +89,10 @@ def _sha256(file: Path) -> str:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
-def _note(result: Path) -> str:
-    if result.suffix == ".mp4":
+def _note(result: Path | BinaryIO) -> str:
+    if isinstance(result, Path) and result.suffix == ".mp4":
         return video.comment(result)
+    if isinstance(result, Path) and result.suffix == ".tif":
+        return read_tags(result)[NOTE]
     with Image.open(result, formats=["PNG"]) as image:
         return str(image.info[NOTE])

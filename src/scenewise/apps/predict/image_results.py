@@ -1,0 +1,73 @@
+"""ImageResults: the files that ``scenewise predict`` writes for an image."""
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor
+
+from scenewise.apps.predict.manifest import Record
+from scenewise.apps.predict.ranking import CONFIDENCE, summary
+from scenewise.inference.auto_window import AutoWindowPredictor
+from scenewise.inference.predictor import display
+from scenewise.visualize.overlay import overlay, save_image, save_labels
+
+
+@dataclass(frozen=True)
+class ImageResults:
+    """Predicts the labels of an image and writes them, and what else the options ask for.
+
+    Args:
+        args: the options of the command.
+        predictor: what labels an image.
+        out: the folder to write.
+    """
+
+    args: argparse.Namespace
+    predictor: AutoWindowPredictor
+    out: Path
+
+    def files(self, name: str) -> list[Path]:
+        """The files written for the image ``name``; the last one is written last."""
+        return result_files(self.args, self.out, name)
+
+    def predict(self, image: Tensor, record: Record) -> tuple[Tensor, Record]:
+        """The labels (H, W) of an image (C, H, W), and ``record`` with what the prediction adds.
+
+        Raises:
+            UserError: the image does not fit into the memory.
+        """
+        labels, confidence = self.predictor(image)  # (H, W), int64 and float
+        if self.args.sure is not None:
+            labels[confidence < self.args.sure] = self.predictor.model.classes.ignore_index
+        record = {**record, CONFIDENCE: summary(confidence)}
+        if self.predictor.side is not None:
+            record = {**record, "window": self.predictor.side, "blend": "hann"}
+        return labels, record
+
+    def write(self, image: Tensor, labels: Tensor, name: str, record: Record) -> None:
+        """Write the files of the image ``name``.
+
+        Raises:
+            UserError: a file cannot be written; that will not change for the next image.
+        """
+        args, classes = self.args, self.predictor.model.classes
+        if not args.no_overlay:
+            drawn = overlay(display(image, self.predictor.model), labels, classes, args.opacity)
+            save_image(self.out / "overlays" / f"{name}.jpg", drawn)
+        if args.submission:
+            from scenewise.apps.predict.submission import save_submission
+
+            save_submission(args.submission, self.out / "submission", name, labels)
+        save_labels(self.out / "labels" / f"{name}.png", labels, classes, json.dumps(record))
+
+
+def result_files(args: argparse.Namespace, out: Path, name: str) -> list[Path]:
+    """The files that the options ask for, of the image ``name``; the last one is written last."""
+    files = [] if args.no_overlay else [out / "overlays" / f"{name}.jpg"]
+    if args.submission:
+        from scenewise.apps.predict.submission import submission_file  # loads two datasets
+
+        files.append(submission_file(args.submission, out / "submission", name))
+    return [*files, out / "labels" / f"{name}.png"]
