@@ -1,6 +1,8 @@
 """``scenewise explain``: a figure and a report of what pixels attend to."""
 
+import html
 import re
+import sys
 
 import numpy as np
 import pytest
@@ -12,7 +14,7 @@ from scenewise.apps.cli import main
 from scenewise.apps.explain import _most_confident_pixel
 from scenewise.errors import UserError
 from scenewise.inference.predictor import Prediction, Predictor
-from scenewise.visualize import ablate
+from scenewise.visualize import ablate, explained
 from tests.apps.conftest import CLASSES
 from tests.attention.contract import randomise
 
@@ -32,15 +34,23 @@ def test_figure_and_report(model_folder, image, tmp_path, capsys):
     out, page = tmp_path / "figure.svg", tmp_path / "page.html"
     words = [image, "--model", model_folder, "--at", "3,58", "--at", "40,0", "--out", out]
     assert explain(*words, "--report", page) == 0
-    assert "Traceback" not in capsys.readouterr().err
+    printed = capsys.readouterr()
+    assert "Traceback" not in printed.err
+    assert printed.out.splitlines()[-2:] == [f"Figure: {out}", f"Report: {page}"]
+    shown = explained(Predictor(load_model(model_folder)), image, [(3, 58), (40, 0)])
+    for index, place in enumerate(("(3, 58)", "(40, 0)")):
+        for name in shown.effects:
+            sentence = shown.sentence(name, index, CLASSES)
+            assert f"{place} {sentence}" in printed.out
+            assert html.escape(sentence) in page.read_text()
     text = out.read_text()
     assert "(3, 58)" in text
     assert "(40, 0)" in text
-    html = page.read_text()
-    assert html.count("data:image/png;base64,") == 5
-    assert not re.search(r'(src|href)="(?!data:)', html)
+    content = page.read_text()
+    assert content.count("data:image/png;base64,") == 6
+    assert not re.search(r'(src|srcset|href)="(?!data:)', content)
     for name in ("head.position.1", "head.channel.1", "Residual factors", "attention on own class"):
-        assert name in html
+        assert name in content
 
 
 def test_the_report_has_the_result_of_the_ablation(model_folder, image, tmp_path):
@@ -70,7 +80,7 @@ def test_a_block_that_changes_the_shape_is_explained_but_not_switched_off(image,
         tmp_path / "dranet"
     )
     words = [image, "--model", tmp_path / "dranet", "--at", "3,5", "--out", tmp_path / "a.svg"]
-    assert explain(*words, "--report", tmp_path / "page.html") == 0
+    assert explain(*words, "--report", tmp_path / "page.html", "--channels", 2) == 0
     ablated = re.findall(r"Without (\S+),", (tmp_path / "page.html").read_text())
     assert ablated == ["head.position.block", "head.channel.block"]
     assert "head.gate" in (tmp_path / "a.svg").read_text()
@@ -103,6 +113,7 @@ def test_a_class_by_name(model_folder, image, tmp_path):
         (["--at", "41,0"], "pixel (41, 0) is outside the image of 41 rows and 59 columns"),
         (["--at", "3,-1"], "outside the image"),
         (["--at", "3;5"], "ROW,COL"),
+        (["--at", "3,5", "--channels", "-1"], "0 or more"),
         (["--at", "3,5,7"], "ROW,COL"),
         (["--class", "dog"], "unknown class 'dog'; the model has road, sky, car"),
         (["--at", "3,5", "--out", "a.bmp"], ".pdf"),
@@ -125,13 +136,51 @@ def test_bad_words_are_one_sentence_and_exit_2(
     assert not (tmp_path / "a.png").exists()
 
 
-def test_a_model_without_attention_says_so(image, tmp_path, capsys):
-    randomise(create_model("fcn", classes=CLASSES, backbone="tiny")).save_pretrained(
-        tmp_path / "fcn"
-    )
-    words = [image, "--model", tmp_path / "fcn", "--at", "3,5", "--out", tmp_path / "a.png"]
+@pytest.fixture(scope="module")
+def fcn_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fcn")
+    randomise(create_model("fcn", classes=CLASSES, backbone="tiny")).save_pretrained(folder)
+    return folder
+
+
+def test_a_model_without_attention_is_explained_by_gradients(image, fcn_folder, tmp_path, capsys):
+    pytest.importorskip("captum", reason="the extra gradient is not installed")
+    out, page = tmp_path / "a.svg", tmp_path / "page.html"
+    words = [image, "--model", fcn_folder, "--at", "3,5", "--at", "40,58", "--out", out]
+    assert explain(*words, "--report", page) == 0
+    first, *sentences, figure, written = capsys.readouterr().out.splitlines()
+    assert first == "This model has no attention block; gradients of its scores are shown instead."
+    assert (figure, written) == (f"Figure: {out}", f"Report: {page}")
+    for place, sentence in zip(("(3, 5)", "(40, 58)"), sentences, strict=True):
+        assert sentence.startswith(f'{place} "')
+        assert "half of its gradient is within" in sentence
+        assert html.escape(sentence) in page.read_text()
+    assert "gradient by class" in out.read_text()
+
+
+def test_the_explanation_is_chosen(image, model_folder, fcn_folder, tmp_path, capsys):
+    pytest.importorskip("captum", reason="the extra gradient is not installed")
+    out = tmp_path / "a.svg"
+    words = [image, "--at", "3,5", "--out", out]
+    assert explain(*words, "--model", fcn_folder, "--explain", "attention") == 2
+    assert "this model has no attention block" in capsys.readouterr().err
+    assert not out.exists()
+    assert explain(*words, "--model", model_folder, "--explain", "gradient") == 0
+    printed = capsys.readouterr().out
+    assert "half of its gradient is within" in printed
+    assert "instead" not in printed
+    assert explain(*words, "--model", fcn_folder, "--channels", 2) == 2
+    assert "--channels and --mask are of attention" in capsys.readouterr().err
+
+
+def test_gradients_without_their_package_name_the_extra(
+    image, fcn_folder, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "captum", None)
+    monkeypatch.delitem(sys.modules, "captum.attr", raising=False)
+    words = [image, "--model", fcn_folder, "--at", "3,5", "--out", tmp_path / "a.png"]
     assert explain(*words) == 2
-    assert "no attention block" in capsys.readouterr().err
+    assert "pip install 'scenewise[gradient]'" in capsys.readouterr().err
 
 
 def test_an_unreadable_image_is_reported(model_folder, tmp_path, capsys):

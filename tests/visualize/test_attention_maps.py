@@ -29,6 +29,7 @@ from scenewise.errors import UserError
 from scenewise.visualize import (
     ablate,
     attention_maps,
+    attention_sums,
     channel_contrast,
     class_attention,
     colorize,
@@ -342,6 +343,24 @@ def test_pixels_find_their_cells(align_corners):
 # Statistics
 
 
+def test_attention_sums_are_the_means_times_the_pixels(monkeypatch):
+    monkeypatch.setattr(statistics, "_GROUP", 5 * 35 * 2)  # five rows at a time
+    maps, _ = recorded(PositionAttention(16, reduction=4), 5, 7)
+    labels = torch.randint(0, 4, (2, 5, 7))
+    labels[labels == 1] = 255
+    sums = attention_sums(maps, labels, 5)
+    own, distance = class_attention(maps, labels, 5).diagonal(), spread(maps).distance
+    places = torch.cartesian_prod(torch.arange(5), torch.arange(7)).double()
+    even = torch.cdist(places, places).mean(1).view(5, 7).expand(2, -1, -1)
+    for k in range(5):
+        here = labels == k
+        assert sums.pixels[k] == here.sum()
+        assert_close(sums.own[k], torch.nan_to_num(own[k]) * here.sum())
+        assert_close(sums.own_even[k], (here.sum((1, 2)) ** 2 / 35).sum().double())
+        assert_close(sums.distance[k], distance[here].sum())
+        assert_close(sums.distance_even[k], even[here].sum())
+
+
 def test_spread_and_class_attention_equal_plain_loops(monkeypatch):
     monkeypatch.setattr(statistics, "_GROUP", 5 * 35 * 2)  # five rows at a time
     maps, x = recorded(PositionAttention(16, reduction=4), 5, 7)
@@ -463,7 +482,7 @@ def test_a_figure_names_classes_pixels_and_blocks(tmp_path):
     model = random_danet(STREET)
     image = torch.rand(3, 41, 59)
     present = [name for name, _, _ in shares(Predictor(model)(image).labels, STREET)]
-    explain_figure(model, image, [(0, 0), (40, 58), (7, 30)], tmp_path / "a.svg")
+    explain_figure(model, image, [(0, 0), (40, 58), (7, 30)], tmp_path / "a.svg", channels=2)
     text = " ".join(re.findall("<text[^>]*>(.*?)</text>", (tmp_path / "a.svg").read_text()))
     for words in [
         *present,
@@ -471,7 +490,8 @@ def test_a_figure_names_classes_pixels_and_blocks(tmp_path):
         "(7, 30)",
         "head.position.1",
         "head.channel.1",
-        "1 = uniform",
+        "times the average",
+        "Without head.position.1",
     ]:
         assert words in text
     assert hooks(model) == 0
@@ -491,7 +511,7 @@ def test_figures_in_every_format(tmp_path):
         explain_figure(model, torch.rand(3, 41, 23), [(3, 5)], tmp_path / f"a{suffix}")
         assert (tmp_path / f"a{suffix}").read_bytes().startswith(start)
     with Image.open(tmp_path / "a.png") as image:
-        assert image.width == 1500
+        assert image.width == 1400
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from PIL import Image
 
 from scenewise.classes import Classes
 from scenewise.visualize.confusion import confusion_figure
-from scenewise.visualize.figure import save_figure
+from scenewise.visualize.panels import save_figure
 
 
 def test_cells_are_percentages_of_the_true_class() -> None:

@@ -1,8 +1,12 @@
-"""``scenewise explain``: what pixels of an image attend to, as a figure and as an HTML report."""
+"""``scenewise explain``: what pixels of an image attend to, or what moves their scores.
+
+As a figure and as an HTML report.
+"""
 
 import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,27 +16,25 @@ from torch import Tensor
 from scenewise.data.images import read_image, read_mask
 from scenewise.errors import UserError
 from scenewise.files import write_text
+from scenewise.inference.devices import best_device
 from scenewise.inference.predictor import (
     Prediction,
     Predictor,
-    best_device,
     display,
     layout_of,
 )
 from scenewise.models.checkpoints import load_model
 from scenewise.models.segmenter import Segmenter
 from scenewise.visualize import report
-from scenewise.visualize.attention_maps import (
-    AttentionMaps,
-    ChannelMaps,
-    Place,
-    PositionMaps,
-    attention_maps,
-)
-from scenewise.visualize.figure import check_attention, check_pixels, explain_figure, map_image
+from scenewise.visualize.attention_maps import ChannelMaps, Place, PositionMaps, attention_maps
+from scenewise.visualize.effect import Explained
+from scenewise.visualize.figure import explain_figure, map_image
+from scenewise.visualize.gradient_figure import gradient_figure
 from scenewise.visualize.overlay import overlay, shares
-from scenewise.visualize.statistics import ablate, channel_contrast, class_attention, spread
+from scenewise.visualize.panels import PHONE, check_pixels
+from scenewise.visualize.statistics import channel_contrast, class_attention, spread
 
+_CHANNELS = 4  # in the figure of the report
 _QUERIES = 1024  # at most about so many pixels are examined for the tables
 
 
@@ -42,18 +44,62 @@ def run(args: argparse.Namespace) -> None:
         raise UserError("no pixel to explain; give --at ROW,COL or --class NAME")
     model = load_model(args.model)
     image = read_image(args.image, layout_of(model))
-    size = (image.shape[1], image.shape[2])
-    check_pixels(args.at or [(0, 0)], size)
+    check_pixels(args.at or [(0, 0)], (image.shape[1], image.shape[2]))
     model = model.to(best_device(args.device))
-    with attention_maps(model) as maps:
-        prediction = Predictor(model)(image)
-    check_attention(maps)
     at = list(args.at or [])
-    at += [_most_confident_pixel(prediction, model, name) for name in args.class_name or []]
-    explain_figure(model, image, at, args.out)
+    if args.class_name:
+        prediction = Predictor(model, fast=False)(image)  # as the figure's, which hooks observe
+        at += [_most_confident_pixel(prediction, model, name) for name in args.class_name]
+    if _explanation(args, model) == "gradient":
+        _explain_gradient(args, model, image, at)
+    else:
+        _explain_attention(args, model, image, at)
+
+
+def _explanation(args: argparse.Namespace, model: Segmenter) -> str:
+    """The chosen explanation: attention if the model has it, else gradients."""
+    with attention_maps(model) as maps:
+        attends = bool(maps.blocks())
+    if args.explain is None and not attends:
+        print("This model has no attention block; gradients of its scores are shown instead.")
+    chosen: str = args.explain or ("attention" if attends else "gradient")
+    if chosen == "gradient" and (args.channels is not None or args.mask is not None):
+        raise UserError("--channels and --mask are of attention, not of gradients; omit them")
+    return chosen
+
+
+def _explain_gradient(
+    args: argparse.Namespace, model: Segmenter, image: Tensor, at: Sequence[Place]
+) -> None:
+    shown = gradient_figure(model, image, at, args.out)
+    sentences = [f"{pixel.at} {pixel.sentence(model.classes)}" for pixel in shown.pixels]
+    print(*sentences, f"Figure: {args.out}", sep="\n")
     if args.report is not None:
-        labels = prediction.labels if args.mask is None else _mask(args.mask, size)
-        write_text(args.report, _html_report(model, image, at, maps, prediction, labels))
+        parts = [
+            _figure(partial(gradient_figure, model, image, at), at),
+            report.heading("At the marked pixels"),
+            *map(report.paragraph, sentences),
+            report.heading("Prediction"),
+            _shares(shown.prediction, model),
+        ]
+        write_text(args.report, report.page("What moves the scores", *parts))
+        print(f"Report: {args.report}")
+
+
+def _explain_attention(
+    args: argparse.Namespace, model: Segmenter, image: Tensor, at: Sequence[Place]
+) -> None:
+    shown = explain_figure(model, image, at, args.out, channels=args.channels)
+    for index, (row, column) in enumerate(at):
+        for name in shown.maps.blocks():
+            print(f"({row}, {column}) {shown.sentence(name, index, model.classes)}")
+    print(f"Figure: {args.out}")
+    if args.report is not None:
+        labels = shown.prediction.labels
+        if args.mask is not None:
+            labels = _mask(args.mask, (image.shape[1], image.shape[2]))
+        write_text(args.report, _html_report(model, image, at, shown, labels))
+        print(f"Report: {args.report}")
 
 
 def _most_confident_pixel(prediction: Prediction, model: Segmenter, name: str) -> Place:
@@ -74,12 +120,7 @@ def _most_confident_pixel(prediction: Prediction, model: Segmenter, name: str) -
 
 
 def _html_report(
-    model: Segmenter,
-    image: Tensor,
-    at: Sequence[Place],
-    maps: AttentionMaps,
-    prediction: Prediction,
-    labels: Tensor,
+    model: Segmenter, image: Tensor, at: Sequence[Place], shown: Explained, labels: Tensor
 ) -> str:
     """All figures and tables as one HTML page.
 
@@ -87,11 +128,17 @@ def _html_report(
         model: with attention blocks.
         image: (C, H, W), as the model takes it.
         at: marked pixels.
-        maps: recorded while ``prediction`` was made.
-        prediction: of the image.
+        shown: what the figure shows.
         labels: (H, W), for the class tables: the true labels, or the predicted ones.
     """
-    parts = [_figure(model, image, at), report.heading("Prediction"), _shares(prediction, model)]
+    maps, classes = shown.maps, model.classes
+    draw = partial(explain_figure, model, image, at)
+    wide, narrow = partial(draw, channels=_CHANNELS), partial(draw, channels=2)
+    parts = [_figure(wide, at, narrow), report.heading("At the marked pixels")]
+    for index, (row, column) in enumerate(at):
+        sentences = [shown.sentence(name, index, classes) for name in maps.blocks()]
+        parts.append(report.paragraph(" ".join([f"({row}, {column}):", *sentences])))
+    parts += [report.heading("Prediction"), _shares(shown.prediction, model)]
     if maps.gammas:
         rows = [(name, f"{gamma:.4g}") for name, gamma in maps.gammas.items()]
         parts += [report.heading("Residual factors"), report.table(("block", "gamma"), rows)]
@@ -100,17 +147,21 @@ def _html_report(
     for channel in maps.channels.values():
         parts += _channel_part(channel, labels, model)
     parts.append(report.heading("Without a block"))
-    for name, block in maps.blocks().items():
-        if block.after().shape == block.before().shape:
-            parts += _ablation_part(model, image, name)
+    for name in shown.effects:
+        parts += _ablation_part(model, image, shown, name)
     return report.page("What the network attends to", *parts)
 
 
-def _figure(model: Segmenter, image: Tensor, at: Sequence[Place]) -> str:
+def _figure(
+    draw: Callable[..., object], at: Sequence[Place], narrow: Callable[..., object] | None = None
+) -> str:
+    """The figure that ``draw`` writes to a path, and the one that a phone shows instead."""
     with TemporaryDirectory() as folder:
-        path = Path(folder, "figure.png")
-        explain_figure(model, image, at, path)
-        return report.figure(path, f"marked pixels (row, column): {', '.join(map(str, at))}")
+        path, phone = Path(folder, "figure.png"), Path(folder, "narrow.png")
+        draw(path)
+        (narrow or draw)(phone, width=PHONE)
+        caption = f"marked pixels (row, column): {', '.join(map(str, at))}"
+        return report.figure(path, caption, phone)
 
 
 def _shares(prediction: Prediction, model: Segmenter) -> str:
@@ -171,20 +222,17 @@ def _channel_part(block: ChannelMaps, labels: Tensor, model: Segmenter) -> list[
     ]
 
 
-def _ablation_part(model: Segmenter, image: Tensor, name: str) -> list[str]:
-    result = ablate(Predictor(model), image, name)
-    count = result.labels.numel()
-    rows = [
-        (model.classes.names[k], f"{100 * int(change) / count:+.2f} %")
-        for k, change in enumerate(result.difference)
-        if int(change) != 0
-    ]
-    changed = _percent(float((result.labels != result.without).float().mean()))
+def _ablation_part(model: Segmenter, image: Tensor, shown: Explained, name: str) -> list[str]:
+    labels, without = shown.prediction.labels, shown.effects[name].without
+    rows = []
+    for k in range(len(model.classes)):
+        change = int((without == k).sum()) - int((labels == k).sum())
+        if change != 0:
+            rows.append((model.classes.names[k], f"{100 * change / labels.numel():+.2f} %"))
+    changed = _percent(shown.changed(name))
     return [
         report.paragraph(f"Without {name}, {changed} of the pixels are assigned another class."),
-        report.figure(
-            overlay(display(image, model), result.without, model.classes), f"without {name}"
-        ),
+        report.figure(overlay(display(image, model), without, model.classes), f"without {name}"),
         report.table(("class", "change, share of the image"), rows),
     ]
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -11,7 +10,14 @@ from scenewise.attention import InteractionAware, NonLocal
 from scenewise.data.images import ImageLike, as_floats
 from scenewise.errors import UserError
 from scenewise.visualize.attention_maps import Place
-from scenewise.visualize.figure import FORMATS, MARKS, _panel, _style, new_figure, save_figure
+from scenewise.visualize.panels import (
+    MARKS,
+    check_format,
+    new_figure,
+    panel,
+    save_figure,
+    style,
+)
 
 
 def frame_rows(block: NonLocal | InteractionAware, x: Tensor, at: Place) -> Tensor:
@@ -64,8 +70,7 @@ def explain_clip(
     Raises:
         UserError: as :func:`frame_rows`; several clips, a wrong number of frames, another suffix.
     """
-    if Path(path).suffix.lower() not in FORMATS:
-        raise UserError(f"a figure is {', '.join(FORMATS)}, not '{path}'; choose one of these")
+    check_format(path)
     rows = frame_rows(block, x, at)
     if len(rows) != 1 or rows.shape[1] != len(frames):
         raise UserError(
@@ -88,14 +93,14 @@ def _draw(
     columns = min(len(images), 5)
     lines = -(-len(images) // columns)  # rounded up
     tall = images[0].shape[1] / images[0].shape[2]
-    with _style():
+    with style():
         figure = new_figure(width, lines * (width / columns * tall + 0.35) + 0.3)
         panels = figure.subplots(lines, columns, squeeze=False)
         for axes in panels.flat:
             axes.set_axis_off()
         for t, (axes, image) in enumerate(zip(panels.flat, images, strict=False)):
             height, breadth = image.shape[1:]
-            _panel(axes, f"frame {t}").imshow(image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
+            panel(axes, f"frame {t}").imshow(image.mean(0).numpy(), cmap="gray", vmin=0, vmax=1)
             shown = axes.imshow(
                 heat[t].numpy(),
                 cmap="inferno",

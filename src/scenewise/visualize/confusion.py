@@ -6,7 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.visualize.figure import new_figure
+from scenewise.visualize.panels import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

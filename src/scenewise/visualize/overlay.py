@@ -78,6 +78,36 @@ def overlay(
     return Image.fromarray(drawn)
 
 
+def zoomed(image: Image.Image, width: int) -> Image.Image:
+    """The image by a whole factor, each pixel a square, so that it is at least ``width`` wide.
+
+    >>> zoomed(Image.new("RGB", (192, 64)), 500).size
+    (576, 192)
+    """
+    factor = max(1, -(-width // image.width))  # rounded up
+    return image.resize((factor * image.width, factor * image.height), Image.Resampling.NEAREST)
+
+
+def hatched(image: Image.Image, region: Tensor) -> Image.Image:
+    """The image with diagonal stripes, white and black, over a region.
+
+    Args:
+        image: RGB.
+        region: (h, w) of bool; covers the image, at any size.
+
+    >>> stripes = np.asarray(hatched(Image.new("RGB", (8, 8), "red"), torch.eye(2) > 0))
+    >>> stripes[0, :4, 1].tolist(), stripes[0, 4:, 0].tolist()
+    ([255, 255, 0, 0], [255, 255, 255, 255])
+    """
+    mask = Image.fromarray(region.cpu().numpy().astype(np.uint8))
+    inside = np.asarray(mask.resize(image.size, Image.Resampling.NEAREST)) > 0  # (H, W)
+    diagonal = np.add.outer(np.arange(image.height), np.arange(image.width)) % 8
+    drawn = np.array(image)
+    drawn[inside & (diagonal < 2)] = 255
+    drawn[inside & (diagonal >= 2) & (diagonal < 4)] = 0
+    return Image.fromarray(drawn)
+
+
 def _is_bytes(image: ImageLike) -> TypeGuard[Tensor]:
     return isinstance(image, Tensor) and image.dtype == torch.uint8 and image.ndim == 3
 

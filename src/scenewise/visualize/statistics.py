@@ -139,6 +139,79 @@ def class_attention(
     return (total / count[:, None])[:num_classes]
 
 
+class AttentionSums(NamedTuple):
+    """Sums over the examined pixels of each class, to be added over images: all (K,), float64.
+
+    Attributes:
+        pixels: how many pixels were examined.
+        own: the share of their attention that falls on their own class.
+        own_even: the same if attention were spread evenly.
+        distance: the mean distance to the attended pixels, in cells of the block's input.
+        distance_even: the same if attention were spread evenly.
+    """
+
+    pixels: Tensor
+    own: Tensor
+    own_even: Tensor
+    distance: Tensor
+    distance_even: Tensor
+
+    def plus(self, other: "AttentionSums") -> "AttentionSums":
+        """The sums over the images of both."""
+        return AttentionSums(*(a + b for a, b in zip(self, other, strict=True)))
+
+
+def attention_sums(
+    block: PositionMaps, labels: Tensor, num_classes: int, *, step: int = 1, call: int = -1
+) -> AttentionSums:
+    """How much attention stays on the own class, and how far it reaches, as sums.
+
+    Negative weights count as 0; pixels without a class or without any attention do not count.
+
+    Args:
+        block: from :func:`~scenewise.visualize.attention_maps`.
+        labels: (B, H, W) or (H, W) class ids of any size that covers the same area; ids of
+            ``num_classes`` and above have no class.
+        num_classes: K.
+        step: examine every ``step``-th pixel in rows and columns.
+        call: see :meth:`~scenewise.visualize.BlockMaps.before`.
+    """
+    size = _size(block.before(call))
+    own = _labels_at(labels, size)  # (B or 1, H, W)
+    sums = torch.zeros(5, num_classes + 1, dtype=torch.float64, device=own.device)
+    for places, rows in _groups(block, step, call):
+        weights, even = rows.clamp(min=0), torch.ones_like(rows)  # (B, P, h, w)
+        row, column = torch.tensor(places, device=own.device).unbind(1)
+        query = own[:, row, column].clamp(max=num_classes).expand(len(rows), -1)  # (B, P)
+        keys = _labels_at(labels, (rows.shape[2], rows.shape[3]))[:, None]  # (B or 1, 1, h, w)
+        same = keys == query[..., None, None]
+        attends = weights.sum((2, 3)) > 0
+        values = (
+            even[..., 0, 0],
+            (weights * same).sum((2, 3)) / weights.sum((2, 3)),
+            same.double().mean((2, 3)),
+            _mean_distance(weights, places, size),
+            _mean_distance(even, places, size),
+        )
+        for total, value in zip(sums, values, strict=True):
+            total.index_add_(0, query[attends], value[attends].to(total))
+    return AttentionSums(*sums[:, :num_classes].cpu())
+
+
+def attended_shares(row: Tensor, labels: Tensor, num_classes: int) -> Tensor:
+    """The share of one pixel's attention (h, w) that falls on each class: (K,).
+
+    Negative weights count as 0; what the shares lack to 1 falls on pixels without a class.
+
+    >>> attended_shares(torch.tensor([[0.75, 0.25]]), torch.tensor([[1, 0]]), 2)
+    tensor([0.2500, 0.7500])
+    """
+    weights = row.clamp(min=0).flatten()
+    ids = _labels_at(labels.to(row.device), (row.shape[0], row.shape[1]))[0].flatten()
+    totals = weights.new_zeros(num_classes + 1).index_add_(0, ids.clamp(max=num_classes), weights)
+    return totals[:num_classes] / weights.sum()
+
+
 def channel_contrast(features: Tensor, labels: Tensor, num_classes: int) -> Tensor:
     """How much higher each channel is on each class than on average.
 

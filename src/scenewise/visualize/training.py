@@ -7,8 +7,8 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from scenewise.classes import Classes
-from scenewise.visualize.figure import new_figure
-from scenewise.visualize.overlay import overlay
+from scenewise.visualize.overlay import hatched, overlay
+from scenewise.visualize.panels import new_figure
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -77,7 +77,7 @@ def confusions(matrix: Tensor, classes: Classes, most: int = 5) -> list[str]:
 
 
 def samples_sheet(samples: Sequence[Sample], classes: Classes, notes: Sequence[str]) -> Image.Image:
-    """A row for each sample: the image, its labels, the prediction; then lines of text.
+    """A row for each sample: the image, its labels, the prediction with errors hatched; then text.
 
     >>> import torch
     >>> sample = Sample("a", torch.zeros(3, 9, 18), torch.zeros(9, 18), torch.ones(9, 18))
@@ -90,7 +90,7 @@ def samples_sheet(samples: Sequence[Sample], classes: Classes, notes: Sequence[s
     sheet = Image.new("RGB", (3 * _WIDTH + 4 * _MARGIN, height + line * (not rows)), "white")
     draw, font, top = ImageDraw.Draw(sheet), ImageFont.load_default(14), _MARGIN
     for sample, row in zip(samples, rows, strict=True):
-        text = f"{sample.name}: image, labels, prediction"
+        text = f"{sample.name}: image, labels, prediction (errors hatched)"
         draw.text((_MARGIN, top), text, "black", font)
         sheet.paste(row, (_MARGIN, top + line))
         top += row.height + line + _MARGIN
@@ -102,13 +102,14 @@ def samples_sheet(samples: Sequence[Sample], classes: Classes, notes: Sequence[s
 
 def _row(sample: Sample, classes: Classes) -> Image.Image:
     image = sample.image
-    drawn = (
-        overlay(image, sample.mask, classes, opacity=0.0),
-        overlay(image, sample.mask, classes, opacity=0.8),
-        overlay(image, sample.labels, classes, opacity=0.8),
-    )
     height = max(1, round(_WIDTH * image.shape[1] / image.shape[2]))
+    drawn = [
+        overlay(image, labels, classes, opacity=opacity).resize((_WIDTH, height))
+        for labels, opacity in ((sample.mask, 0.0), (sample.mask, 0.8), (sample.labels, 0.8))
+    ]
+    wrong = (sample.labels != sample.mask) & (sample.mask != classes.ignore_index)
+    drawn[2] = hatched(drawn[2], wrong)
     row = Image.new("RGB", (3 * _WIDTH + 2 * _MARGIN, height), "white")
     for index, panel in enumerate(drawn):
-        row.paste(panel.resize((_WIDTH, height)), (index * (_WIDTH + _MARGIN), 0))
+        row.paste(panel, (index * (_WIDTH + _MARGIN), 0))
     return row

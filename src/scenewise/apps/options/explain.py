@@ -4,11 +4,14 @@ import argparse
 from pathlib import Path
 
 _EXAMPLES = """\
-rows and columns count from 0, at the upper left.
+rows and columns count from 0, at the upper left. A network without attention is explained by the
+gradients of its scores. Gradients need the extra: pip install 'scenewise[gradient]'.
 
 examples:
   scenewise explain street.png --model RUN_FOLDER --at 120,300 --out attention.png
   scenewise explain street.png --model RUN_FOLDER --at 120,300 --at 40,7 --out attention.pdf
+  scenewise explain street.png --model RUN_FOLDER --at 120,300 --channels 4 --out attention.png
+  scenewise explain street.png --model RUN_FOLDER --at 120,300 --explain gradient --out gradient.png
   scenewise explain street.png --model RUN_FOLDER --class car --out car.png --report car.html
 """
 
@@ -32,6 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=Path, required=True, help="figure to write: .png, .pdf or .svg"
     )
+    parser.add_argument(
+        "--explain",
+        choices=("attention", "gradient"),
+        help="what the pixel attends to, or which part of the image moves the score of its class; "
+        "default attention if the model has it",
+    )
+    parser.add_argument(
+        "--channels",
+        type=_count,
+        metavar="N",
+        help="also draw what each block changes in its N strongest channels",
+    )
     parser.add_argument("--report", type=Path, metavar="HTML", help="also write all numbers")
     parser.add_argument(
         "--mask", metavar="FILE", help="true labels for the report; default the prediction"
@@ -48,3 +63,9 @@ def _pixel(text: str) -> tuple[int, int]:
             f"a pixel is ROW,COL such as 120,300, not '{text}'"
         ) from None
     return row, column
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"a number of channels is 0 or more, not '{text}'")
+    return int(text)
