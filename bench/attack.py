@@ -86,7 +86,7 @@ def attack(address: str, pid: int, clients: int, seconds: float) -> dict[str, An
 def answers(address: str) -> list[Any]:
     """The page's answers to a sample and to two clicks on it."""
     visitor = Visitor(address)
-    return [visitor.take("scene 1"), visitor.pick(20, 30), visitor.pick(50, 120)]
+    return [visitor.take(1), visitor.pick(20, 30), visitor.pick(50, 120)]
 
 
 def resident(pid: int) -> int:
@@ -103,7 +103,7 @@ def _client(place: tuple[str, int], seed: int, until: float, ends: Counter[str])
         try:
             with socket.create_connection(place, timeout=5) as sock:
                 make(sock, chance, until)
-                end = _ending(sock) if make not in (_hang_up, _garbage) else "hung up"
+                end = _ending(sock) if make not in (_hang_up, _garbage, _abandoned) else "hung up"
         except OSError as error:
             end = type(error).__name__
         ends[f"{make.__name__[1:]}: {end}"] += 1
@@ -128,7 +128,7 @@ def _long_head(sock: socket.socket, chance: random.Random, until: float) -> None
 
 def _slow_head(sock: socket.socket, chance: random.Random, until: float) -> None:
     """Request headers that arrive byte by byte."""
-    for byte in b"GET /config HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: " + b"y" * 200:
+    for byte in b"GET /api/models HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Slow: " + b"y" * 200:
         if time.monotonic() > until:
             return
         sock.sendall(bytes([byte]))
@@ -150,7 +150,7 @@ def _hang_up(sock: socket.socket, chance: random.Random, until: float) -> None:
     if chance.random() < 0.5:
         sock.sendall(_head("POST", _UPLOAD, length=10_000_000) + chance.randbytes(50_000))
     else:
-        path = chance.choice(("/", "/config", "/gradio_api/queue/data?session_hash=x"))
+        path = chance.choice(("/", "/api/models", "/api/images/sample-0", _EFFECT))
         sock.sendall(_head("GET", path))
 
 
@@ -161,15 +161,10 @@ def _bad_json(sock: socket.socket, chance: random.Random, until: float) -> None:
             b"{" * 50_000,
             b"[]",
             chance.randbytes(500),
-            json.dumps({"data": [], "fn_index": chance.randint(-5, 50), "session_hash": "x"}),
-            json.dumps(
-                {
-                    "data": [None] * 20,
-                    "fn_index": chance.randint(0, 30),
-                    "session_hash": str(chance.random()),
-                    "event_data": {"name": "../../secret", "row": 1e300, "column": "x"},
-                }
-            ),
+            json.dumps({"image": "sample-1", "model": "0", "without": chance.random()}),
+            json.dumps({"image": "../../secret", "model": "-1"}),
+            json.dumps({"image": ["sample-1"], "model": {"0": 1e300}}),
+            json.dumps({"image": "sample-1", "model": "0", "without": "head"}),
         )
     )
     body = body.encode() if isinstance(body, str) else body
@@ -187,11 +182,26 @@ def _too_long(sock: socket.socket, chance: random.Random, until: float) -> None:
 
 
 def _not_an_image(sock: socket.socket, chance: random.Random, until: float) -> None:
-    """An upload that is not an image."""
-    start = b'--b\r\nContent-Disposition: form-data; name="files"; filename="a.png"\r\n\r\n'
-    body = start + chance.randbytes(chance.randint(0, 200_000)) + b"\r\n--b--\r\n"
-    sock.sendall(_head("POST", _UPLOAD, length=len(body), kind="multipart/form-data; boundary=b"))
-    sock.sendall(body)
+    """An upload that is not an image, under a strange name."""
+    body = chance.choice((b"", b"\x89PNG\r\n\x1a\n")) + chance.randbytes(chance.randint(0, 200_000))
+    name = "X-Name: " + chance.choice(
+        ("%ff%00", "../../a.png", "%0d%0aX-A:%20b", "\xe9", "%" * 999)
+    )
+    sock.sendall(_head("POST", _UPLOAD, length=len(body), kind="image/png", more=name) + body)
+
+
+def _abandoned(sock: socket.socket, chance: random.Random, until: float) -> None:
+    """A prediction that nobody waits for."""
+    body = json.dumps({"image": f"sample-{chance.randint(0, 5)}", "model": "0"}).encode()
+    sock.sendall(_head("POST", "/api/predict", length=len(body)) + body)
+
+
+def _odd_query(sock: socket.socket, chance: random.Random, until: float) -> None:
+    """Parameters that are not those of a pixel, a model, an image or a file."""
+    row = chance.choice(("-1", "1e9", "9" * 400, "x", "", "%00", str(2**40)))
+    name = chance.choice(("attention", "effect", "channels", "labels", "download/../../x", "nope"))
+    query = f"image=sample-1&model={row}&block=head.position.1&row={row}&column=1&count={row}"
+    sock.sendall(_head("GET", f"/api/{name}?{query}"))
 
 
 def _other_origin(sock: socket.socket, chance: random.Random, until: float) -> None:
@@ -209,10 +219,11 @@ def _other_origin(sock: socket.socket, chance: random.Random, until: float) -> N
 
 _ATTACKS: tuple[_Attack, ...] = (
     *(_garbage, _long_head, _slow_head, _slow_body, _hang_up),
-    *(_bad_json, _too_long, _not_an_image, _other_origin),
+    *(_bad_json, _too_long, _not_an_image, _other_origin, _abandoned, _odd_query),
 )
-_UPLOAD = "/gradio_api/upload"
-_PATHS = ("/gradio_api/queue/join", "/gradio_api/run/predict", "/gradio_api/component_server")
+_UPLOAD = "/api/images"
+_EFFECT = "/api/effect?image=sample-2&model=0&block=head.position.1&row=1&column=2"
+_PATHS = ("/api/predict", "/api/nothing")
 
 
 def _head(

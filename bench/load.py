@@ -89,8 +89,8 @@ def visit(
     while time.monotonic() < until:
         try:
             visitor = Visitor(address)
-            name = f"scene {rng.integers(6)}"
-            times["sample"].append(timed(lambda v=visitor, n=name: v.take(n)))  # type: ignore[misc]
+            sample = int(rng.integers(6))
+            times["sample"].append(timed(lambda v=visitor, n=sample: v.take(n)))  # type: ignore[misc]
             for _ in range(10):
                 row, column = int(rng.integers(64)), int(rng.integers(192))
                 act = lambda v=visitor, r=row, c=column: v.pick(r, c)  # noqa: E731

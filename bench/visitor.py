@@ -1,64 +1,41 @@
 """A visitor of the page without a browser: sends the HTTP requests that the browser would send."""
 
 import json
-import uuid
 from http.client import HTTPConnection, HTTPResponse
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 _SECONDS = 120
 
 
 class Visitor:
-    """One visitor of the page at ``address``, with their own image."""
+    """One visitor of the page at ``address``."""
 
     def __init__(self, address: str) -> None:
         self.place = urlsplit(address).netloc
-        self.name = uuid.uuid4().hex
-        config = json.loads(self._ask("GET", "/config"))
-        self.components = {c["id"]: c for c in config["components"]}
-        self.events = config["dependencies"]
+        self.model = json.loads(self._ask("GET", "/api/models"))[0]
+        self.image = ""
 
-    def take(self, name: str) -> list[Any]:
-        """Open a sample and return the page's answer."""
-        event = self._event("take")
-        body = {**self._body(event), "event_data": {"name": name}}
-        self._ask("POST", "/gradio_api/queue/join", body)
-        return self._result()
+    def take(self, sample: int) -> list[Any]:
+        """Open a sample; returns what its prediction shows."""
+        self.image = f"sample-{sample}"
+        body = {"image": self.image, "model": self.model["id"]}
+        last = json.loads(self._ask("POST", "/api/predict", body).splitlines()[-1])
+        if "done" not in last:
+            raise RuntimeError(f"the page failed: {last}")
+        return [last["done"], self._get("labels").hex()]
 
-    def pick(self, row: int, column: int) -> list[Any]:
-        """Click a pixel of the first panel and return the page's answer."""
-        body = {**self._body(self._event("pick")), "event_data": {"row": row, "column": column}}
-        return list(json.loads(self._ask("POST", "/gradio_api/run/predict", body))["data"])
+    def pick(self, row: int, column: int) -> dict[str, Any]:
+        """Click a pixel; returns what it attends to in the first block."""
+        block = self.model["blocks"][0]["id"]
+        answer: dict[str, Any] = json.loads(
+            self._get("attention", block=block, row=row, column=column)
+        )
+        return answer
 
-    def _event(self, trigger: str) -> dict[str, Any]:
-        return next(e for e in self.events if any(t[1] == trigger for t in e["targets"]))
-
-    def _body(self, event: dict[str, Any]) -> dict[str, Any]:
-        values = [self.components[i].get("props", {}).get("value") for i in event["inputs"]]
-        trigger = event["targets"][0][0]
-        return {
-            "data": values,
-            "fn_index": event["id"],
-            "session_hash": self.name,
-            "trigger_id": trigger,
-        }
-
-    def _result(self) -> list[Any]:
-        """The last message of this visitor's event stream: the result of the work."""
-        connection = HTTPConnection(self.place, timeout=_SECONDS)
-        try:
-            connection.request("GET", f"/gradio_api/queue/data?session_hash={self.name}")
-            for line in connection.getresponse():
-                if line.startswith(b"data:"):
-                    message = json.loads(line[5:])
-                    if message["msg"] == "process_completed":
-                        if not message["success"]:
-                            raise RuntimeError(f"the page failed: {message['output']}")
-                        return list(message["output"]["data"])
-            raise RuntimeError("the stream ended before the answer")
-        finally:
-            connection.close()
+    def _get(self, name: str, **options: object) -> bytes:
+        query = urlencode({"image": self.image, "model": self.model["id"], **options})
+        return self._ask("GET", f"/api/{name}?{query}")
 
     def _ask(self, method: str, path: str, body: object = None) -> bytes:
         connection = HTTPConnection(self.place, timeout=_SECONDS)

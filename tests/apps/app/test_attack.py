@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-pytest.importorskip("gradio", reason="gradio is not installed")
+pytest.importorskip("fastapi", reason="fastapi is not installed")
 
 from bench.attack import attack
 from bench.browser import running
@@ -44,7 +44,7 @@ def connections_are_limited(address: str) -> None:
 
 def status(place: tuple[str | None, int | None]) -> int:
     with socket.create_connection(place, timeout=10) as sock:
-        sock.sendall(b"GET /config HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+        sock.sendall(b"GET /api/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
         return int(sock.recv(64).split()[1])
 
 

@@ -1,4 +1,4 @@
-"""Requests that the page refuses, without Gradio and without a network."""
+"""Requests that the page refuses, without a network."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 from scenewise.apps.app.limits import RequestLimits, _is_foreign, _is_known, _Limits
 
-LIMITS = _Limits(upload_bytes=1000, body_bytes=100, uploads=2, posts=50)
+LIMITS = _Limits(upload_bytes=1000, body_bytes=100, uploads=2, requests=50)
 
 
 async def echo(scope: Any, receive: Any, send: Any) -> None:
@@ -123,14 +123,14 @@ def test_sizes() -> None:
     assert ask(b"x" * 60, b"x" * 41)[0] == 413
     assert ask(content_length="101")[0] == 413
     assert ask(content_length="-1")[0] == 413
-    assert ask(b"x" * 1000, path="/gradio_api/upload") == (200, b"1000")
-    assert ask(b"x" * 1001, path="/gradio_api/upload")[0] == 413
+    assert ask(b"x" * 1000, path="/api/images") == (200, b"1000")
+    assert ask(b"x" * 1001, path="/api/images")[0] == 413
 
 
 def test_an_upload_of_any_path_but_upload_is_a_small_body() -> None:
     ask = Client()
-    assert ask(b"x" * 101, path="/gradio_api/upload/../run")[0] == 413
-    assert ask(b"x" * 101, method="PUT", path="/gradio_api/upload")[0] == 413
+    assert ask(b"x" * 101, path="/api/images/../run")[0] == 413
+    assert ask(b"x" * 101, method="PUT", path="/api/images")[0] == 413
 
 
 def test_an_error_of_the_application_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
@@ -138,7 +138,10 @@ def test_an_error_of_the_application_is_one_line(caplog: pytest.LogCaptureFixtur
         raise KeyError("\x1b[2J")
 
     status, text = Client(application=broken)(b"x")
-    assert (status, text) == (500, b"the page cannot process this request")
+    assert (status, text) == (
+        500,
+        b'{"error": "The page cannot process this request."}',
+    )
     (record,) = caplog.records
     assert record.getMessage().startswith("POST /run: KeyError")
     assert record.getMessage().isprintable()
@@ -158,7 +161,9 @@ def test_the_rate_of_one_address() -> None:
         client = Client()
         statuses = [(await client.ask(client="10.0.0.1"))[0] for _ in range(60)]
         assert (await client.ask(client="10.0.0.2"))[0] == 200
-        assert (await client.ask(client="10.0.0.1", method="GET"))[0] == 200
+        assert (await client.ask(client="10.0.0.1", method="GET", path="/"))[0] == 200
+        work = await client.ask(client="10.0.0.1", method="GET", path="/api/attention")
+        assert work == (429, b'{"error": "Too many requests; try again in a few seconds."}')
         await asyncio.sleep(0.5)
         return [*statuses, (await client.ask(client="10.0.0.1"))[0]]
 
@@ -172,7 +177,7 @@ def test_the_rate_of_one_address() -> None:
 def test_uploads_at_one_time() -> None:
     async def four() -> list[int]:
         client = Client()
-        requests = [client.ask(b"x", path="/upload", wait=0.02) for _ in range(4)]
+        requests = [client.ask(b"x", path="/api/images", wait=0.02) for _ in range(4)]
         statuses = [status for status, _ in await asyncio.gather(*requests)]
         assert client.page.uploading == 0
         return statuses
@@ -185,6 +190,6 @@ def test_the_number_of_remembered_addresses_is_bounded() -> None:
         client = Client()
         for number in range(3000):
             await client.ask(client=f"10.1.{number // 256}.{number % 256}")
-        return len(client.page._posts)
+        return len(client.page._requests)
 
     assert asyncio.run(many()) <= 1024

@@ -1,8 +1,9 @@
-"""Messages to the viewer: images as data URLs, and captions."""
+"""Answers to the page: attention, effects, channels and files."""
 
 import base64
 import io
-import re
+import json
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -10,224 +11,222 @@ import pytest
 import torch
 from PIL import Image
 
+from scenewise import Predictor
+from scenewise.apps.app import render
 from scenewise.apps.app import state as module
-from scenewise.apps.app.render import (
-    _NO_ATTENTION,
-    AFTER,
-    ATTENTION,
-    BEFORE,
-    CHANNEL,
-    CLASSES,
-    Choice,
-    Panel,
-    _class_shares,
-    figure_file,
-    labels_file,
-)
-from scenewise.apps.app.state import Network, VisitorState
+from scenewise.apps.app.panel import Panel
+from scenewise.apps.app.render import attention, block_effect, channels, summary
+from scenewise.apps.app.state import ImageState, Network
 from scenewise.errors import UserError
 from scenewise.visualize.attention_maps import cell
+from scenewise.visualize.effect import explained
+from scenewise.visualize.gradient import gradient_map
 from tests.apps.app import conftest
-from tests.apps.app.test_state import noise, silent
+from tests.apps.app.test_state import noise
 
 POSITION, MIXER = "head.position.1", "head.channel.1"
+CRISS_CROSS = "head.context.join.branch.block"
+AT = (20, 11)
 
 
-def panel(network: Network, at=None, size=(37, 53), **choice: object) -> Panel:
-    block = next(iter(network.maps.blocks()), None)
-    chosen = Choice(network.name, "fused", CLASSES, block, 2, 0, BEFORE)._replace(**choice)
-    state = VisitorState("street.one.png", noise(size=size), at)
-    state = state.predicted(network, chosen.branch, silent).recorded(network, silent)
-    return Panel(state, network, chosen)
+def panel(network: Network, at=None, size=(37, 53), without=None) -> Panel:
+    state = ImageState("street.one.png", noise(size=size), at=at)
+    return Panel(state.computed(network, without), network)
 
 
-def decode(url: str) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(url.partition(",")[2]))))
+def times(answer: dict) -> np.ndarray:
+    values = np.frombuffer(base64.b64decode(answer["times"]), "<f4")
+    return values.reshape(answer["height"], answer["width"])
 
 
-def values(heat: dict) -> np.ndarray:
-    return decode(heat["map"]) / 255 * (heat["high"] - heat["low"]) + heat["low"]
+def decode(content: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(content)))
 
 
-def test_caption_of_a_switched_off_block(danet):
-    off = f"without {POSITION}"
-    state = (
-        VisitorState("a", noise()).predicted(danet, "fused", silent).predicted(danet, off, silent)
-    )
-    choice = panel(danet).choice._replace(branch=off)
-    drawn = Panel(state, danet, choice)
-    whole, without = (state.results["danet"].predictions[b].labels for b in ("fused", off))
-    caption = drawn.draw()["caption"]
-    assert f"{float((whole != without).float().mean()):.1%} of the pixels" in caption
-    for k, name in enumerate(conftest.CLASSES.names):
-        points = 100 * float((without == k).float().mean() - (whole == k).float().mean())
-        assert points == 0 or f"{name} {points:+.1f}" in caption
-
-
-class TestScene:
-    def test_holds_labels_and_confidence(self, danet):
-        drawn = panel(danet)
-        scene, (labels, confidence) = drawn.scene(), drawn.prediction
-        cells = decode(scene["cells"])
-        assert cells.shape == (scene["height"], scene["width"], 3) == (37, 53, 3)
-        assert np.array_equal(cells[..., 0], labels.numpy())
-        assert np.abs(cells[..., 1] / 100 - confidence.numpy()).max() <= 0.005 + 1e-6
-        assert decode(scene["image"]).shape == (37, 53, 3)
-
-    def test_legend(self, danet):
-        drawn = panel(danet)
-        labels = torch.zeros(40, 50, dtype=torch.uint8)
-        labels[0, :2], labels[:10, 5:] = 1, 2
-        prediction = drawn.prediction._replace(labels=labels, confidence=labels / 2)
-        result = replace(drawn.state.results["danet"], predictions={"fused": prediction})
-        state = replace(drawn.state, image=noise(size=(40, 50)), results={"danet": result})
-        colors = conftest.CLASSES.colors
-        assert Panel(state, danet, drawn.choice).scene()["legend"] == [
-            {"name": "road", "color": colors[0], "share": "77.4%"},
-            {"name": "red <b>car</b>", "color": colors[2], "share": "22.5%"},
-            {"name": "sky", "color": colors[1], "share": "0.1%"},
-        ]
+def of_url(url: str) -> np.ndarray:
+    return decode(base64.b64decode(url.partition(",")[2]))
 
 
 class TestAttention:
-    @pytest.mark.parametrize("at", [(0, 0), (36, 52), (20, 11)])
+    @pytest.mark.parametrize("at", [(0, 0), (36, 52), AT])
     def test_is_the_row_of_the_dense_map(self, danet, at):
-        drawn = panel(danet, at, show=ATTENTION)
-        heat = drawn.draw()["heat"]
+        drawn = panel(danet, at)
+        answer = attention(drawn, POSITION)
         block = danet.model.head.position[1]
         x = drawn.view.maps.positions[POSITION].before()
         place = cell(at, (37, 53), (5, 7), align_corners=danet.model.align_corners)
         with torch.no_grad():
             query, key = (f(x)[0].flatten(1).double() for f in (block.query, block.key))
             row = (query.T @ key).softmax(1)[place[0] * 7 + place[1]].reshape(5, 7)
-        expected = (row / row.mean()).numpy()
-        assert np.abs(values(heat) - expected).max() <= 0.51 * expected.max() / 255
-        assert heat["box"] == (0, 0, 37, 53)
+        assert times(answer) == pytest.approx((row / row.mean()).numpy(), rel=1e-4)
+        assert answer["box"] == [0, 0, 37, 53]
+        assert answer["class"] == drawn.prediction.labels[at]
+        assert answer["confidence"] == drawn.prediction.confidence[at]
 
-    def test_caption_names_the_classes(self, danet):
-        drawn = panel(danet, (20, 11), show=ATTENTION)
-        message = drawn.draw()
-        row = drawn.view.maps.positions[POSITION].rows(
-            [cell((20, 11), (37, 53), (5, 7), align_corners=True)]
+    def test_shares_by_hand(self):
+        row = torch.tensor([[0.5, 0.25, 0.25, 0.0]])
+        labels = torch.tensor([[0, 0, 2, 2, 0, 0, 1, 1]])
+        assert render._by_class(row, labels, 3) == [
+            {"class": 0, "share": 0.75, "times": 1.5},
+            {"class": 2, "share": 0.25, "times": 1.0},
+        ]
+
+    def test_sentence_names_the_classes(self, danet):
+        drawn = panel(danet, AT)
+        answer = attention(drawn, POSITION)
+        names = conftest.CLASSES.names
+        first = answer["shares"][0]
+        text = answer["sentence"]
+        confidence = f"{drawn.prediction.confidence[AT]:.0%}"
+        assert text.startswith(
+            f"Row 20, column 11: {names[answer['class']]}, confidence {confidence}. "
+            f"It attends to {names[first['class']]} {first['share']:.0%}"
         )
+        assert f"adds {danet.model.head.position[1].gamma.item():.3g} (gamma)" in text
+        assert sum(part["share"] for part in answer["shares"]) == pytest.approx(1)
+
+    def test_nearly_even_attention_is_called_so(self, danet):
+        even = replace(danet, model=deepcopy(danet.model))
+        torch.nn.init.zeros_(even.model.head.position[1].key.weight)
+        answer = attention(panel(even, AT), POSITION)
+        assert times(answer) == pytest.approx(np.ones((5, 7)), rel=1e-5)
+        assert "nearly even: at most 1.0 times the average" in answer["sentence"]
+        assert answer["regions"] == []
+
+    def test_regions(self, danet):
+        drawn = panel(danet, AT, size=(256, 384))  # 32 x 48 cells, regions of 5 x 5
+        row = torch.zeros(32, 48)
+        row[8:11, 40:43] = 3.0
+        row[0, 0] = 9.0
         labels = drawn.prediction.labels
-        near = labels[[3, 11, 18, 25, 33]][:, [3, 11, 18, 26, 34, 41, 49]]
-        sums = {
-            name: float(row[0, 0][near == k].sum()) for k, name in enumerate(conftest.CLASSES.names)
-        }
-        best = max(sums, key=sums.get)
-        assert f"It attends to {best} {sums[best]:.0%}" in message["caption"]
-        confidence = drawn.prediction.confidence[20, 11]
-        name = conftest.CLASSES.names[int(labels[20, 11])]
-        assert message["caption"].startswith(
-            f"Row 20, column 11: {name}, confidence {confidence:.0%}."
-        )
-        assert f"adds {danet.model.head.position[1].gamma.item():.3g} (gamma)" in message["caption"]
+        first, second = render._regions(drawn, row)
+        assert (first["row"], first["column"]) == (76, 332)  # the middle of cell (9, 41)
+        assert first["share"] == pytest.approx(27 / float(row.sum()), rel=0.01)
+        assert second["share"] == pytest.approx(9 / float(row.sum()), rel=0.01)
+        assert second["row"] < 24
+        assert second["column"] < 24
+        assert first["class"] == int(labels[76, 332])
 
     def test_rounds(self, ccnet):
         """One round reaches the cross of the pixel, two reach everything."""
-        once = values(panel(ccnet, (20, 11), show=ATTENTION, rounds=1).draw()["heat"])
-        twice = values(panel(ccnet, (20, 11), show=ATTENTION, rounds=2).draw()["heat"])
-        row, column = cell((20, 11), (37, 53), (5, 7), align_corners=True)
+        once, twice = (times(attention(panel(ccnet, AT), CRISS_CROSS, k)) for k in (1, 2))
+        row, column = cell(AT, (37, 53), (5, 7), align_corners=True)
         cross = np.zeros((5, 7), bool)
         cross[row], cross[:, column] = True, True
         assert (once[~cross] == 0).all()
         assert (once[cross] > 0).sum() > 5
         assert (twice[~cross] > 0).sum() > 5
+        assert np.array_equal(times(attention(panel(ccnet, AT), CRISS_CROSS)), twice)
 
     def test_in_a_window(self, danet, monkeypatch):
         monkeypatch.setattr(module, "_WHOLE_PIXELS", 1)
         monkeypatch.setattr(module, "_WINDOW", 24)
-        drawn = panel(danet, (30, 3), show=ATTENTION)
+        drawn = panel(danet, (30, 3))
         block = drawn.view.maps.positions[POSITION]
         place = cell((30 - 13, 3), (24, 24), (3, 3), align_corners=danet.model.align_corners)
         row = block.rows([place])[0, 0].numpy()
-        heat = drawn.draw()["heat"]
-        assert heat["box"] == (13, 0, 37, 24)
-        assert np.abs(values(heat) - row / row.mean()).max() <= 0.51 * heat["high"] / 255
+        answer = attention(drawn, POSITION)
+        assert answer["box"] == [13, 0, 37, 24]
+        assert times(answer) == pytest.approx(row / row.mean(), rel=1e-5)
+        assert "predicted in 6 windows of 24 x 24" in summary(drawn, None)["note"]
 
-    def test_without_a_pixel(self, danet):
-        message = panel(danet, show=ATTENTION).draw()
-        assert message["heat"] is None
-        assert message["caption"].startswith("Click a pixel")
-
-    def test_of_a_block_without_it(self, danet):
-        message = panel(danet, (1, 2), show=ATTENTION, block=MIXER).draw()
-        assert message["heat"] is None
-        assert "show its channels instead" in message["caption"]
-
-    def test_of_a_model_without_it(self, fcn):
-        for show in (CLASSES, ATTENTION, CHANNEL):
-            message = panel(fcn, (1, 2), show=show).draw()
-            assert message["heat"] is None
-            assert message["caption"].endswith(_NO_ATTENTION)
+    @pytest.mark.parametrize(
+        ("at", "block", "rounds", "message"),
+        [
+            (AT, MIXER, None, "Channel attention does not attend to pixels; show its channels"),
+            (AT, "head.position.2", None, "unknown block 'head.position.2'; did you mean"),
+            (AT, POSITION, 2, "has no rounds, not 2"),
+            (None, POSITION, None, "no pixel is marked"),
+        ],
+    )
+    def test_refused(self, danet, at, block, rounds, message):
+        with pytest.raises(UserError, match=message):
+            attention(panel(danet, at), block, rounds)
 
 
-class TestChannel:
+class TestGradient:
+    def test_is_the_map_of_the_predicted_class(self, fcn):
+        pytest.importorskip("captum", reason="captum is not installed")
+        drawn = panel(fcn, AT)
+        answer = render.gradient(drawn)
+        expected = gradient_map(fcn.model, noise(), AT).numpy()
+        assert times(answer) == pytest.approx(expected / expected.mean(), rel=1e-4, abs=1e-6)
+        assert answer["class"] == drawn.prediction.labels[AT]
+        assert 'score of "' in answer["sentence"]
+
+    def test_a_large_one_is_averaged(self):
+        whole = torch.arange(400 * 600.0).view(400, 600)
+        pooled = render._pooled(whole)
+        assert pooled.numel() <= 2**14
+        assert float(pooled.mean()) == pytest.approx(float(whole.mean()), rel=1e-3)
+        assert torch.equal(render._pooled(whole[:5, :7]), whole[:5, :7])
+
+
+class TestEffect:
+    @pytest.mark.parametrize("gamma", [0.0, 50.0])
+    def test_is_that_of_explained(self, danet, gamma):
+        danet = replace(danet, model=deepcopy(danet.model))
+        torch.nn.init.constant_(danet.model.head.position[1].gamma, gamma)
+        answer = block_effect(panel(danet, AT, without=POSITION), POSITION)
+        expected = explained(Predictor(danet.model, fast=False), noise(), [AT])
+        found = expected.effects[POSITION].pixels[0]
+        assert (answer["class"], answer["class_without"]) == (found.label, found.label_without)
+        assert answer["confidence"] == pytest.approx(found.score, abs=1e-6)
+        assert answer["confidence_without"] == pytest.approx(found.score_without, abs=1e-6)
+        assert answer["changed"] == pytest.approx(expected.changed(POSITION))
+        assert answer["hardly"] is (gamma == 0.0)
+        assert ("hardly matters here" in answer["sentence"]) == (gamma == 0.0)
+        assert answer["sentence"].startswith("Without position attention: ")
+        moved = max(abs(part["with"] - part["without"]) for part in answer["scores"])
+        assert moved == pytest.approx(found.moved, abs=1e-6)
+
+
+class TestChannels:
     @pytest.mark.parametrize("block", [POSITION, MIXER])
-    def test_before_and_after(self, danet, block):
-        for moment in (BEFORE, AFTER):
-            drawn = panel(danet, show=CHANNEL, block=block, channel=5, moment=moment)
-            maps = drawn.view.maps.blocks()[block]
-            features = maps.before() if moment == BEFORE else maps.after()
-            heat = values(drawn.draw()["heat"])
-            expected = features[0, 5].numpy()
-            assert np.abs(heat - expected).max() <= 0.51 * np.ptp(expected) / 255
-            assert "Channel 5 of 64" in drawn.draw()["caption"]
+    def test_strongest_before_and_after(self, danet, block):
+        drawn = panel(danet, AT)
+        maps = drawn.view.maps.blocks()[block]
+        before, after = maps.before()[0].numpy(), maps.after()[0].numpy()
+        answer = channels(drawn, block, 3)
+        strength = np.abs(after).mean((1, 2))
+        assert [part["channel"] for part in answer] == np.argsort(-strength)[:3].tolist()
+        for part in answer:
+            pair = before[part["channel"]], after[part["channel"]]
+            low, high = np.min(pair), np.max(pair)
+            for url, expected in zip((part["before"], part["after"]), pair, strict=True):
+                found = of_url(url) / 255 * (high - low) + low
+                assert np.abs(found - expected).max() <= 0.51 * (high - low) / 255
 
-    def test_partners(self, danet):
-        drawn = panel(danet, show=CHANNEL, block=MIXER, channel=5)
-        weights = drawn.view.maps.channels[MIXER].weights()[0, 5]
-        first = re.search(r"gathers from channels (\d+) \((.*?)\)", drawn.draw()["caption"])
-        assert weights[int(first[1])] == weights.max()
-        assert first[2] == f"{weights.max():.1%}"
-
-    def test_caption_names_the_class_where_it_is_highest(self, danet):
-        drawn = panel(danet, show=CHANNEL, channel=5)
-        features = drawn.view.maps.positions[POSITION].before()[0, 5]
+    def test_class_is_the_one_where_it_is_highest(self, danet):
+        drawn = panel(danet, AT)
+        (part,) = channels(drawn, POSITION, 1)
+        features = drawn.view.maps.positions[POSITION].after()[0, part["channel"]]
         near = drawn.prediction.labels[[3, 11, 18, 25, 33]][:, [3, 11, 18, 26, 34, 41, 49]]
-        means = {
-            name: float(features[near == k].mean())
-            for k, name in enumerate(conftest.CLASSES.names)
-            if (near == k).any()
-        }
-        assert f"highest on {max(means, key=means.get)}." in drawn.draw()["caption"]
-
-    def test_outside(self, danet):
-        with pytest.raises(UserError, match="channels 0 to 63, not 64"):
-            panel(danet, show=CHANNEL, channel=64).draw()
+        means = {k: float(features[near == k].mean()) for k in near.unique().tolist()}
+        assert part["class"] == max(means, key=means.get)
 
 
-def test_mass_by_hand():
-    row = torch.tensor([[0.5, 0.25, 0.25]])
-    labels = torch.tensor([[0, 0, 2, 2, 0, 0]])
-    assert _class_shares(row, labels, conftest.CLASSES) == [
-        ("road", 0.75),
-        ("red <b>car</b>", 0.25),
-    ]
-
-
-def test_labels_file(danet):
+def test_summary(danet):
     drawn = panel(danet)
-    file = labels_file(drawn)
-    image = Image.open(io.BytesIO(base64.b64decode(file["url"].partition(",")[2])))
-    assert file["name"] == "street.one_labels.png"
-    assert image.mode == "P"
-    assert np.array_equal(np.asarray(image), drawn.prediction.labels.numpy())
-    assert image.getpalette()[3:6] == list(conftest.CLASSES.colors[1])
+    labels = torch.zeros(40, 50, dtype=torch.uint8)
+    labels[0, :2], labels[:10, 5:] = 1, 2
+    prediction = drawn.prediction._replace(labels=labels)
+    result = replace(drawn.result, predictions={None: prediction})
+    state = replace(drawn.state, image=noise(size=(40, 50)), results={"danet": result})
+    assert summary(Panel(state, danet), None) == {
+        "shares": [
+            {"class": 0, "share": 0.774},
+            {"class": 2, "share": 0.225},
+            {"class": 1, "share": 0.001},
+        ],
+        "window": None,
+        "note": None,
+    }
 
 
-def test_figure_file(danet):
-    file = figure_file(panel(danet, (20, 11)))
-    assert file["name"] == "street.one_20_11.pdf"
-    assert base64.b64decode(file["url"].partition(",")[2]).startswith(b"%PDF")
-
-
-def test_figure_needs_a_pixel(danet):
-    with pytest.raises(UserError, match="no pixel is marked"):
-        figure_file(panel(danet))
-
-
-def test_figure_of_a_model_without_attention(fcn):
-    with pytest.raises(UserError, match="no attention"):
-        figure_file(panel(fcn, (1, 2)))
+def test_file_of_attention(danet):
+    drawn = panel(danet, AT)
+    content = json.loads(render.attention_json(drawn, POSITION))
+    assert content["times"] == times(attention(drawn, POSITION)).tolist()
+    assert content["at"] == [20, 11]
+    assert content["classes"] == list(conftest.CLASSES.names)

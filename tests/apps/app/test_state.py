@@ -1,29 +1,24 @@
-"""Images in, predictions and recorded blocks out, without Gradio."""
+"""Images in, predictions and recorded blocks out."""
 
 import threading
+from contextlib import ExitStack
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch._subclasses.fake_tensor import FakeTensor
 
 from scenewise import Predictor
 from scenewise.apps.app import state as module
-from scenewise.apps.app.explorer import greeting
-from scenewise.apps.app.state import (
-    Stopped,
-    VisitorState,
-    _Box,
-    _nearest_window,
-    _only_branch,
-    _reporting,
-    read_upload,
-    windows,
-)
+from scenewise.apps.app.render import window_note
+from scenewise.apps.app.state import ImageState, _reporting
+from scenewise.apps.app.windows import Box, nearest_window, windows
+from scenewise.apps.app.work import Stopped
 from scenewise.errors import UserError
 from scenewise.inference import auto_window
 from scenewise.visualize import ablate, attention_maps
+from scenewise.visualize.statistics import switched_off
+
+POSITION = "head.position.1"
 
 
 def noise(seed: int = 0, size: tuple[int, int] = (37, 53)) -> torch.Tensor:
@@ -34,117 +29,65 @@ def seeded(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def silent(done: float) -> None:
-    pass
-
-
 def hooks(model: torch.nn.Module) -> int:
     return sum(len(m._forward_hooks) + len(m._forward_pre_hooks) for m in model.modules())
 
 
-class TestReadPicture:
-    def save(self, tmp_path, array, kind="PNG"):
-        path = tmp_path / "0a1b2c"
-        Image.fromarray(array).save(path, kind)
-        return path
-
-    @pytest.mark.parametrize("kind", ["PNG", "BMP", "TIFF"])
-    def test_reads(self, tmp_path, kind):
-        array = np.random.default_rng(0).integers(0, 256, (5, 7, 3), np.uint8)
-        image = read_upload(self.save(tmp_path, array, kind), "a")
-        assert np.array_equal(image.permute(1, 2, 0).numpy(), array)
-
-    def test_too_many_bytes(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "MAX_BYTES", 2**20)
-        path = tmp_path / "x"
-        path.write_bytes(bytes(3 * 2**19))
-        with pytest.raises(UserError, match=r"'big.png' has 1.5 MiB, more than the limit of 1;"):
-            read_upload(path, "big.png")
-
-    def test_too_many_pixels(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(module, "MAX_PIXELS", 34)
-        path = self.save(tmp_path, np.zeros((5, 7, 3), np.uint8))
-        with pytest.raises(UserError, match=r"'a.png' has 5 x 7 pixels"):
-            read_upload(path, "a.png")
-        monkeypatch.setattr(module, "MAX_PIXELS", 35)
-        assert read_upload(path, "a.png").shape == (3, 5, 7)
-
-    def test_bomb(self, tmp_path, monkeypatch):
-        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-        with pytest.raises(UserError, match="claims far too many pixels"):
-            read_upload(self.save(tmp_path, np.zeros((5, 7, 3), np.uint8)), "a.png")
-
-    def test_not_an_image(self, tmp_path):
-        (tmp_path / "x").write_text("hello")
-        with pytest.raises(
-            UserError, match=r"'notes.png' is not a readable image.* PNG, JPEG, WEBP"
-        ):
-            read_upload(tmp_path / "x", "notes.png")
-
-    def test_other_kind(self, tmp_path):
-        path = self.save(tmp_path, np.zeros((5, 7, 3), np.uint8), "GIF")
-        with pytest.raises(UserError, match="not a readable image"):
-            read_upload(path, "a.gif")
-
-    def test_cut_off(self, tmp_path):
-        array = np.random.default_rng(0).integers(0, 256, (50, 70, 3), np.uint8)
-        path = self.save(tmp_path, array)
-        path.write_bytes(path.read_bytes()[:5000])
-        with pytest.raises(UserError, match=r"^'a.png' is damaged; supported"):
-            read_upload(path, "a.png")
-
-
 class TestPrediction:
     def test_is_that_of_the_predictor(self, danet):
-        result = VisitorState("a", noise()).predicted(danet, "fused", silent).results["danet"]
-        labels, confidence = Predictor(danet.model)(noise())
-        assert torch.equal(result.predictions["fused"].labels, labels.byte())
-        assert torch.equal(result.predictions["fused"].confidence, confidence)
-
-    @pytest.mark.parametrize("branch", ["position", "channel"])
-    def test_branch_has_its_own_classifier(self, danet, branch):
-        model = danet.model
-        result = VisitorState("a", noise()).predicted(danet, branch, silent).results["danet"]
-        with torch.no_grad():
-            x = model.backbone(model.normalize(noise()[None]))[-1]
-            scores = model.head.get_submodule(f"classify_{branch}")(
-                model.head.get_submodule(branch)(x)
-            )
-            scores = model.upsample(scores, (37, 53)).softmax(1)[0]
-        torch.testing.assert_close(result.predictions[branch].confidence, scores.amax(0))
-        assert hooks(model) == 0
+        result = ImageState("a", noise()).computed(danet).results["danet"]
+        labels, confidence = Predictor(danet.model, fast=False)(noise())
+        assert torch.equal(result.predictions[None].labels, labels.byte())
+        assert torch.equal(result.predictions[None].confidence, confidence)
 
     def test_is_made_once(self, danet):
-        state = VisitorState("a", noise()).predicted(danet, "fused", silent)
-        assert state.predicted(danet, "fused", silent) is state
-        both = state.predicted(danet, "channel", silent)
-        assert set(both.results["danet"].predictions) == {"fused", "channel"}
-        assert set(state.results["danet"].predictions) == {"fused"}
-
-    def test_branches(self, danet, ccnet, fcn):
-        blocks = ("without head.position.1", "without head.channel.1")
-        assert danet.branches == ("fused", "position", "channel", *blocks)
-        assert ccnet.branches == ("fused", "without head.context.join.branch.block")
-        assert fcn.branches == ("fused",)
+        state = ImageState("a", noise()).computed(danet)
+        assert state.has(danet)
+        assert not state.has(danet, POSITION)
+        assert state.computed(danet) is state
+        both = state.computed(danet, POSITION)
+        assert set(both.results["danet"].predictions) == {None, POSITION}
+        assert set(state.results["danet"].predictions) == {None}
 
     def test_a_block_is_switched_off(self, danet):
-        state = VisitorState("a", noise()).predicted(danet, "fused", silent)
-        without = state.predicted(danet, "without head.position.1", silent).results["danet"]
-        ablation = ablate(Predictor(danet.model), noise(), "head.position.1")
-        assert torch.equal(without.predictions["fused"].labels, ablation.labels.byte())
-        labels = without.predictions["without head.position.1"].labels
-        assert torch.equal(labels, ablation.without.byte())
+        state = ImageState("a", noise()).computed(danet)
+        without = state.computed(danet, POSITION).results["danet"]
+        ablation = ablate(Predictor(danet.model, fast=False), noise(), POSITION)
+        assert torch.equal(without.predictions[None].labels, ablation.labels.byte())
+        assert torch.equal(without.predictions[POSITION].labels, ablation.without.byte())
         assert not torch.equal(ablation.labels, ablation.without)
-        assert without.view is state.results["danet"].view
+        assert without.view.maps is state.results["danet"].view.maps
         assert hooks(danet.model) == 0
 
     def test_records_the_blocks(self, danet):
-        view = VisitorState("a", noise()).predicted(danet, "fused", silent).results["danet"].view
+        view = ImageState("a", noise()).computed(danet).results["danet"].view
         with attention_maps(danet.model) as maps:
-            Predictor(danet.model)(noise())
-        assert view.box == _Box(0, 0, 37, 53)
+            Predictor(danet.model, fast=False)(noise())
+        assert view.box == Box(0, 0, 37, 53)
         for name, block in maps.blocks().items():
             assert torch.equal(view.maps.blocks()[name].before(), block.before())
+
+    @pytest.mark.parametrize("off", [None, POSITION])
+    def test_scores_of_a_pixel(self, danet, off):
+        view = ImageState("a", noise()).computed(danet, off).results["danet"].view
+        with ExitStack() as stack:
+            if off:
+                stack.enter_context(switched_off(danet.model, off))
+            scores = Predictor(danet.model, fast=False).scores(noise())
+        for at in ((0, 0), (36, 52), (20, 11)):
+            found = view.scores(danet.model, at, off)
+            torch.testing.assert_close(found, scores[:, at[0], at[1]])
+
+    def test_states_of_an_image_are_joined(self, danet, ccnet):
+        """Two visitors' work on one sample ends one after the other."""
+        start = ImageState("a", noise())
+        first, second = start.computed(danet, POSITION), start.computed(ccnet)
+        third = start.computed(danet)
+        joined = start.merged(first).merged(second).merged(third)
+        assert joined.has(danet, POSITION)
+        assert joined.has(ccnet)
+        view = joined.results["danet"].view
+        assert set(view.logits) == {None, POSITION}
 
 
 class TestWindows:
@@ -154,27 +97,37 @@ class TestWindows:
         monkeypatch.setattr(module, "_WINDOW", 24)
 
     def test_labels(self, danet):
-        state = VisitorState("a", noise()).predicted(danet, "fused", silent)
+        state = ImageState("a", noise()).computed(danet)
         assert state.window == 24
-        labels = Predictor(danet.model, window=24)(noise()).labels
-        assert torch.equal(state.results["danet"].predictions["fused"].labels, labels.byte())
+        labels = Predictor(danet.model, fast=False, window=24)(noise()).labels
+        assert torch.equal(state.results["danet"].predictions[None].labels, labels.byte())
         assert state.results["danet"].view is None
 
-    def test_attention_is_that_of_the_nearest_window(self, danet):
-        state = VisitorState("a", noise()).predicted(danet, "fused", silent).marked(30, 3)
-        view = state.recorded(danet, silent).results["danet"].view
-        assert view.box == _nearest_window((30, 3), (37, 53), 24) == _Box(13, 0, 37, 24)
+    def test_attention_is_that_of_thenearest_window(self, danet):
+        state = ImageState("a", noise()).marked(30, 3)
+        view = state.computed(danet).results["danet"].view
+        assert view.box == nearest_window((30, 3), (37, 53), 24) == Box(13, 0, 37, 24)
         with attention_maps(danet.model) as maps:
-            Predictor(danet.model)(noise()[:, 13:37, 0:24])
-        name = "head.position.1"
-        assert torch.equal(view.maps.positions[name].before(), maps.positions[name].before())
+            Predictor(danet.model, fast=False)(noise()[:, 13:37, 0:24])
+        before = view.maps.positions[POSITION].before()
+        assert torch.equal(before, maps.positions[POSITION].before())
 
     def test_window_is_run_once(self, danet):
-        state = VisitorState("a", noise()).predicted(danet, "fused", silent)
-        state = state.marked(30, 3).recorded(danet, silent)
-        assert state.marked(31, 4).recorded(danet, silent).results is state.results
-        moved = state.marked(2, 50).recorded(danet, silent).results["danet"].view
-        assert moved.box == _Box(0, 29, 24, 53)
+        state = ImageState("a", noise()).marked(30, 3).computed(danet)
+        assert state.marked(31, 4).computed(danet).results is state.results
+        assert not state.marked(2, 50).has(danet)
+        moved = state.marked(2, 50).computed(danet).results["danet"].view
+        assert moved.box == Box(0, 29, 24, 53)
+
+    def test_scores_are_those_of_the_window(self, danet):
+        state = ImageState("a", noise()).marked(30, 3).computed(danet, POSITION)
+        assert state.has(danet, POSITION)
+        view = state.results["danet"].view
+        scores = Predictor(danet.model, fast=False).scores(noise()[:, 13:37, 0:24])
+        torch.testing.assert_close(view.scores(danet.model, (30, 3)), scores[:, 17, 3])
+        assert not torch.equal(
+            view.scores(danet.model, (30, 3)), view.scores(danet.model, (30, 3), POSITION)
+        )
 
     def test_cover_every_pixel(self):
         seen = torch.zeros(37, 53)
@@ -187,16 +140,16 @@ class TestMarked:
     @pytest.mark.parametrize("at", [(-1, 0), (37, 0), (0, 53), (0, -1)])
     def test_outside(self, at):
         with pytest.raises(UserError, match=r"outside the image; rows are 0 to 36, columns 0 to"):
-            VisitorState("a", noise()).marked(*at)
+            ImageState("a", noise()).marked(*at)
 
     def test_inside(self):
-        assert VisitorState("a", noise()).marked(36, 52).at == (36, 52)
+        assert ImageState("a", noise()).marked(36, 52).at == (36, 52)
 
 
 class TestReporting:
     def test_reports_the_share_that_is_done(self, danet):
         reported: list[float] = []
-        VisitorState("a", noise()).predicted(danet, "fused", reported.append)
+        ImageState("a", noise()).computed(danet, None, reported.append)
         assert reported == sorted(reported)
         assert reported[0] == 0
         assert 0.5 < reported[-1] <= 1
@@ -206,9 +159,9 @@ class TestReporting:
             if done > 0.3:
                 raise Stopped("stopped")
 
-        state = VisitorState("a", noise())
+        state = ImageState("a", noise())
         with pytest.raises(Stopped):
-            state.predicted(danet, "position", stop)
+            state.computed(danet, None, stop)
         assert hooks(danet.model) == 0
         assert not danet.lock.locked()
         assert state.results == {}
@@ -230,19 +183,14 @@ class TestReporting:
             with pytest.raises(Stopped):
                 block.query(x)
 
-    def test_branch_ends_after_an_error(self, danet):
-        with pytest.raises(ZeroDivisionError), _only_branch(danet.model, "channel"):
-            raise ZeroDivisionError
-        assert hooks(danet.model) == 0
-
 
 def test_visitors_at_once_do_not_mix(danet):
-    alone = [VisitorState("a", noise(k)).predicted(danet, "fused", silent) for k in range(6)]
+    alone = [ImageState("a", noise(k)).computed(danet) for k in range(6)]
     start, together = threading.Barrier(6), {}
 
     def visit(k: int) -> None:
         start.wait()
-        together[k] = VisitorState("a", noise(k)).predicted(danet, "fused", silent)
+        together[k] = ImageState("a", noise(k)).computed(danet)
 
     threads = [threading.Thread(target=visit, args=(k,)) for k in range(6)]
     for thread in threads:
@@ -252,9 +200,7 @@ def test_visitors_at_once_do_not_mix(danet):
     name = "head.position.1"
     for k in range(6):
         result, reference = together[k].results["danet"], alone[k].results["danet"]
-        assert torch.equal(
-            result.predictions["fused"].labels, reference.predictions["fused"].labels
-        )
+        assert torch.equal(result.predictions[None].labels, reference.predictions[None].labels)
         assert torch.equal(
             result.view.maps.positions[name].before(), reference.view.maps.positions[name].before()
         )
@@ -276,29 +222,29 @@ class TestShortMemory:
 
     def test_smaller_windows_are_used(self, short):
         before = hooks(short.model)
-        state = VisitorState("a", noise(size=(300, 420))).predicted(short, "fused", silent)
+        state = ImageState("a", noise(size=(300, 420))).computed(short)
         assert state.window == state.side == 256
-        expected = Predictor(short.model, window=256)(noise(size=(300, 420))).labels
-        assert torch.equal(state.results["danet"].predictions["fused"].labels, expected.byte())
-        assert "Memory is short" in greeting(state)
-        assert "windows of 256 x 256" in greeting(state)
-        marked = state.marked(290, 3).recorded(short, silent)
-        assert marked.results["danet"].view.box == _Box(44, 0, 300, 256)
+        expected = Predictor(short.model, fast=False, window=256)(noise(size=(300, 420))).labels
+        assert torch.equal(state.results["danet"].predictions[None].labels, expected.byte())
+        assert "Memory is short" in window_note(state)
+        assert "windows of 256 x 256" in window_note(state)
+        marked = state.marked(290, 3).computed(short)
+        assert marked.results["danet"].view.box == Box(44, 0, 300, 256)
         assert hooks(short.model) == before
 
     def test_the_estimate_is_used(self, danet, monkeypatch):
         monkeypatch.setattr(auto_window, "free_bytes", lambda device: 17e6)
-        state = VisitorState("a", noise(size=(300, 420))).predicted(danet, "fused", silent)
+        state = ImageState("a", noise(size=(300, 420))).computed(danet)
         assert state.side == 256
-        assert VisitorState("a", noise()).predicted(danet, "fused", silent).side is None
+        assert ImageState("a", noise()).computed(danet).side is None
 
     def test_nothing_fits(self, danet):
         def check(layer, inputs):
             raise MemoryError
 
         handle = danet.model.head.register_forward_pre_hook(check)
-        state = VisitorState("a", noise(size=(300, 420)))
+        state = ImageState("a", noise(size=(300, 420)))
         with pytest.raises(UserError, match="even in windows of 128 x 128; upload a smaller"):
-            state.predicted(danet, "fused", silent)
+            state.computed(danet)
         handle.remove()
-        assert state.predicted(danet, "fused", silent).side is None
+        assert state.computed(danet).side is None

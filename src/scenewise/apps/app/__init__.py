@@ -8,18 +8,20 @@ from rich.console import Console
 from scenewise.apps.app.explorer import Explorer
 from scenewise.apps.app.server import build_application, listening, serve
 from scenewise.apps.app.state import Network
+from scenewise.apps.app.titles import score_in
 from scenewise.errors import UserError
-from scenewise.inference.predictor import best_device
+from scenewise.inference.devices import best_device
 from scenewise.models.checkpoints import load_model
 
 
 def run(args: argparse.Namespace) -> None:
     """Serve the page until Ctrl+C."""
     device = best_device(args.device)
-    models = {name: load_model(path).to(device) for name, path in _names(args.model).items()}
-    explorer = Explorer(
-        {name: Network(name, model) for name, model in models.items()}, args.samples
-    )
+    networks = [
+        Network(name, load_model(path).to(device), score_in(path))
+        for name, path in _names(args.model).items()
+    ]
+    explorer = Explorer(networks, args.samples)
     application = build_application(explorer)
     with listening(args.host, args.port) as sock:
         host, port = sock.getsockname()[:2]  # the port that --port 0 got; IPv6 has more parts

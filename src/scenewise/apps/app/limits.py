@@ -1,6 +1,7 @@
 """Request limits in front of the page: host, origin, rate, uploads at one time and body size."""
 
 import ipaddress
+import json
 import logging
 import socket
 import time
@@ -9,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from scenewise.apps.app.state import MAX_BYTES
+from scenewise.apps.app.images import MAX_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -36,16 +37,16 @@ class _Limits:
     """How much the page accepts.
 
     Attributes:
-        upload_bytes: of the body of one upload: the image and its multipart frame.
+        upload_bytes: of the body of one upload.
         body_bytes: of the body of any other request.
         uploads: at one time.
-        posts: requests with a body from one address in ten seconds, and as many in one burst.
+        requests: that make work, from one address in ten seconds, and as many in one burst.
     """
 
-    upload_bytes: int = MAX_BYTES + 2**16
+    upload_bytes: int = MAX_BYTES
     body_bytes: int = 2**18
     uploads: int = 8  # at 20 MiB each, 160 MiB arrive at one time at most
-    posts: int = 300
+    requests: int = 600
 
 
 @dataclass
@@ -61,7 +62,7 @@ class RequestLimits:
     host: str = "127.0.0.1"
     limits: _Limits = field(default_factory=_Limits)
     uploading: int = 0
-    _posts: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
+    _requests: "OrderedDict[str, tuple[float, float]]" = field(default_factory=OrderedDict)
 
     async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
         """Answer one request."""
@@ -97,7 +98,8 @@ class RequestLimits:
             return _Refusal(403, "this page is not served under that host name; use its address")
         if _is_foreign(headers):
             return _Refusal(403, "this page does not answer pages of other origins")
-        if scope["method"] not in ("POST", "PUT", "PATCH", "DELETE"):
+        has_body = scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
+        if not has_body and not scope["path"].startswith("/api/"):
             return None
         if not self._within_rate((scope.get("client") or ("",))[0]):
             return _Refusal(429, "too many requests; try again in a few seconds")
@@ -111,13 +113,13 @@ class RequestLimits:
         return self.limits.upload_bytes if upload else self.limits.body_bytes
 
     def _within_rate(self, client: str) -> bool:
-        """A token bucket of ``posts`` tokens for each address, refilled in ten seconds."""
-        now, capacity = time.monotonic(), float(self.limits.posts)
-        tokens, last = self._posts.pop(client, (capacity, now))
+        """A token bucket of ``requests`` tokens for each address, refilled in ten seconds."""
+        now, capacity = time.monotonic(), float(self.limits.requests)
+        tokens, last = self._requests.pop(client, (capacity, now))
         tokens = min(capacity, tokens + (now - last) * capacity / 10)
-        self._posts[client] = (max(0.0, tokens - 1), now)  # now the youngest entry
-        if len(self._posts) > _MAX_CLIENTS:
-            self._posts.popitem(last=False)
+        self._requests[client] = (max(0.0, tokens - 1), now)  # now the youngest entry
+        if len(self._requests) > _MAX_CLIENTS:
+            self._requests.popitem(last=False)
         return tokens >= 1
 
 
@@ -186,13 +188,13 @@ def _is_foreign(headers: "Mapping[str, str]") -> bool:
 
 def _is_upload(scope: "Scope") -> bool:
     path: str = scope["path"]
-    return bool(scope["method"] == "POST") and path.rstrip("/").endswith("/upload")
+    return bool(scope["method"] == "POST") and path == "/api/images"
 
 
 async def _answer(send: "Send", refusal: _Refusal) -> None:
-    text = refusal.text.encode()
+    text = json.dumps({"error": f"{refusal.text[0].upper()}{refusal.text[1:]}."}).encode()
     headers = [
-        (b"content-type", b"text/plain; charset=utf-8"),
+        (b"content-type", b"application/json"),
         (b"content-length", str(len(text)).encode()),
         (b"connection", b"close"),  # what is left of the body is not read
     ]

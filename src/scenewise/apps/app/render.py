@@ -1,267 +1,297 @@
-"""Messages to the viewer as plain JSON: the labelled image, a heat map over it, and a caption."""
+"""Answers to the page as plain JSON: what a pixel attends to, and whether it matters."""
 
 import base64
-import io
-from dataclasses import dataclass
-from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+import json
+from typing import Any
 
 import torch
-from PIL import Image
+import torch.nn.functional as F
 from torch import Tensor
 
-from scenewise.apps.app.state import FUSED, WITHOUT, Network, View, VisitorState
-from scenewise.classes import Classes
+from scenewise.apps.app.encode import data_url, grey
+from scenewise.apps.app.panel import Panel
+from scenewise.apps.app.state import ImageState, View
+from scenewise.apps.app.titles import block_titles
+from scenewise.apps.app.windows import windows
 from scenewise.errors import UserError
-from scenewise.inference.predictor import Prediction, display
-from scenewise.visualize.attention_maps import BlockMaps, ChannelMaps, Place, PositionMaps, cell
-from scenewise.visualize.figure import explain_figure
-from scenewise.visualize.overlay import colorize, shares
-from scenewise.visualize.statistics import channel_contrast
+from scenewise.visualize.attention_maps import Place, PositionMaps, cell
+from scenewise.visualize.effect import effect
+from scenewise.visualize.gradient import gradient_map
+from scenewise.visualize.overlay import shares
+from scenewise.visualize.statistics import attended_shares, channel_contrast
 
-CLASSES, ATTENTION, CHANNEL = SHOWN = ("Classes", "Attention", "Channel")
-BEFORE, AFTER = MOMENTS = ("before the block", "after the block")
-_NO_ATTENTION = "This model has no attention blocks, neither over pixels nor over channels."
-Message = dict[str, Any]
-
-
-class Choice(NamedTuple):
-    """What a visitor chose for one panel.
-
-    Attributes:
-        network: name of the model.
-        branch: whose scores are shown.
-        show: one of ``SHOWN``.
-        block: name of the block in the model, or None.
-        rounds: of criss-cross attention.
-        channel: index of the channel.
-        moment: one of ``MOMENTS``: the features before or after the block.
-    """
-
-    network: str
-    branch: str
-    show: str
-    block: str | None
-    rounds: int
-    channel: int
-    moment: str
+_EVEN = 2.0  # times the average: attention below it everywhere is called nearly even
+_REGIONS = 5
+_CHANGES = 6  # classes in the table of an effect
+_CELLS = 2**14  # of a gradient map; that of attention has the cells of its block
+Answer = dict[str, Any]
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One panel of the page: a visitor's image and what one network computed for it.
-
-    Attributes:
-        state: which holds the result of ``network``.
-        network: the one that ``choice`` names.
-        choice: see :class:`Choice`.
-    """
-
-    state: VisitorState
-    network: Network
-    choice: Choice
-
-    @property
-    def at(self) -> Place | None:
-        """The marked pixel."""
-        return self.state.at
-
-    @property
-    def prediction(self) -> Prediction:
-        """That of the chosen branch."""
-        return self.state.results[self.network.name].predictions[self.choice.branch]
-
-    @property
-    def view(self) -> View | None:
-        """The recorded blocks; None until a pixel of an image in windows is marked."""
-        return self.state.results[self.network.name].view
-
-    @property
-    def classes(self) -> Classes:
-        """The network's classes."""
-        return self.network.model.classes
-
-    def scene(self) -> Message:
-        """The image, its labels with their confidence, and the legend."""
-        labels, confidence = self.prediction
-        percent = (100 * confidence).round().byte()
-        cells = torch.stack([labels, percent, torch.zeros_like(labels)], dim=2)  # (H, W, 3): R, G
-        image = display(self.state.image, self.network.model).permute(1, 2, 0)  # (H, W, 3)
-        return {
-            "image": data_url(Image.fromarray(image.numpy()), "JPEG"),
-            "cells": data_url(Image.fromarray(cells.numpy()), "PNG"),
-            "height": self.state.size[0],
-            "width": self.state.size[1],
-            "names": self.classes.names,
-            "colors": self.classes.colors,
-            "legend": [
-                {"name": name, "color": color, "share": _percent_of(share)}
-                for name, color, share in shares(labels, self.classes)
-            ],
-        }
-
-    def draw(self) -> Message:
-        """The chosen heat map, or None, and the caption that describes it."""
-        heat, text = self._shown()
-        caption = " ".join(part for part in (self._pixel(), text) if part)
-        return {"heat": heat, "at": self.at, "caption": caption}
-
-    def _shown(self) -> tuple[Message | None, str]:
-        if not self.network.maps.blocks():
-            return None, _NO_ATTENTION
-        if self.choice.show == CLASSES and self.choice.branch.startswith(WITHOUT):
-            return None, self._change()
-        if self.choice.show == CLASSES or self.view is None:
-            return None, "" if self.at else "Click a pixel to see what it attends to."
-        blocks = self.view.maps.blocks()
-        block = blocks.get(self.choice.block or "", next(iter(blocks.values())))
-        if self.choice.show == CHANNEL:
-            return self._channel(self.view, block)
-        return self._attention(self.view, block)
-
-    def _change(self) -> str:
-        """What switching the block off changes, class by class."""
-        whole = self.state.results[self.network.name].predictions.get(FUSED)
-        if whole is None:
-            return ""
-        count = len(self.classes)
-        before, after = (
-            torch.bincount(labels.flatten().long(), minlength=count) / labels.numel()
-            for labels in (whole.labels, self.prediction.labels)
-        )
-        changed = float((whole.labels != self.prediction.labels).float().mean())
-        most = (after - before).abs().argsort(descending=True)[:4].tolist()  # ids of classes
-        parts = [
-            f"{self.classes.names[k]} {100 * float(after[k] - before[k]):+.1f}"
-            for k in most
-            if after[k] != before[k]
-        ]
-        text = f"With this block switched off, {changed:.1%} of the pixels get another class"
-        return f"{text} (percentage points: {', '.join(parts)})." if parts else f"{text}."
-
-    def _pixel(self) -> str:
-        if self.at is None:
-            return ""
-        name = self.classes.names[int(self.prediction.labels[self.at])]
-        confidence = float(self.prediction.confidence[self.at])
-        return f"Row {self.at[0]}, column {self.at[1]}: {name}, confidence {confidence:.0%}."
-
-    def _attention(self, view: View, block: BlockMaps) -> tuple[Message | None, str]:
-        if not isinstance(block, PositionMaps):  # attention over channels only
-            return None, f"{block.name} does not attend to pixels; show its channels instead."
-        if self.at is None:
-            return None, "Click a pixel to see what it attends to."
-        row = _attention_row(self.network, view, block, self.at, self.choice.rounds)
-        by_class = _class_shares(row, view.box.of(self.prediction.labels), self.classes)
-        most = [f"{name} {share:.0%}" for name, share in by_class[:4] if share >= 0.005]
-        text = f"It attends to {', '.join(most)}."
-        gamma = view.maps.gammas.get(block.name)
-        if gamma is not None:
-            text += f" The block adds {gamma:.3g} (gamma) times what it gathers."
-        weights = row / row.mean()  # 1 is uniform attention
-        return _heat(weights, (0.0, float(weights.max())), "x the average", view), text
-
-    def _channel(self, view: View, block: BlockMaps) -> tuple[Message | None, str]:
-        features = (block.before() if self.choice.moment == BEFORE else block.after()).cpu().float()
-        index, count = self.choice.channel, features.shape[1]
-        if not 0 <= index < count:
-            raise UserError(f"{block.name} has channels 0 to {count - 1}, not {index}")
-        labels = view.box.of(self.prediction.labels)
-        channel = features[:, index : index + 1]  # (1, 1, h, w)
-        contrast = channel_contrast(channel, labels, len(self.classes))[0]
-        highest = self.classes.names[int(contrast.nan_to_num(-torch.inf).argmax())]
-        text = f"Channel {index} of {count} {self.choice.moment} is highest on {highest}."
-        if isinstance(block, ChannelMaps):
-            partners = block.partners(index, 3)
-            pairs = zip(partners.channels[0].tolist(), partners.weights[0].tolist(), strict=True)
-            text += f" It gathers from channels {', '.join(f'{c} ({w:.1%})' for c, w in pairs)}."
-        ends = (float(channel.min()), float(channel.max()))
-        return _heat(channel[0, 0], ends, "activation", view), text
-
-
-def _attention_row(
-    network: Network, view: View, block: PositionMaps, at: Place, rounds: int
-) -> Tensor:
-    """The attention of the pixel ``at`` of the image inside the view: (h, w) cells."""
-    x = block.before()  # (1, C, h, w)
-    size = (view.box.bottom - view.box.top, view.box.right - view.box.left)
-    inside = (at[0] - view.box.top, at[1] - view.box.left)
-    cells = (x.shape[2], x.shape[3])
-    place = cell(inside, size, cells, align_corners=network.model.align_corners)
-    fewer = min(rounds, most) if (most := most_rounds(block)) > 1 else None  # criss-cross only
-    return block.rows([place], rounds=fewer)[0, 0].cpu().float()
-
-
-def most_rounds(block: BlockMaps) -> int:
-    """Rounds of a criss-cross block; 1 for other blocks."""
-    return int(getattr(block.module, "recurrence", 1))
-
-
-def _class_shares(row: Tensor, labels: Tensor, classes: Classes) -> list[tuple[str, float]]:
-    """Names of the classes that attention (h, w) falls on, with its share on each, largest first.
-
-    >>> row, labels = torch.tensor([[0.75, 0.25]]), torch.tensor([[1, 1, 0, 0]])
-    >>> _class_shares(row, labels, Classes.numbered(3))
-    [('class_1', 0.75), ('class_0', 0.25)]
-    """
-    places = [
-        ((torch.arange(n) + 0.5) * side / n).long()  # the pixel at the centre of each cell
-        for n, side in zip(row.shape, labels.shape, strict=True)
+def summary(panel: Panel, without: str | None) -> Answer:
+    """The shares of the classes, and how the image was predicted."""
+    labels = panel.result.predictions[without].labels
+    ids = {name: k for k, name in enumerate(panel.classes.names)}
+    parts = [
+        {"class": ids[name], "share": share} for name, _, share in shares(labels, panel.classes)
     ]
-    ids = labels[places[0]][:, places[1]].long().flatten()  # (h * w,)
-    weights = row.clamp(min=0).flatten() / row.clamp(min=0).sum()
-    sums = torch.zeros(len(classes)).index_add_(0, ids, weights)
-    order = sums.argsort(descending=True, stable=True).tolist()
-    return [(classes.names[k], float(sums[k])) for k in order if sums[k] > 0]
+    return {"shares": parts, "window": panel.state.window, "note": window_note(panel.state)}
 
 
-def _percent_of(share: float) -> str:
-    """A share of the image as text.
-
-    >>> _percent_of(0.1234), _percent_of(1e-6)
-    ('12.3%', '<0.1%')
-    """
-    return f"{share:.1%}" if share >= 0.0005 else "<0.1%"
-
-
-def _heat(values: Tensor, ends: tuple[float, float], unit: str, view: View) -> Message:
-    low, high = ends  # 1e-12 below: a constant map is black
-    grey = (255 * (values - low) / max(high - low, 1e-12)).round().clamp(0, 255).byte()
-    url = data_url(Image.fromarray(grey.numpy()), "PNG")
-    return {"map": url, "box": view.box, "low": low, "high": high, "unit": unit}
+def window_note(state: ImageState) -> str | None:
+    """The sentence about an image that is predicted in windows."""
+    if state.window is None:
+        return None
+    return (
+        f"{'Memory is short' if state.side else 'The image is large'}, so it was predicted "
+        f"in {len(windows(state.size, state.window))} windows of {state.window} x {state.window}; "
+        "attention reaches to the edge of a window."
+    )
 
 
-def data_url(image: Image.Image, kind: str) -> str:
-    """The encoded image as a data URL, the ``src`` of an ``img`` element.
-
-    >>> data_url(Image.new("L", (2, 1)), "PNG")[:30]
-    'data:image/png;base64,iVBORw0K'
-    """
-    buffer = io.BytesIO()
-    image.save(buffer, kind, quality=90, compress_level=1)
-    return f"data:image/{kind.lower()};base64,{base64.b64encode(buffer.getvalue()).decode()}"
+def shrunk_note(state: ImageState) -> str | None:
+    """The sentence about an image that was shrunk."""
+    if state.shrunk_from is None:
+        return None
+    (height, width), (h, w) = state.shrunk_from, state.size
+    return f"{state.name} was shrunk from {height} x {width} to {h} x {w} pixels, the most here."
 
 
-def labels_file(panel: Panel) -> Message:
-    """The labels as an indexed PNG for download."""
-    url = data_url(colorize(panel.prediction.labels, panel.classes), "PNG")
-    return {"name": f"{Path(panel.state.name).stem}_labels.png", "url": url}
+def info(image: str, state: ImageState) -> Answer:
+    """What the page is told about an image."""
+    return {
+        "id": image,
+        "name": state.name,
+        "height": state.size[0],
+        "width": state.size[1],
+        "shrunk_from": state.shrunk_from,
+        "note": shrunk_note(state),
+    }
 
 
-def figure_file(panel: Panel) -> Message:
-    """The figure of ``scenewise explain`` as a PDF for download; of a large image, its window.
+def attention(panel: Panel, name: str, rounds: int | None = None) -> Answer:
+    """What the marked pixel attends to.
 
     Raises:
-        UserError: no pixel is marked, or the model has no attention.
+        UserError: the block does not attend to pixels, or lacks these rounds.
     """
-    if panel.at is None or panel.view is None:
-        raise UserError("no pixel is marked; click one, then save the figure")
-    box = panel.view.box
-    inside = (panel.at[0] - box.top, panel.at[1] - box.left)
-    with TemporaryDirectory() as folder, panel.network.lock:
-        path = Path(folder, "figure.pdf")
-        explain_figure(panel.network.model, box.of(panel.state.image), [inside], path)
-        encoded = base64.b64encode(path.read_bytes()).decode()
-    name = f"{Path(panel.state.name).stem}_{panel.at[0]}_{panel.at[1]}.pdf"
-    return {"name": name, "url": f"data:application/pdf;base64,{encoded}"}
+    block = panel.block(name)
+    title = block_titles(panel.network.maps.blocks())[name]
+    if not isinstance(block, PositionMaps):
+        raise UserError(f"{title} does not attend to pixels; show its channels instead")
+    row = _attention_row(panel, block, rounds)
+    text = _sentence(panel, row)
+    gamma = panel.view.maps.gammas.get(name)
+    if gamma is not None:
+        text += f" The block adds {gamma:.3g} (gamma) times what it gathers."
+    return {**_map(panel, row), "sentence": text}
+
+
+def gradient(panel: Panel) -> Answer:
+    """Where the image moves the score of the class that is predicted at the marked pixel.
+
+    In an image in windows, of the window that is nearest. It is averaged to a few thousand cells.
+
+    Raises:
+        UserError: Captum is not installed.
+    """
+    view, model = panel.view, panel.network.model
+    label, _ = _at_pixel(panel)
+    with panel.network.lock:
+        crop = view.box.of(panel.state.image)
+        whole = gradient_map(model, crop, view.inside(panel.at), label)
+    row = _pooled(whole)
+    by_class = _by_class(row, view.box.of(panel.prediction.labels), len(panel.classes))
+    names = panel.classes.names
+    most = [f"{names[part['class']]} {part['share']:.0%}" for part in by_class[:4]]
+    text = (
+        f'Small changes of these pixels change the score of "{names[label]}" at row {panel.at[0]}, '
+        f"column {panel.at[1]} most: {', '.join(most) or 'no pixel does'}. This is a gradient, not "
+        "attention: it does not say what the network needs."
+    )
+    return {**_map(panel, row), "sentence": text}
+
+
+def _pooled(whole: Tensor) -> Tensor:
+    """The mean of (H, W) in at most ``_CELLS`` squares.
+
+    >>> _pooled(torch.ones(1000, 2000)).shape
+    torch.Size([90, 181])
+    """
+    factor = min(1.0, (_CELLS / whole.numel()) ** 0.5)
+    height, width = (max(1, int(side * factor)) for side in whole.shape)
+    return F.adaptive_avg_pool2d(whole[None], (height, width))[0]
+
+
+def _map(panel: Panel, row: Tensor) -> Answer:
+    """A map (h, w) over the view, in multiples of its mean, and what it falls on."""
+    label, confidence = _at_pixel(panel)
+    height, width = row.shape
+    times = _times(row).contiguous()
+    return {
+        "height": height,
+        "width": width,
+        "box": list(panel.view.box),
+        "times": base64.b64encode(times.numpy().astype("<f4").tobytes()).decode(),
+        "class": label,
+        "confidence": confidence,
+        "shares": _by_class(row, panel.view.box.of(panel.prediction.labels), len(panel.classes)),
+        "regions": _regions(panel, row),
+    }
+
+
+def _times(row: Tensor) -> Tensor:
+    """Multiples of the average; of weights that may be negative, of their average magnitude."""
+    return row / row.abs().mean().clamp(min=torch.finfo(row.dtype).tiny)
+
+
+def _attention_row(panel: Panel, block: PositionMaps, rounds: int | None) -> Tensor:
+    """The attention of the marked pixel inside the view: (h, w) cells."""
+    x = block.before()  # (1, C, h, w)
+    corners = panel.network.model.align_corners
+    inside, size = panel.view.inside(panel.at), panel.view.size
+    place = cell(inside, size, (x.shape[2], x.shape[3]), align_corners=corners)
+    return block.rows([place], rounds=rounds)[0, 0].cpu().float()
+
+
+def _at_pixel(panel: Panel) -> tuple[int, float]:
+    labels, confidence = panel.prediction
+    return int(labels[panel.at]), float(confidence[panel.at])
+
+
+def _sentence(panel: Panel, row: Tensor) -> str:
+    """The marked pixel and its attention in words."""
+    label, confidence = _at_pixel(panel)
+    names = panel.classes.names
+    by_class = _by_class(row, panel.view.box.of(panel.prediction.labels), len(names))
+    most = [
+        f"{names[part['class']]} {part['share']:.0%}"
+        for part in by_class[:4]
+        if part["share"] >= 0.005
+    ]
+    text = (
+        f"Row {panel.at[0]}, column {panel.at[1]}: {names[label]}, confidence {confidence:.0%}. "
+        f"It attends to {', '.join(most) or 'nothing: no weight is above 0'}."
+    )
+    highest = float(_times(row).max())
+    if highest >= _EVEN:
+        return text
+    return f"{text} Its attention is nearly even: at most {highest:.1f} times the average."
+
+
+def _by_class(row: Tensor, labels: Tensor, count: int) -> list[Answer]:
+    """The share of a map (h, w) on each class, and how many times that of an even one.
+
+    >>> row, labels = torch.tensor([[0.75, 0.25]]), torch.tensor([[1, 0]])
+    >>> _by_class(row, labels, 3)
+    [{'class': 1, 'share': 0.75, 'times': 1.5}, {'class': 0, 'share': 0.25, 'times': 0.5}]
+    """
+    share = attended_shares(row, labels, count)
+    even = attended_shares(torch.ones_like(row), labels, count)
+    order = share.argsort(descending=True, stable=True).tolist()
+    return [
+        {"class": k, "share": float(share[k]), "times": float(share[k] / even[k])}
+        for k in order
+        if share[k] > 0
+    ]
+
+
+def _regions(panel: Panel, row: Tensor) -> list[Answer]:
+    """The squares of a map (h, w) with the largest shares, at least twice an even one's."""
+    side = 2 * (min(row.shape) // 16) + 1  # cells; an odd number
+    tiny = torch.finfo(row.dtype).tiny
+    remaining = row.clamp(min=0) / row.clamp(min=0).sum().clamp(min=tiny)
+    result = []
+    for _ in range(_REGIONS):
+        sums = F.avg_pool2d(remaining[None], side, 1, side // 2, divisor_override=1)[0]
+        r, c = divmod(int(sums.argmax()), row.shape[1])
+        share = float(sums[r, c])
+        if share < _EVEN * side * side / row.numel():
+            break
+        top, first = max(0, r - side // 2), max(0, c - side // 2)
+        part = remaining[top : r + side // 2 + 1, first : c + side // 2 + 1]
+        row_at, column_at = _pixel(panel.view, (top, first), part, row.shape)
+        label = int(panel.prediction.labels[row_at, column_at])
+        result.append({"row": row_at, "column": column_at, "class": label, "share": share})
+        part.zero_()  # counted once
+    return result
+
+
+def _pixel(view: View, start: Place, part: Tensor, cells: Place) -> Place:
+    """The pixel of the image at the centre of mass of some cells, the first of which is ``start``.
+
+    Args:
+        view: the part of the image that all cells cover.
+        start: (row, column) of the first cell.
+        part: (h, w) masses.
+        cells: rows and columns of all cells.
+    """
+    result = []
+    for axis, corner in enumerate((view.box.top, view.box.left)):
+        masses = part.sum(1 - axis)
+        centre = float((masses * torch.arange(len(masses))).sum() / masses.sum())
+        offset = int((start[axis] + centre + 0.5) * view.size[axis] / cells[axis])
+        result.append(corner + min(offset, view.size[axis] - 1))
+    return tuple(result)
+
+
+def block_effect(panel: Panel, name: str) -> Answer:
+    """The prediction of the marked pixel with a block and without it."""
+    model, view, at = panel.network.model, panel.view, panel.at
+    scores, without = view.scores(model, at), view.scores(model, at, name)
+    found = effect(scores, without)
+    most = (scores - without).abs().argsort(descending=True)[:_CHANGES].tolist()
+    other = panel.result.predictions[name].labels
+    title = block_titles(panel.network.maps.blocks())[name]
+    return {
+        "class": found.label,
+        "confidence": found.score,
+        "class_without": found.label_without,
+        "confidence_without": found.score_without,
+        "scores": [
+            {"class": k, "with": float(scores[k]), "without": float(without[k])} for k in most
+        ],
+        "changed": float((other != panel.prediction.labels).double().mean()),
+        "hardly": not found.matters,
+        "sentence": found.sentence(_in_a_sentence(title), panel.classes),
+    }
+
+
+def _in_a_sentence(title: str) -> str:
+    """A title without its capital letter, unless it is an abbreviation.
+
+    >>> _in_a_sentence("Position attention"), _in_a_sentence("CBAM gates")
+    ('position attention', 'CBAM gates')
+    """
+    return title if title[:2].isupper() else title[:1].lower() + title[1:]
+
+
+def channels(panel: Panel, name: str, count: int) -> list[Answer]:
+    """The channels with the largest mean magnitude after a block, before and after it."""
+    block = panel.block(name)
+    before, after = block.before()[0].cpu().float(), block.after()[0].cpu().float()  # (C, h, w)
+    strongest = after.abs().mean((1, 2)).topk(min(count, len(after))).indices.tolist()
+    labels = panel.view.box.of(panel.prediction.labels)
+    contrast = channel_contrast(after[None, strongest], labels, len(panel.classes))
+    highest = contrast.nan_to_num(-torch.inf).argmax(1).tolist()
+    result = []
+    for channel, label in zip(strongest, highest, strict=True):
+        pair = (before[channel] if channel < len(before) else after[channel]), after[channel]
+        low = min(float(x.min()) for x in pair)
+        high = max(float(x.max()) for x in pair)
+        urls = [data_url(grey(x, low, high)) for x in pair]
+        result.append({"channel": channel, "class": label, "before": urls[0], "after": urls[1]})
+    return result
+
+
+def attention_json(panel: Panel, block: str) -> bytes:
+    """The attention of the marked pixel as numbers, with the names of the classes.
+
+    Raises:
+        UserError: as :func:`attention`.
+    """
+    answer = attention(panel, block)
+    flat = torch.frombuffer(bytearray(base64.b64decode(answer["times"])), dtype=torch.float32)
+    times = flat.view(answer["height"], answer["width"])
+    about = {"image": panel.state.name, "at": panel.at, "block": block}
+    content = {**about, "classes": panel.classes.names, **answer, "times": times.tolist()}
+    return json.dumps(content).encode()

@@ -1,28 +1,35 @@
 """The page as an ASGI application, its content security policy, and the uvicorn server."""
 
-import os
+import asyncio
+import mimetypes
 import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from scenewise.apps.app.explorer import Explorer
+from scenewise.apps.app.explorer import Explorer, UnknownModel
+from scenewise.apps.app.images import UnknownImage
 from scenewise.apps.app.limits import RequestLimits
-from scenewise.apps.app.state import MAX_BYTES
+from scenewise.apps.app.work import Busy, Work
 from scenewise.errors import UserError
 
 if TYPE_CHECKING:
-    from types import FrameType
-
-    from fastapi import FastAPI
+    from fastapi import FastAPI, Request, Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_ASSETS = Path(__file__).parent / "assets"
 _MAX_CONNECTIONS = 256  # uvicorn answers further connections with 503
-# Gradio's front end needs inline scripts and eval; every directive keeps requests on this host.
-_POLICY = (
-    "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
-    "style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; font-src 'self' data:; "
-    "connect-src 'self' data: blob:; object-src 'none'; frame-ancestors 'self'"
-)
+_MINUTE = 60  # seconds
+_STATUS: dict[type[UserError], int] = {UnknownImage: 404, UnknownModel: 404, Busy: 503}
+_HEADERS = {
+    "content-security-policy": "default-src 'self'; img-src 'self' blob: data:; "
+    "script-src 'self'; style-src 'self'; connect-src 'self'; object-src 'none'; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'self'",
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-resource-policy": "same-origin",
+}
 
 
 def serve(application: "FastAPI", sock: socket.socket, host: str = "127.0.0.1") -> None:
@@ -30,7 +37,7 @@ def serve(application: "FastAPI", sock: socket.socket, host: str = "127.0.0.1") 
     import uvicorn
 
     config = uvicorn.Config(
-        _with_policy(RequestLimits(application, host)),
+        guarded(application, host),
         http="h11",  # also where httptools is installed: h11 limits the size of request headers
         ws="none",
         log_level="error",
@@ -38,75 +45,116 @@ def serve(application: "FastAPI", sock: socket.socket, host: str = "127.0.0.1") 
         timeout_keep_alive=5,  # seconds that an idle connection stays open after an answer
         timeout_graceful_shutdown=2,
     )
-    server = uvicorn.Server(config)
-    shut_down = server.handle_exit
+    uvicorn.Server(config).run(sockets=[sock])
 
-    def handle_exit(sig: int, frame: "FrameType | None") -> None:
-        application.state.page.stop_event.set()  # ends the event streams of open pages
-        shut_down(sig, frame)
 
-    server.handle_exit = handle_exit  # type: ignore[method-assign]
-    server.run(sockets=[sock])
+def guarded(application: "ASGIApp", host: str = "127.0.0.1") -> "ASGIApp":
+    """``application`` behind the limits on requests, with the headers that protect visitors."""
+    return _with_headers(RequestLimits(application, host))
 
 
 def build_application(explorer: Explorer) -> "FastAPI":
     """The page as an ASGI application.
 
     Raises:
-        UserError: gradio is not installed.
+        UserError: fastapi or uvicorn is not installed, or there are no samples.
     """
-    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     try:
-        import gradio as gr
+        import uvicorn  # noqa: F401 - serve needs it
+        from fastapi import FastAPI
     except ImportError as error:
-        raise UserError("the page needs gradio; pip install 'scenewise[app]'") from error
-    from fastapi import FastAPI
-    from starlette.routing import Mount
+        raise UserError("the page needs fastapi; pip install 'scenewise[app]'") from error
 
-    from scenewise.apps.app.events import build_page
+    from scenewise.apps.app.api import Routes
 
-    # A request may give a URL instead of an uploaded image, and Gradio would download it.
-    gr.processing_utils.async_ssrf_protected_download = _refuse_download
-    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-    gr.mount_gradio_app(
-        application,
-        build_page(explorer),
-        path="/",
-        footer_links=[],
-        run_history=False,
-        show_error=True,
-        max_file_size=MAX_BYTES,
-        ssr_mode=False,
-        mcp_server=False,
-        pwa=False,
-        enable_monitoring=False,
-        theme=gr.themes.Default(
-            primary_hue="blue", font=["system-ui", "sans-serif"], font_mono=["monospace"]
-        ).set(checkbox_label_padding="5px 8px", checkbox_label_gap="5px"),
-        css_paths=Path(__file__).parent / "assets" / "page.css",
-    )
-    application.state.page = next(r.app for r in application.routes if isinstance(r, Mount))
+    explorer.images.samples  # noqa: B018 - a wrong folder is reported before the page is served
+    work = Work()
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        work.start(explorer.example)  # the first visitor finds it ready
+        cleaning = asyncio.create_task(_clean(explorer))
+        try:
+            yield
+        finally:
+            cleaning.cancel()
+            work.close()
+
+    application = FastAPI(docs_url=None, redoc_url=None, openapi_url=None, lifespan=lifespan)
+    application.include_router(Routes(explorer, work).router)
+    _add_files(application)
+    _add_errors(application)
     return application
 
 
-async def _refuse_download(url: str, cache_dir: str) -> str:
-    """Replaces Gradio's download: the page sends no request to any other host."""
-    raise ValueError("this page does not download images; upload them")
+async def _clean(explorer: Explorer) -> None:
+    """Forget old images, also while nobody asks for anything."""
+    while True:
+        await asyncio.sleep(_MINUTE)
+        explorer.images.forget()
 
 
-def _with_policy(application: "ASGIApp") -> "ASGIApp":
-    """``application`` with a header that keeps the browser from requesting other hosts."""
+def _add_files(application: "FastAPI") -> None:
+    """The static files, which are read when the page is built."""
+    from fastapi import HTTPException, Response
 
-    async def with_header(scope: "Scope", receive: "Receive", send: "Send") -> None:
-        async def send_with_policy(message: "Message") -> None:
+    contents = {path.name: path.read_bytes() for path in _ASSETS.iterdir() if path.is_file()}
+
+    def file(name: str) -> Response:
+        if name not in contents:
+            raise HTTPException(404)
+        kind = "text/javascript" if name.endswith(".js") else mimetypes.guess_type(name)[0]
+        return Response(contents[name], media_type=kind, headers={"cache-control": "no-cache"})
+
+    application.add_api_route("/", lambda: file("index.html"), response_model=None)
+    application.add_api_route("/assets/{name}", file, response_model=None)
+
+
+def _add_errors(application: "FastAPI") -> None:
+    """Every error is JSON with one sentence."""
+    from fastapi.exceptions import RequestValidationError
+    from fastapi.responses import JSONResponse
+    from starlette.exceptions import HTTPException
+
+    from scenewise.apps.app.api import sentence
+
+    def of_user(_: "Request", error: Exception) -> "Response":
+        assert isinstance(error, UserError)
+        status = _STATUS.get(type(error), 400)
+        return JSONResponse({"error": sentence(error)}, status)
+
+    def of_values(_: "Request", error: Exception) -> "Response":
+        assert isinstance(error, RequestValidationError)
+        names = {str(part["loc"][-1]) for part in error.errors()}
+        text = f"The request lacks a valid {' and '.join(sorted(names))}."
+        return JSONResponse({"error": text}, 422)
+
+    def of_address(_: "Request", error: Exception) -> "Response":
+        assert isinstance(error, HTTPException)
+        text = "There is nothing at this address."
+        return JSONResponse({"error": text}, error.status_code)
+
+    application.add_exception_handler(UserError, of_user)
+    application.add_exception_handler(RequestValidationError, of_values)
+    application.add_exception_handler(HTTPException, of_address)
+
+
+def _with_headers(application: "ASGIApp") -> "ASGIApp":
+    """``application`` with headers that keep the browser from requesting other hosts."""
+    extra = [(name.encode(), value.encode()) for name, value in _HEADERS.items()]
+
+    async def with_headers(scope: "Scope", receive: "Receive", send: "Send") -> None:
+        async def send_with_headers(message: "Message") -> None:
             if message["type"] == "http.response.start":
-                policy = (b"content-security-policy", _POLICY.encode())
-                message["headers"] = [*message.get("headers", ()), policy]
+                headers = [*message.get("headers", ()), *extra]
+                if not any(name == b"cache-control" for name, _ in headers):
+                    headers.append((b"cache-control", b"no-store"))  # images of visitors
+                message["headers"] = headers
             await send(message)
 
-        await application(scope, receive, send_with_policy)
+        await application(scope, receive, send_with_headers)
 
-    return with_header
+    return with_headers
 
 
 def listening(host: str, port: int) -> socket.socket:

@@ -1,69 +1,61 @@
-"""What the page keeps of one visitor: an image and what each network predicted and recorded.
+"""What the page keeps of an image: what each network predicted and recorded.
 
 A state is immutable and every step returns a new one, so visitors cannot mix, and a step that fails
-or is stopped leaves the previous state as it was. Nothing in this module depends on Gradio.
+or is stopped leaves the previous state as it was.
 """
 
-import io
+import math
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-from PIL import Image
 from torch import Tensor, nn
 
-from scenewise.data.images import decode_image
-from scenewise.data.layout import RGB, Layout
-from scenewise.data.tiff import is_tiff, tiff_size
+from scenewise.apps.app.windows import Box, nearest_window, windows
+from scenewise.attention.kernels.precision import upcast
 from scenewise.errors import UserError
 from scenewise.inference.auto_window import AutoWindowPredictor, smaller_sides
 from scenewise.inference.predictor import Prediction, Predictor
-from scenewise.inference.sliding_window import intervals, pair, two_thirds
+from scenewise.inference.row_blocks import scores_at
+from scenewise.inference.sliding_window import pair
 from scenewise.memory import ran_out
 from scenewise.models.segmenter import Segmenter
 from scenewise.visualize.attention_maps import AttentionMaps, Place, attention_maps
 from scenewise.visualize.statistics import switched_off
 
-FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-MAX_VISITORS = 16  # whose states are kept; the oldest is dropped first
-MAX_SECONDS = 3600  # for which it is kept
-MAX_BYTES = 20 * 2**20  # of an uploaded file
-MAX_PIXELS = 2**23  # 2048 x 4096
 _WHOLE_PIXELS = 2**21  # 1024 x 2048: larger images are predicted in windows
 _WINDOW = 768  # side of these windows
-FUSED = "fused"
-WITHOUT = "without "
 
 Report = Callable[[float], None]  # receives the share of the work that is done, 0..1
 
 
-class Stopped(UserError):
-    """The visitor stopped the work."""
+def silent(done: float) -> None:
+    """A report to nobody."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model under its name on the page; the lock lets one visitor at a time record it."""
+    """A model of the page; the lock lets one piece of work at a time record it.
+
+    Attributes:
+        name: of its folder, as short as it is unique.
+        model: the model.
+        score: its mIoU, 0..1, if it was scored.
+    """
 
     name: str
     model: Segmenter
+    score: float | None = None
     lock: threading.Lock = field(default_factory=threading.Lock)
-
-    @property
-    def branches(self) -> tuple[str, ...]:
-        """The scores it offers: DANet's branches, and the model with each block switched off."""
-        own = [hasattr(self.model.head, f"classify_{name}") for name in ("position", "channel")]
-        whole = (FUSED, "position", "channel") if all(own) else (FUSED,)
-        return (*whole, *(f"{WITHOUT}{name}" for name in self.maps.blocks()))
 
     @cached_property
     def fitting(self) -> AutoWindowPredictor:
         """Estimates which window fits into memory; hold the lock while using it."""
-        return AutoWindowPredictor(Predictor(self.model))
+        return AutoWindowPredictor(Predictor(self.model, fast=False))
 
     @cached_property
     def maps(self) -> AttentionMaps:
@@ -72,25 +64,44 @@ class Network:
             return maps
 
 
-class _Box(NamedTuple):
-    """Rows and columns of an image, the last ones excluded."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
-
-    def of(self, x: Tensor) -> Tensor:
-        """The part of (..., H, W) inside."""
-        return x[..., self.top : self.bottom, self.left : self.right]
-
-
 @dataclass(frozen=True)
 class View:
-    """The blocks of a network, recorded over a part of the image."""
+    """The blocks of a network, recorded over a part of the image.
 
-    box: _Box
+    Attributes:
+        box: that part.
+        maps: the recorded blocks.
+        logits: (K, h, w) by the block that was switched off; None for none.
+    """
+
+    box: Box
     maps: AttentionMaps
+    logits: Mapping[str | None, Tensor]
+
+    def inside(self, at: Place) -> Place:
+        """The pixel ``at`` of the image, counted from the box."""
+        return at[0] - self.box.top, at[1] - self.box.left
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of the box."""
+        return self.box.bottom - self.box.top, self.box.right - self.box.left
+
+    def scores(self, model: Segmenter, at: Place, without: str | None = None) -> Tensor:
+        """The class scores (K,) of the pixel ``at`` of the image."""
+        multiple = getattr(model.backbone, "multiple", 1)
+        height, width = (multiple * math.ceil(side / multiple) for side in self.size)
+        logits = upcast(self.logits[without])
+        corners = model.align_corners
+        return scores_at(logits, (height, width), [self.inside(at)], align_corners=corners)[0].cpu()
+
+    def joined(self, other: "View | None") -> "View":
+        """This view, with what ``other`` has of the same part of the image."""
+        if other is None or other.box != self.box:
+            return self
+        # without a block, the inputs of the blocks after it are others than those that are shown
+        maps = self.maps if None in self.logits else other.maps
+        return View(self.box, maps, {**other.logits, **self.logits})
 
 
 @dataclass(frozen=True)
@@ -98,21 +109,22 @@ class Result:
     """What one network computed for the image.
 
     Attributes:
-        predictions: by branch; labels are uint8.
+        predictions: by the block that was switched off, None for none; labels are uint8.
         view: the recorded blocks; None for an image in windows until a pixel is marked.
     """
 
-    predictions: Mapping[str, Prediction]
-    view: View | None
+    predictions: Mapping[str | None, Prediction] = field(default_factory=dict)
+    view: View | None = None
 
 
 @dataclass(frozen=True)
-class VisitorState:
-    """One visitor's image and all that was computed for it.
+class ImageState:
+    """An image and all that was computed for it.
 
     Attributes:
         name: of the image file.
         image: (C, H, W), as the networks take it; of RGB uint8.
+        shrunk_from: height and width of the file, if the image was too large.
         at: the marked pixel (row, column).
         results: by the name of the network.
         side: of the windows, where memory was too short for the usual ones or for the whole image.
@@ -120,6 +132,7 @@ class VisitorState:
 
     name: str
     image: Tensor
+    shrunk_from: tuple[int, int] | None = None
     at: Place | None = None
     results: Mapping[str, Result] = field(default_factory=dict)
     side: int | None = None
@@ -135,45 +148,57 @@ class VisitorState:
         large = self.size[0] * self.size[1] > _WHOLE_PIXELS
         return self.side or (_WINDOW if large else None)
 
-    def predicted(self, network: Network, branch: str, report: Report) -> "VisitorState":
-        """This state with the prediction of a branch of ``network``, computed if it is missing.
+    def has(self, network: Network, without: str | None = None) -> bool:
+        """Whether :meth:`computed` has nothing left to run."""
+        result = self.results.get(network.name, Result())
+        return all(
+            off in result.predictions
+            and (self._window_of_pixel() is None or self._seen(result, off))
+            for off in (None, without)
+        )
 
-        The windows get smaller where memory is too short, or would be by the estimate.
+    def computed(
+        self, network: Network, without: str | None = None, report: Report = silent
+    ) -> "ImageState":
+        """This state with the prediction of ``network``, and the same ``without`` a block.
+
+        Of an image in windows with a marked pixel, the blocks are recorded in the window whose
+        centre is nearest. The windows get smaller where memory is too short, or would be by the
+        estimate.
+
+        Raises:
+            UserError: memory is too short for the smallest windows, or the block cannot be
+                switched off.
         """
-        if branch in self.results.get(network.name, Result({}, None)).predictions:
+        if self.has(network, without):
             return self
-        return self._fitting(network)._narrowing(lambda s: s._predict(network, branch, report))
+        state = self if network.name in self.results else self._fitting(network)
+        for off in dict.fromkeys((None, without)):  # first with all blocks
+            if off not in state.results.get(network.name, Result()).predictions:
+                state = state._narrowing(partial(_predict, network=network, off=off, report=report))
+            state = state._narrowing(partial(_record, network=network, off=off, report=report))
+        return state
 
-    def recorded(self, network: Network, report: Report) -> "VisitorState":
-        """This state with the blocks of ``network`` recorded around the marked pixel.
-
-        For an image in windows: those of the window whose centre is nearest, run again if needed.
-        """
-        return self._narrowing(lambda s: s._record(network, report))
-
-    def _predict(self, network: Network, branch: str, report: Report) -> "VisitorState":
-        result = self.results.get(network.name, Result({}, None))
-        runs = len(windows(self.size, self.window)) if self.window else 1
-        with _recording(network, runs, report) as maps, _only_branch(network.model, branch):
-            labels, confidence = Predictor(network.model, window=self.window)(self.image)
-        predictions = {**result.predictions, branch: Prediction(labels.byte(), confidence)}
-        # in windows, the recording is that of the last window, which nobody asked for
-        keep = self.window or (branch.startswith(WITHOUT) and result.view is not None)
-        view = result.view if keep else _view(_Box(0, 0, *self.size), maps)
-        return self._with(network, Result(predictions, view))
-
-    def _record(self, network: Network, report: Report) -> "VisitorState":
-        result = self.results[network.name]
+    def _window_of_pixel(self) -> Box | None:
+        """The window in which the blocks are recorded for the marked pixel."""
         if self.window is None or self.at is None:
-            return self
-        box = _nearest_window(self.at, self.size, self.window)
-        if result.view is not None and result.view.box == box:
-            return self
-        with _recording(network, 1, report) as maps:
-            Predictor(network.model)(box.of(self.image))
-        return self._with(network, replace(result, view=_view(box, maps)))
+            return None
+        return nearest_window(self.at, self.size, self.window)
 
-    def _fitting(self, network: Network) -> "VisitorState":
+    def _seen(self, result: Result, without: str | None) -> bool:
+        view = result.view
+        return view is not None and view.box == self._window_of_pixel() and without in view.logits
+
+    def merged(self, other: "ImageState") -> "ImageState":
+        """This state with what ``other``, a state of the same image, has computed."""
+        results = dict(self.results)
+        for name, new in other.results.items():
+            old = results.get(name, Result())
+            view = old.view if new.view is None else new.view.joined(old.view)
+            results[name] = Result({**old.predictions, **new.predictions}, view)
+        return replace(self, results=results, side=other.side or self.side)
+
+    def _fitting(self, network: Network) -> "ImageState":
         """This state with smaller windows, if by the estimate the usual ones do not fit."""
         with network.lock:
             sides = network.fitting.candidates(self.size)  # None is the image as a whole
@@ -182,7 +207,7 @@ class VisitorState:
         fits = sides[0] is None or (usual is not None and usual >= sides[0])
         return self if fits or not smaller else replace(self, side=smaller[0])
 
-    def _narrowing(self, step: "Callable[[VisitorState], VisitorState]") -> "VisitorState":
+    def _narrowing(self, step: "Callable[[ImageState], ImageState]") -> "ImageState":
         """The result of ``step``, which is tried with smaller windows when memory runs out."""
         state = self
         window = None if self.window is None else pair(self.window)
@@ -198,7 +223,7 @@ class VisitorState:
             f"of {state.side} x {state.side}; upload a smaller image"
         )
 
-    def marked(self, row: int, column: int) -> "VisitorState":
+    def marked(self, row: int, column: int) -> "ImageState":
         """This state with another marked pixel.
 
         Raises:
@@ -211,100 +236,29 @@ class VisitorState:
             )
         return replace(self, at=(row, column))
 
-    def _with(self, network: Network, result: Result) -> "VisitorState":
+    def _with(self, network: Network, result: Result) -> "ImageState":
         return replace(self, results={**self.results, network.name: result})
 
 
-def read_upload(path: Path, name: str, layout: Layout = RGB) -> Tensor:
-    """The uploaded image in file ``path``, called ``name``: (C, H, W), of RGB uint8.
-
-    Raises:
-        UserError: too many bytes or pixels, not an image of a supported format, or one of other
-            channels or bits than ``layout``.
-    """
-    formats = f"supported are {', '.join(FORMATS)}"
-    size = path.stat().st_size
-    if size > MAX_BYTES:
-        raise UserError(
-            f"'{name}' has {size / 2**20:.1f} MiB, more than the limit of "
-            f"{MAX_BYTES // 2**20}; save it smaller"
-        )
-    content = path.read_bytes()
-    try:
-        height, width = _size_of(content)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise UserError(f"'{name}' claims far too many pixels; {formats}") from error
-    except Exception as error:  # decoders raise errors of many types on broken files
-        raise UserError(f"'{name}' is not a readable image; {formats}") from error
-    most = 3 * MAX_PIXELS // (layout.count * (4 if layout.wide else 1))  # that many bytes
-    if width * height > most:
-        raise UserError(
-            f"'{name}' has {height} x {width} pixels, more than the limit of "
-            f"{most / 1e6:.1f} million; make it smaller, or use scenewise predict"
-        )
-    try:
-        return decode_image(content, name, layout)
-    except UserError as error:
-        if isinstance(error.__cause__, UserError):  # other channels or bits
-            raise
-        raise UserError(f"'{name}' is damaged; {formats}") from error
+def _predict(state: ImageState, network: Network, off: str | None, report: Report) -> ImageState:
+    result = state.results.get(network.name, Result())
+    runs = len(windows(state.size, state.window)) if state.window else 1
+    with _recording(network, off, runs, report) as recorded:
+        labels, confidence = Predictor(network.model, window=state.window, fast=False)(state.image)
+    predictions = {**result.predictions, off: Prediction(labels.byte(), confidence)}
+    # in windows, the recording is that of the last window, which nobody asked for
+    whole = Box(0, 0, *state.size)
+    view = result.view if state.window else recorded.view(whole, off).joined(result.view)
+    return state._with(network, Result(predictions, view))
 
 
-def _size_of(content: bytes) -> tuple[int, int]:
-    """Height and width, from the header of an image."""
-    if is_tiff(content):
-        return tiff_size(content)
-    with Image.open(io.BytesIO(content), formats=FORMATS) as image:
-        return image.height, image.width
-
-
-def windows(size: tuple[int, int], side: int) -> list[_Box]:
-    """The windows of ``side`` pixels in which an image is predicted.
-
-    >>> windows((700, 1300), 768)
-    [_Box(top=0, left=0, bottom=700, right=768), _Box(top=0, left=512, bottom=700, right=1280), ...]
-    """
-    stride = two_thirds(pair(side))[0]
-    rows, columns = (intervals(length, side, stride) for length in size)
-    return [_Box(t, left, b, right) for t, b in rows for left, right in columns]
-
-
-def _nearest_window(at: Place, size: tuple[int, int], side: int) -> _Box:
-    """The window whose centre is nearest to the pixel ``at``.
-
-    >>> _nearest_window((300, 1000), (700, 1300), 768)
-    _Box(top=0, left=532, bottom=700, right=1300)
-    """
-
-    def distance(box: _Box) -> float:
-        rows, columns = box.top + box.bottom, box.left + box.right  # twice the centre
-        return (2 * at[0] - rows) ** 2 + (2 * at[1] - columns) ** 2
-
-    return min(windows(size, side), key=distance)
-
-
-@contextmanager
-def _only_branch(model: Segmenter, branch: str) -> Iterator[None]:
-    """Inside, the scores of ``model`` are those of one branch, or without one block."""
-    if branch == FUSED:
-        yield
-        return
-    if branch.startswith(WITHOUT):
-        with switched_off(model, branch.removeprefix(WITHOUT)):
-            yield
-        return
-    head: Any = model.head
-    features: list[Tensor] = []
-    classify = getattr(head, f"classify_{branch}")  # its own classifier, trained as auxiliary
-    handles = [
-        getattr(head, branch).register_forward_hook(lambda m, x, out: features.append(out)),
-        head.register_forward_hook(lambda m, x, out: out._replace(logits=classify(features[-1]))),
-    ]
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+def _record(state: ImageState, network: Network, off: str | None, report: Report) -> ImageState:
+    result, box = state.results[network.name], state._window_of_pixel()
+    if box is None or state._seen(result, off):
+        return state
+    with _recording(network, off, 1, report) as recorded:
+        Predictor(network.model, fast=False)(box.of(state.image))
+    return state._with(network, replace(result, view=recorded.view(box, off).joined(result.view)))
 
 
 @contextmanager
@@ -330,16 +284,34 @@ def _reporting(model: nn.Module, runs: int, report: Report) -> Iterator[None]:
             handle.remove()
 
 
-def _view(box: _Box, maps: AttentionMaps) -> View:
-    """A view in which what all pixels of a block share is already computed, for a fast click."""
-    for block in maps.positions.values():
-        with suppress(UserError):  # a block without maps reports this when it is shown
-            block.rows([(0, 0)])
-    return View(box, maps)
+class _Recorded(NamedTuple):
+    """What a network recorded: its blocks, and the logits of its latest run."""
+
+    maps: AttentionMaps
+    logits: deque[Tensor]
+
+    def view(self, box: Box, off: str | None) -> View:
+        """A view in which what all pixels of a block share is already computed, for a fast click.
+
+        Of a run with a block switched off, only the logits are of use.
+        """
+        if off is None:
+            for block in self.maps.positions.values():
+                with suppress(UserError):  # a block without maps reports this when it is shown
+                    block.rows([(0, 0)])
+        return View(box, self.maps, {off: self.logits[-1]})
 
 
 @contextmanager
-def _recording(network: Network, runs: int, report: Report) -> Iterator[AttentionMaps]:
+def _recording(network: Network, off: str | None, runs: int, report: Report) -> Iterator[_Recorded]:
+    """Inside, one thread at a time runs the network, without the block ``off``."""
     model = network.model
-    with network.lock, _reporting(model, runs, report), attention_maps(model) as maps:
-        yield maps
+    logits: deque[Tensor] = deque(maxlen=1)
+    with ExitStack() as stack:
+        stack.enter_context(network.lock)
+        stack.enter_context(_reporting(model, runs, report))
+        if off is not None:
+            stack.enter_context(switched_off(model, off))
+        handle = model.head.register_forward_hook(lambda m, x, out: logits.append(out.logits[0]))
+        stack.callback(handle.remove)
+        yield _Recorded(stack.enter_context(attention_maps(model)), logits)
