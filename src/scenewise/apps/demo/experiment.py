@@ -87,6 +87,9 @@ def train_on_scenes(
         optimizer="adamw",
         lr=lr,
         head_multiplier=1.0,  # AdamW needs no larger rate for the head
+        warmup=0,
+        loss="cross_entropy",
+        class_weights="even",
     )
     recorder = _Recorder()
     bar = [_Bar(network)] if progress else []

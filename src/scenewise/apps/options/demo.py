@@ -7,6 +7,7 @@ ABLATION = ("fcn", "position", "channel", "danet")
 _EXAMPLES = """\
 examples:
   scenewise demo
+  scenewise demo --open
   scenewise demo --all
   scenewise demo --network ccnet --steps 400 --out ccnet-demo
 """
@@ -27,3 +28,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="of scenes and weights")
     parser.add_argument("--out", type=Path, default=Path("scenewise-demo"), help="folder to write")
+    parser.add_argument(
+        "--open", action="store_true", help="show the report in a browser, where there is a desktop"
+    )
