@@ -29,6 +29,8 @@ HERE = {  # subjects that only developers measure
     ),
     "scaling": ("bench.scaling", "attention against pixels, batch size and processes"),
     "startup": ("bench.startup", "start-up: user seconds of a whole process, one thread"),
+    "step": ("bench.step", "a training step against segmentation_models.pytorch"),
+    "forecast": ("bench.forecast", "the forecast of a training against what was measured"),
     "evaluate": ("bench.evaluate", "the confusion matrix; scales and mirror images"),
 }
 SUBJECTS = COMMAND | HERE

@@ -2,13 +2,15 @@
 
     python -m bench.camvid DIR                          # what is missing; many hours on two cores
     python -m bench.camvid DIR --runs danet_plus fcn_plus --folds val 0001TP --seeds 0 1 2
+    python -m bench.camvid DIR --protocol half          # images of half the side, 3 minutes a run
     python -m bench.camvid DIR --table                  # only write the tables again
 
 DIR is CamVid as a folder of images and masks (``images/SPLIT``, ``masks/SPLIT``). The fold ``val``
 trains on train and scores val; any other fold is a drive of train: it is scored, and the other
 drives are trained on. Every network gets the same windows in the same order, the same backbone,
-optimiser and length. Each finished training is one line of bench/results/camvid.jsonl; what it
-has is not trained again, so the command can be stopped and repeated.
+optimiser and length, bfloat16 where the processor has it, and our fast depthwise convolutions.
+Each finished training is one line of bench/results/camvid.jsonl; what it has is not trained again,
+so the command can be stopped and repeated.
 
 ``smp_*`` are networks of segmentation_models.pytorch (the extra ``bench``) in the same loop.
 """
@@ -18,40 +20,65 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision import tv_tensors
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torchvision.transforms.v2 import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from bench.marked import replace_marked
 from scenewise import create_model
-from scenewise.data import FolderDataset
+from scenewise.classes import Classes
+from scenewise.data import FolderDataset, SegmentationDataset
+from scenewise.data.datasets import Transform, collate
+from scenewise.data.mixing import Mix, Windows
 from scenewise.data.transforms import train_transform
+from scenewise.models.optimize.depthwise import fast_depthwise
 from scenewise.models.segmenter import SegmenterOutput
+from scenewise.training.balance import balanced_weights
 from scenewise.training.losses import segmentation_loss
 from scenewise.training.metrics.confusion import confusion_matrix, iou
 from scenewise.training.optim import poly
+from scenewise.training.overlap_losses import dice_loss
 
 RESULTS = Path(__file__).parent / "results" / "camvid.jsonl"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
 DRIVES = ("0001TP", "0006R0", "0016E5")
 BACKBONE = "tf_efficientnet_lite0"
-STEPS, BATCH, CROP = 800, 4, (352, 480)
 LR, HEAD_LR, DECAY = 5e-4, 1e-3, 0.01
-# Networks of the comparison; a setting behind a colon changes one thing
-RUNS: dict[str, dict[str, Any]] = {
-    "fcn": {},
-    "fcn_plus": {},
-    "deeplabv3plus": {},
-    "danet": {},
-    "danet_plus": {},
-    "ccnet_plus": {},
-    "smp_DeepLabV3Plus": {},
-    "smp_Unet": {},
+
+
+class Protocol(NamedTuple):
+    """Size of the images and length of a training."""
+
+    factor: int
+    crop: tuple[int, int]
+    steps: int
+    warmup: int = 0
+    decay: float = 0.99  # of the averaged weights
+    batch: int = 4
+
+
+PROTOCOLS = {
+    "full": Protocol(1, (352, 480), 800),
+    "hour": Protocol(1, (352, 480), 1600, warmup=100, decay=0.998),
+    "half": Protocol(2, (176, 240), 300),
 }
+# Networks of the comparison
+RUNS = (
+    *("danet_plus", "fcn_plus", "smp_DeepLabV3Plus", "danet", "fcn"),
+    *("deeplabv3plus", "ccnet_plus", "smp_Unet"),
+)
+# What a run may change, as NETWORK:SETTING=VALUE,...
+SETTINGS = (
+    *("gamma", "rate", "loss", "stride", "backbone", "steps", "width", "head_lr", "balance"),
+    *("rare", "paste", "mosaic"),  # shares of the windows
+)
 Pair = tuple[Tensor, Tensor]  # image (3, H, W) and mask (H, W), uint8
 
 
@@ -59,18 +86,34 @@ def main() -> None:
     """Train what is missing, then write the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("root", type=Path)
-    parser.add_argument("--runs", nargs="+", default=list(RUNS), choices=RUNS)
+    parser.add_argument("--protocol", default="full", choices=PROTOCOLS)
+    parser.add_argument("--runs", nargs="+", default=list(RUNS), help="NETWORK[:SETTING=VALUE,...]")
     parser.add_argument("--folds", nargs="+", default=["val", *DRIVES])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--keep", type=Path, help="folder for the averaged models of ours")
     parser.add_argument("--table", action="store_true", help="train nothing")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
-    wanted = [(run, fold, seed) for seed in args.seeds for fold in args.folds for run in args.runs]
-    for key in () if args.table else wanted:
-        if key not in {(line["run"], line["fold"], line["seed"]) for line in read()}:
-            append(measure(args.root, *key))
-    replace_marked(DOCUMENT, "camvid", table(read()))
+    wanted = [
+        Run(args.protocol, run, fold, seed)
+        for seed in args.seeds
+        for run in args.runs
+        for fold in args.folds
+    ]
+    for run in () if args.table else wanted:
+        if run not in {Run(*(line[name] for name in Run._fields)) for line in read()}:
+            append(measure(args.root, run, args.keep))
+    replace_marked(DOCUMENT, "camvid_alike", tables(read()))
+
+
+class Run(NamedTuple):
+    """What names a training."""
+
+    protocol: str
+    run: str
+    fold: str
+    seed: int
 
 
 def read() -> list[dict[str, Any]]:
@@ -85,42 +128,66 @@ def append(line: dict[str, Any]) -> None:
     print(json.dumps(line), file=sys.stderr, flush=True)
 
 
-def measure(root: Path, run: str, fold: str, seed: int) -> dict[str, Any]:
+def measure(root: Path, run: Run, keep: Path | None) -> dict[str, Any]:
     """One training and its numbers."""
-    torch.manual_seed(seed)
-    train, held, classes, ignored = split(root, fold)
-    model = network(run, classes)
+    torch.manual_seed(run.seed)
+    name, given = settings(run.run)
+    protocol = PROTOCOLS[run.protocol]
+    protocol = protocol._replace(steps=int(given.get("steps", protocol.steps)))
+    train, held, classes = split(root, run.fold, protocol.factor)
+    model = network(name, given, len(classes))
     start = time.process_time()
-    gammas, averaged = fit(model, windows(train, ignored, seed), ignored)
+    training = Training(model, given, protocol, classes.ignore_index)
+    if "balance" in given:
+        counts = torch.stack([torch.bincount(y.flatten(), minlength=256) for _, y in train]).sum(0)
+        training.class_weights = torch.tensor(balanced_weights(counts[: len(classes)].tolist()))
+    training.run(windows(_Pairs(train, classes), protocol, given, run.seed))
     minutes = (time.process_time() - start) / 60
-    scores = evaluate(model, held, classes, ignored)
-    model.load_state_dict(averaged)
-    return {
-        "run": run,
-        "fold": fold,
-        "seed": seed,
-        "backbone": BACKBONE,
-        "steps": STEPS,
+    scores = evaluate(model, held, classes)
+    model.load_state_dict(training.averaged.module.state_dict())
+    averaged = evaluate(model, held, classes)
+    if keep is not None and not isinstance(model, Peer):
+        model.classes = classes
+        model.save_pretrained(keep / "-".join(map(str, run)).replace(":", "_"))
+    return run._asdict() | {
         "iou": scores,
-        "iou_averaged": evaluate(model, held, classes, ignored),
-        "gammas": gammas,
+        "iou_averaged": averaged,
+        "gammas": training.gammas,
         "parameters": sum(p.numel() for p in model.parameters()),
         "cpu_minutes": round(minutes, 1),
     }
 
 
-def split(root: Path, fold: str) -> tuple[list[Pair], list[Pair], int, int]:
-    """Pairs to train on and to score, the number of classes, and the id that is ignored."""
+def settings(run: str) -> tuple[str, dict[str, str]]:
+    """Network and settings of a run.
+
+    >>> settings("danet_plus:gamma=1,loss=cross_entropy+dice")
+    ('danet_plus', {'gamma': '1', 'loss': 'cross_entropy+dice'})
+    """
+    name, _, rest = run.partition(":")
+    given = dict(word.split("=") for word in rest.split(",") if word)
+    if unknown := given.keys() - set(SETTINGS):
+        raise SystemExit(f"unknown settings {sorted(unknown)}; known: {', '.join(SETTINGS)}")
+    return name, given
+
+
+def split(root: Path, fold: str, factor: int) -> tuple[list[Pair], list[Pair], Classes]:
+    """Pairs to train on and to score, and the classes; images and masks divided by ``factor``."""
     train = FolderDataset(root, "train")
-    ids = range(len(train))
-    if fold == "val":
-        held_set, chosen = FolderDataset(root, "val"), list(ids)
-        held = [held_set.read(i) for i in range(len(held_set))]
-    else:
-        held = [train.read(i) for i in ids if train.names[i].startswith(fold)]
-        chosen = [i for i in ids if not train.names[i].startswith(fold)]
-    pairs = [train.read(i) for i in chosen]
-    return pairs, held, len(train.classes), train.classes.ignore_index
+    held = FolderDataset(root, "val") if fold == "val" else train
+    scored = [i for i, n in enumerate(held.names) if fold == "val" or n.startswith(fold)]
+    chosen = [i for i, n in enumerate(train.names) if fold == "val" or not n.startswith(fold)]
+    pairs = [smaller(train.read(i), factor) for i in chosen]
+    return pairs, [smaller(held.read(i), factor) for i in scored], train.classes
+
+
+def smaller(pair: Pair, factor: int) -> Pair:
+    """The image and the mask with sides divided by ``factor``."""
+    if factor == 1:
+        return pair
+    size = [side // factor for side in pair[1].shape]
+    nearest = InterpolationMode.NEAREST_EXACT
+    return resize(pair[0], size, antialias=True), resize(pair[1][None], size, nearest)[0]
 
 
 class Peer(nn.Module):
@@ -147,89 +214,152 @@ class Peer(nn.Module):
         return SegmenterOutput(self.net(padded)[..., :height, :width], {}, {})
 
 
-def network(run: str, classes: int) -> Any:
+def network(name: str, given: dict[str, str], classes: int) -> Any:
     """The network of a run, its backbone with ImageNet weights."""
-    name, _, setting = run.partition(":")
     if name.startswith("smp_"):
-        return Peer(name.removeprefix("smp_"), classes).to(memory_format=torch.channels_last)
-    model = create_model(name, num_classes=classes, backbone=BACKBONE, output_stride=16)
-    if setting.startswith("gamma"):
-        for key, parameter in model.named_parameters():
-            if key.endswith("gamma"):
-                nn.init.constant_(parameter, float(setting.removeprefix("gamma")))
+        model: Any = Peer(name.removeprefix("smp_"), classes)
+    else:
+        backbone, stride = given.get("backbone", BACKBONE), int(given.get("stride", 16))
+        options = {"width": int(given["width"])} if "width" in given else {}
+        model = create_model(
+            name, num_classes=classes, backbone=backbone, output_stride=stride, **options
+        )
+    for key, parameter in model.named_parameters():
+        if key.endswith("gamma") and "gamma" in given:
+            nn.init.constant_(parameter, float(given["gamma"]))
+    fast_depthwise(model)
     return model.to(memory_format=torch.channels_last)
 
 
-def windows(pairs: list[Pair], ignored: int, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+class _Pairs(SegmentationDataset):
+    """Pairs in memory as a dataset."""
+
+    def __init__(self, pairs: list[Pair], classes: Classes) -> None:
+        super().__init__([str(i) for i in range(len(pairs))], classes)
+        self.pairs = pairs
+
+    def read(self, index: int) -> Pair:
+        return self.pairs[index]
+
+
+def windows(
+    pairs: _Pairs, protocol: Protocol, given: dict[str, str], seed: int
+) -> Iterator[tuple[Tensor, Tensor]]:
     """Endless batches of random windows, the same for every network."""
     generator = torch.Generator().manual_seed(seed)
-    transform = train_transform(CROP, ignore_index=ignored)
+    pairs.transform = mixed(pairs, protocol.crop, given)
     order: list[int] = []
     step = 0
     while True:
-        while len(order) < BATCH:
+        while len(order) < protocol.batch:
             order += torch.randperm(len(pairs), generator=generator).tolist()
-        batch, order = order[:BATCH], order[BATCH:]
+        batch, order = order[: protocol.batch], order[protocol.batch :]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(1_000_003 * seed + step)
-            done = [
-                transform(tv_tensors.Image(pairs[i][0]), tv_tensors.Mask(pairs[i][1]))
-                for i in batch
-            ]
-        yield torch.stack([x for x, _ in done]), torch.stack([y for _, y in done]).long()
+            done = collate([pairs[i] for i in batch])
+        yield done["image"], done["mask"]  # type: ignore[misc]
         step += 1
 
 
-def fit(
-    model: Any, batches: Iterator[tuple[Tensor, Tensor]], ignored: int
-) -> tuple[list[dict[str, float]], dict[str, Tensor]]:
-    """Train; the gammas every 100 steps, and the exponential average of the weights."""
-    body = set(model.backbone.parameters())
-    rest = [p for p in model.parameters() if p not in body]
-    groups = [{"params": list(body), "lr": LR}, {"params": rest, "lr": HEAD_LR}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=DECAY)
-    factor: Callable[[int], float] = lambda step: poly(step, STEPS)  # noqa: E731
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    averaged = torch.optim.swa_utils.AveragedModel(
-        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(0.99), use_buffers=True
-    )
-    gammas: list[dict[str, float]] = []
-    model.train()
-    for step in range(STEPS):
-        images, masks = next(batches)
-        inputs = model.normalize(images).contiguous(memory_format=torch.channels_last)
-        output = model(inputs)
-        loss = segmentation_loss(output, masks, model.loss_weights, ignore_index=ignored).total
-        optimizer.zero_grad()
+def mixed(pairs: _Pairs, crop: tuple[int, int], given: dict[str, str]) -> Transform:
+    """The transform to windows, with the shares of the settings."""
+    make = partial(train_transform, ignore_index=pairs.classes.ignore_index)
+    rare, paste, of_four = (float(given.get(key, 0)) for key in ("rare", "paste", "mosaic"))
+    if not (paste or of_four):
+        return make(crop, rare=rare)
+    return Mix(Windows(make, rare), crop, pairs, copy_paste=paste, mosaic=of_four)
+
+
+class Training:
+    """AdamW with the poly schedule, and the exponential average of the weights."""
+
+    def __init__(self, model: Any, given: dict[str, str], protocol: Protocol, ignored: int) -> None:
+        self.model, self.protocol, self.ignored = model, protocol, ignored
+        self.loss = given.get("loss", "cross_entropy")
+        self.class_weights: Tensor | None = None
+        body, head = set(model.backbone.parameters()), float(given.get("head_lr", HEAD_LR))
+        rates = {
+            k: float(given.get("rate", 1)) if k.endswith("gamma") else 1.0 for k, _ in named(model)
+        }
+        groups = [
+            {"params": [p], "lr": (LR if p in body else head) * rates[name]}
+            for name, p in named(model)
+        ]
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=DECAY, fused=True)
+        self.averaged = AveragedModel(
+            model, multi_avg_fn=get_ema_multi_avg_fn(protocol.decay), use_buffers=True
+        )
+        self.gammas: list[dict[str, float]] = []
+
+    def run(self, batches: Iterator[tuple[Tensor, Tensor]]) -> None:
+        """All steps; the gammas are kept every 100."""
+        self.model.train()
+        for step in range(self.protocol.steps):
+            factor = poly(step, self.protocol.steps, warmup=self.protocol.warmup)
+            for group in self.optimizer.param_groups:
+                group["lr"] = group.setdefault("initial_lr", group["lr"]) * factor
+            loss = self.step(*next(batches))
+            if step % 100 == 99:
+                own = {k: round(float(v), 4) for k, v in named(self.model) if k.endswith("gamma")}
+                self.gammas.append(own)
+                print(step + 1, round(loss, 3), own, file=sys.stderr, flush=True)
+
+    def step(self, images: Tensor, masks: Tensor) -> float:
+        """One step; the loss."""
+        inputs = self.model.normalize(images).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", torch.bfloat16, enabled=torch.cpu._is_avx512_bf16_supported()):
+            output = self.model(inputs)
+        overlap = dice_loss if self.loss == "cross_entropy+dice" else None
+        loss = segmentation_loss(
+            output,
+            masks,
+            self.model.loss_weights,
+            class_weights=self.class_weights,
+            ignore_index=self.ignored,
+            overlap=overlap,
+        ).total
+        self.optimizer.zero_grad()
         loss.backward()
-        optimizer.step()
-        schedule.step()
-        averaged.update_parameters(model)
-        if step % 100 == 99:
-            own = {k: v for k, v in model.named_parameters() if k.endswith("gamma")}
-            gammas.append({key: round(float(value), 4) for key, value in own.items()})
-            print(step + 1, round(float(loss), 3), gammas[-1], file=sys.stderr, flush=True)
-    return gammas, dict(averaged.module.state_dict())
+        self.optimizer.step()
+        self.averaged.update_parameters(self.model)
+        return float(loss.detach())
+
+
+def named(model: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """Its parameters with their names."""
+    return list(model.named_parameters())
 
 
 @torch.inference_mode()
-def evaluate(model: Any, pairs: list[Pair], classes: int, ignored: int) -> list[float | None]:
+def evaluate(model: Any, pairs: list[Pair], classes: Classes) -> list[float | None]:
     """IoU of each class from one confusion matrix over whole images; None where absent."""
     model.eval()
-    matrix = torch.zeros(classes, classes, dtype=torch.int64)
+    count = len(classes)
+    matrix = torch.zeros(count, count, dtype=torch.int64)
     for image, mask in pairs:
         logits = model(model.normalize(image[None])).logits  # (1, K, H, W)
-        matrix += confusion_matrix(logits[0].argmax(0), mask.long(), classes, ignored)
+        matrix += confusion_matrix(logits[0].argmax(0), mask.long(), count, classes.ignore_index)
     present = matrix.sum(1) > 0
     return [float(v) if p else None for v, p in zip(iou(matrix), present, strict=True)]
 
 
-def table(lines: list[dict[str, Any]]) -> str:
+def tables(lines: list[dict[str, Any]]) -> str:
+    """One table a protocol."""
+    return "\n\n".join(
+        table(name, [line for line in lines if line["protocol"] == name])
+        for name in PROTOCOLS
+        if any(line["protocol"] == name for line in lines)
+    )
+
+
+def table(protocol: str, lines: list[dict[str, Any]]) -> str:
     """Markdown: mIoU of each fold, mean and range over the seeds, and the mean over the drives."""
     folds = ["val", *DRIVES]
+    of = PROTOCOLS[protocol]
     rows = [
-        f"`{BACKBONE}`, {STEPS} steps of {BATCH} windows of {CROP[0]} x {CROP[1]}, stride 16; mIoU "
-        "in percent (lowest to highest of the seeds), averaged weights behind a slash:",
+        f"`{protocol}`: `{BACKBONE}`, {of.steps} steps of {of.batch} windows of {of.crop[0]} x "
+        f"{of.crop[1]}, stride 16; mIoU in percent (lowest to highest of the seeds), that of the "
+        "averaged weights behind a slash:",
         "",
         f"| network | {' | '.join(folds)} | mean of drives | CPU minutes |",
         "|---" * (len(folds) + 3) + "|",

@@ -10,7 +10,6 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from scenewise.apps.bench.measure import Row, Run, compare, in_turns
 from scenewise.inference.predictor import Predictor
 from scenewise.models.build import create_model
-from scenewise.models.optimize.fuse import for_inference
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.metrics.confusion import ConfusionMatrix
 
@@ -47,8 +46,8 @@ def _scales(turns: int) -> list[Row]:
         "danet", num_classes=CLASSES, backbone="resnet18", pretrained=False, output_stride=16
     ).eval()
     image = torch.rand(3, *SIZE)
-    trained = Predictor(model, scales=SCALES, flip=True)
-    fast = Predictor(for_inference(model), scales=SCALES, flip=True)
+    trained = Predictor(model, scales=SCALES, flip=True, fast=False)
+    fast = Predictor(model, scales=SCALES, flip=True)
     labels: dict[str, Tensor] = {}
     variants: dict[str, Callable[[], Tensor]] = {
         "keep all, then average": lambda: _naive(model, image),

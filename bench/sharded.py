@@ -21,7 +21,7 @@ from typing import Any
 
 import torch
 
-from bench.click import save_scene
+from bench.page_speed import save_scene
 from scenewise import create_model
 
 

@@ -7,6 +7,7 @@ SUBJECTS: dict[str, tuple[str, str]] = {  # each module has rows(repeats), a lis
     "attention_cuda": ("scenewise.apps.bench.attention_cuda", "position attention on a CUDA GPU"),
     "criss_cross": ("scenewise.apps.bench.criss_cross", "criss-cross attention"),
     "model": ("scenewise.apps.bench.model", "a whole DANet, from an image to labels"),
+    "predict": ("scenewise.apps.bench.predict", "from image files to labels; start-up"),
     "train": ("scenewise.apps.bench.train", "a training step of a whole DANet"),
     "data": ("scenewise.apps.bench.data", "from an image file to a training crop, one core"),
 }
@@ -14,6 +15,7 @@ _EXAMPLES = """\
 examples:
   scenewise bench attention
   scenewise bench criss_cross --repeats 9 --json
+  scenewise bench predict --threads 1
 Run it on an idle machine, and compare ratios within one run only.
 """
 
