@@ -30,7 +30,7 @@ $(DEV): pyproject.toml constraints.txt | $(BIN)/python
 	touch $@
 
 demo: $(BASE)  ## train, test and explain on generated scenes; writes scenewise-demo/
-	$(BIN)/scenewise demo --out scenewise-demo
+	$(BIN)/scenewise demo --out scenewise-demo --open
 
 test: $(DEV)  ## run every test
 	$(BIN)/python -m pytest -n auto --dist worksteal

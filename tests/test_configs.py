@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 import yaml
+from safetensors.torch import save_file
 
 from scenewise.apps.cli import main
 from scenewise.classes import VOC
@@ -18,6 +20,13 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = sorted((ROOT / "configs").rglob("*.yaml"))
 NAMES = [str(path.relative_to(ROOT / "configs").with_suffix("")) for path in CONFIGS]
 SIZE = (40, 56)
+STAND_INS = {  # of the same structure, with few parameters
+    "resnet": "test_resnet",
+    "convnext": "test_convnext",
+    "vit_small_patch14_dinov2": "test_vit",
+    "vit_small_patch16_dinov3": "eva02_tiny_patch14_224",  # timm has both in one class
+    "eva02_small": "eva02_tiny_patch14_224",
+}
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
@@ -80,9 +89,15 @@ def test_config_runs_one_step(config: Path, tmp_path: Path, trees: Path) -> None
         small |= {"data.scenes_size": "[32,96]", "data.scenes_train": 2, "data.scenes_val": 1}
         small["data.crop_size"] = "[32,96]"
     else:
-        small["data.root"] = trees / settings["data"]["format"]
-    if settings["model"]["backbone"].startswith("resnet"):
-        small["model.backbone"] = "test_resnet"  # as a ResNet, in half a million parameters
+        layout = settings["data"]["format"]
+        small["data.root"] = trees / ("folder" if layout == "auto" else layout)
+    for family, stand_in in STAND_INS.items():
+        if settings["model"]["backbone"].startswith(family):
+            small["model.backbone"] = stand_in
+    if "freeze" in settings["model"]:  # random features are refused
+        small["model.backbone_weights"] = tmp_path / "weights.safetensors"
+        whole = timm.create_model(small["model.backbone"])
+        save_file(whole.state_dict(), small["model.backbone_weights"])
     words = [f"--{name}={value}" for name, value in small.items()]
     assert main(["fit", "--config", str(config), *words]) == 0
     run = next(tmp_path.glob("*/version_0"))
@@ -100,7 +115,7 @@ def test_config_builds_its_network(config: Path) -> None:
     with torch.device("meta"):
         network = create_model(options.pop("network"), num_classes=19, pretrained=False, **options)
     weights = sum(p.numel() for p in network.parameters())
-    small = ("tiny", "mobilenetv2_100")
+    small = ("tiny", "mobilenetv2_100", "tf_efficientnet_lite0")
     assert (weights > 30e6) == (model["backbone"] not in small)
 
 
@@ -113,10 +128,13 @@ def test_config_is_complete_and_described(config: Path) -> None:
     assert {"network", "backbone", "lr"} <= set(settings["model"])
     if config.parent.name == "configs":
         return
+    assert f"\n# scenewise fit --config {config.relative_to(ROOT)} --data.root DIR\n" in text
+    if config.parent.name == "few_images":
+        assert "\n# Sources: " in text
+        return
     assert settings["data"]["format"] == config.parent.name
     for part in ("Aims at", "Scored by", "Differs", "Batch"):
         assert f"\n# {part}: " in text
-    assert f"\n# scenewise fit --config {config.relative_to(ROOT)} --data.root DIR\n" in text
 
 
 @each_config
@@ -126,3 +144,16 @@ def test_config_is_in_the_table_with_its_score(config: Path) -> None:
     assert len(rows) == 1
     if aim := re.search(r"# Aims at: ([\d.]+) mIoU", config.read_text()):
         assert f"| {aim[1]}" in rows[0]
+
+
+@each_config
+def test_config_depends_on_no_default_recipe(config: Path) -> None:
+    """Defaults for people's own images may change; a recipe may not change with them."""
+    settings = yaml.safe_load(config.read_text())
+    model = settings["model"]
+    assert {"optimizer", "lr", "head_multiplier", "weight_decay", "output_stride"} <= set(model)
+    if model["optimizer"] == "adamw":
+        assert {"loss", "warmup", "class_weights"} <= set(model)
+    assert {"max_steps", "max_epochs"} & set(settings["trainer"])
+    if config.stem != "one_hour":
+        assert settings["trainer"]["precision"] == "32-true"

@@ -18,6 +18,7 @@ import torch
 
 from scenewise.apps.cli import COMMANDS, main
 from scenewise.apps.options.fit import known_options
+from scenewise.classes import Classes
 from scenewise.models import create_model
 from tests.data.formats import tool_trees
 from tests.data.formats.trees import ids, write_image, write_label, write_lines, write_mat
@@ -41,8 +42,10 @@ def blocks(page: Path, language: str) -> list[str]:
 LEFT_OUT = {
     "make ": "minutes; .ci/run makes them",
     "pip install": "wants a package index",
+    "npm install": "wants a package index; tests/exports/test_node.py runs the example",
     "python3 -m venv": "makes an environment; .ci/run does",
     ". .venv/bin/activate": "changes the shell",
+    "--engine ray": "starts a cluster; tests/apps/predict/test_ray_engine.py does",
     "torchrun": "starts processes; tests/training/distributed do",
     "export GLOO_": "a variable of the machine, no command",
     "srun": "wants SLURM",
@@ -52,8 +55,10 @@ LEFT_OUT = {
     "https://example.org": "no such address; tests/data/shards read from a local one",
     "s3://": "no such address",
     "gs://": "no such address",
+    "--precision int8": "searches layers for minutes; tests/exports/test_quantize.py does",
     "--push-to-hub": "wants the hub; tests/apps/test_export.py uploads to a local server",
     "hf-hub:": "wants the hub; tests/models/test_hub.py fetches from a local server",
+    "--without": "wants attention; tests/apps/fit/test_fit.py leaves blocks out",
     "--config configs/": "tests/test_configs.py runs every recipe",
     "--config wandb.yaml": "wants that file; tests/apps/fit/test_loggers.py runs the logger",
 }
@@ -91,7 +96,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A trained network, as far as commands can tell."""
     folder = tmp_path_factory.mktemp("model")
     torch.manual_seed(0)
-    create_model("fcn", num_classes=3, backbone="tiny").save_pretrained(folder)
+    classes = Classes(("road", "sky", "tree"), ((9, 0, 0), (0, 9, 0), (0, 0, 9)))  # of DIR
+    create_model("fcn", classes=classes, backbone="tiny").save_pretrained(folder)
     return folder
 
 
@@ -114,6 +120,10 @@ def fill(place: Path, page: Path, model: Path, published: Path) -> None:
     (place / "RUN_FOLDER").symlink_to(model)
     for file in published.glob("*.pth*") if "convert" in lines else ():
         (place / file.name).symlink_to(file)
+    if "--explain gradient" in lines:
+        pytest.importorskip("captum", reason="the extra gradient is not installed")
+    if "map.tif" in lines:
+        write_raster(place / "map.tif")
     if "drive.mp4" in lines:
         write_video(place / "drive.mp4")
     if "VOCdevkit" in lines:
@@ -149,6 +159,23 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     authors.rename(place / "DANet101.pth.tar")
     yield place
     shutil.rmtree(place)  # the files have 200 MB each
+
+
+def write_raster(path: Path) -> None:
+    """A GeoTIFF of three bands, and a polygon on it."""
+    rasterio = pytest.importorskip("rasterio", reason="the extra geo is not installed")
+    values = np.random.default_rng(0).integers(0, 256, (3, 80, 96), np.uint8)
+    grid = rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5e6)
+    profile = {"count": 3, "height": 80, "width": 96, "dtype": "uint8", "crs": "EPSG:32633"}
+    with rasterio.open(path, "w", driver="GTiff", transform=grid, **profile) as file:
+        file.write(values)
+    corners = [[5e5 + x, 5e6 - y] for x, y in ((0, 0), (40, 0), (40, 30), (0, 30), (0, 0))]
+    polygon = {"type": "Polygon", "coordinates": [corners]}
+    shapes, raw = pytest.importorskip("shapely"), pytest.importorskip("pyogrio.raw")
+    wkb = np.array([shapes.to_wkb(shapes.geometry.shape(polygon))], dtype=object)
+    crop, crs = np.array(["rye"], dtype=object), "EPSG:32633"
+    fields = path.with_name("fields.gpkg")
+    raw.write(fields, wkb, [crop], ["crop"], geometry_type="Polygon", crs=crs)
 
 
 def write_video(path: Path) -> None:

@@ -140,7 +140,10 @@ def test_attention_needs_torch_only(file: Path) -> None:
         ("scenewise.attention", ("timm", "lightning", "torchvision", "matplotlib")),
         ("scenewise.apps.cli", ("torch", "timm", "lightning", "matplotlib")),
         ("scenewise.models", ("lightning", "matplotlib")),
-        ("scenewise.inference", ("lightning", "matplotlib")),
+        (
+            "scenewise.apps.predict",
+            ("lightning", "matplotlib", "timm", "torchvision", "fsspec", "torch.onnx"),
+        ),
     ],
 )
 def test_import_is_light(module: str, heavy: tuple[str, ...]) -> None:

@@ -14,6 +14,7 @@ from scenewise._version import __version__ as __version__
 
 if TYPE_CHECKING:
     from scenewise.inference.predictor import Prediction, Predictor
+    from scenewise.inference.ray_data import predict_dataset
     from scenewise.models.build import create_model, list_models
     from scenewise.models.checkpoints import load_model
     from scenewise.models.segmenter import Segmenter, SegmenterOutput
@@ -31,6 +32,7 @@ __all__ = [
     "fit",
     "list_models",
     "load_model",
+    "predict_dataset",
 ]
 
 _HOME = {
@@ -44,6 +46,7 @@ _HOME = {
     "fit": "scenewise.training.fit",
     "list_models": "scenewise.models",
     "load_model": "scenewise.models",
+    "predict_dataset": "scenewise.inference.ray_data",
 }
 
 

@@ -18,7 +18,7 @@ COMMANDS = {  # each in the module of its name, its options in scenewise.apps.op
     "validate": "score a trained network on the validation images",
     "test": "score a trained network on the test images",
     "predict": "label images with a trained network",
-    "explain": "show what one pixel of an image attends to",
+    "explain": "show what one pixel of an image attends to, or what moves its score",
     "app": "a page where a click shows what a pixel attends to",
     "check": "read every label and report what is wrong with it",
     "prepare": "rewrite a published dataset once as class-id masks",
@@ -141,9 +141,10 @@ def sentence(error: Exception) -> str | None:
     if type(error).__name__ == "MisconfigurationException":  # Lightning's UserError
         return " ".join(text.split())
     if isinstance(error, OSError) and error.errno in _UNWRITABLE:
+        file = f"'{error.filename}'" if error.filename else "a file of the run folder"
         return (
-            f"'{error.filename or 'a file'}' cannot be written: {error.strerror}; choose a folder "
-            "with room that you may write to"
+            f"{file} cannot be written: {error.strerror}; choose a folder with room that you may "
+            "write to"
         )
     if isinstance(error, UserError):
         return " ".join(text.rpartition(f"{UserError.__name__}: ")[2].split())

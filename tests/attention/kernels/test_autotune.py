@@ -4,9 +4,11 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from functools import partial
 from importlib.util import find_spec
+from types import SimpleNamespace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.testing import assert_close
 
@@ -215,3 +217,49 @@ def test_gpu_memory_is_linear() -> None:
 def test_a_cpu_computes_the_tiles() -> None:
     q, k, v = (torch.randn(2, 9, c) for c in (3, 3, 5))
     assert_close(position_attention(q, k, v), tiled.attend(q, k, v, 1.0)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("channels", [1, 3, 8, 10])
+def test_the_efficient_kernel_reads_aligned_rows(dtype: torch.dtype, channels: int) -> None:
+    flat = torch.arange(1.0, 2 * 5 * channels + 2).to(dtype)
+    for x in (flat[:-1], flat[1:]):  # the second starts between two multiples of 16 bytes
+        x = x.view(2, 5, channels)
+        result = autotune._aligned(x)
+        rows = [result[b, 0, n].data_ptr() for b in range(2) for n in range(5)]
+        assert all(address % 16 == 0 for address in rows)
+        assert result.stride(-1) == 1
+        assert torch.equal(result[:, 0, :, :channels], x)
+        assert not result[:, 0, :, channels:].any()
+
+
+def test_the_efficient_kernel_is_given_padded_channels(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the kernel replaced by the formula: what was padded is cut off again."""
+
+    def forward(q: Tensor, k: Tensor, v: Tensor, *_: object, scale: float) -> tuple[Tensor, Tensor]:
+        assert all(x.shape[-1] % 4 == 0 for x in (q, k, v))
+        scores = scale * q @ k.mT
+        log_sum = F.pad(scores.logsumexp(-1), (0, -q.shape[2] % 32))
+        return scores.softmax(-1) @ v, log_sum
+
+    def backward(
+        g: Tensor, q: Tensor, k: Tensor, v: Tensor, bias: None, o: Tensor, log_sum: Tensor,
+        *_: object, scale: float,
+    ) -> tuple[Tensor, Tensor, Tensor, None]:  # fmt: skip
+        inputs = (g, q, k, v, o)
+        assert all(x.shape[-1] % 4 == 0 for x in inputs)
+        *rows, sums = (x[:, 0] for x in (*inputs, log_sum[..., : q.shape[2]]))
+        d = tiled.attend_backward(BackwardInputs(*rows, sums, scale))
+        return d[0][:, None], d[1][:, None], d[2][:, None], None
+
+    aten = SimpleNamespace(
+        _scaled_dot_product_efficient_attention=forward,
+        _scaled_dot_product_efficient_attention_backward=backward,
+    )
+    q, k, v, g = (torch.randn(2, n, c) for n, c in ((7, 5), (11, 5), (11, 10), (7, 10)))
+    expected, log_sum = tiled.attend(q, k, v, 0.3)
+    inputs = BackwardInputs(g, q, k, v, expected, log_sum, 0.3)
+    expected_gradients = tiled.attend_backward(inputs)
+    monkeypatch.setattr(torch, "ops", SimpleNamespace(aten=aten))
+    assert_close(autotune._efficient(q, k, v, 0.3), (expected, log_sum))
+    assert_close(autotune._efficient_backward(inputs), expected_gradients)

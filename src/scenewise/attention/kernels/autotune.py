@@ -136,21 +136,35 @@ def _efficient(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple
 
     It needs the channels of a pixel to be contiguous; feature maps of networks are transposed.
     """
-    q, k, v = (x.contiguous().unsqueeze(1) for x in (query, key, value))  # (B, 1 head, N, C)
+    q, k, v = map(_aligned, (query, key, value))
     out, log_sum, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
         q, k, v, None, True, 0.0, False, scale=scale
     )
-    return out.squeeze(1), log_sum[:, 0, : query.shape[1]].contiguous()  # rows are padded to 32
+    out = out[:, 0, :, : value.shape[2]]
+    return out, log_sum[:, 0, : query.shape[1]].contiguous()  # rows are padded to 32
 
 
 def _efficient_backward(inputs: BackwardInputs) -> tuple[Tensor, Tensor, Tensor]:
     """The backward pass of :func:`_efficient`; its sums are padded to multiples of 32 rows."""
-    g, q, k, v, o = (x.contiguous().unsqueeze(1) for x in inputs[:5])  # (B, 1 head, N, C)
+    g, q, k, v, o = map(_aligned, inputs[:5])
     rows = inputs.log_sum.shape[1]
     padded = F.pad(inputs.log_sum, (0, -rows % 32), value=float("inf")).unsqueeze(1)
     unused = torch.zeros((), dtype=torch.int64, device=q.device)  # dropout's seed and offset
-    d_q, d_k, d_v, _ = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
+    gradients = torch.ops.aten._scaled_dot_product_efficient_attention_backward(
         g, q, k, v, None, o, padded, unused, unused, 0.0, [True] * 3 + [False], False,
         scale=inputs.scale,
     )  # fmt: skip
-    return d_q.squeeze(1), d_k.squeeze(1), d_v.squeeze(1)
+    d_q, d_k, d_v = (
+        d[:, 0, :, : x.shape[2]] for d, x in zip(gradients[:3], inputs[1:4], strict=True)
+    )
+    return d_q, d_k, d_v
+
+
+def _aligned(x: Tensor) -> Tensor:
+    """(B, N, C) to (B, 1 head, N, C or more), in rows that start at multiples of 16 bytes.
+
+    PyTorch's operator for users pads channels so; the kernel itself reads at "misaligned address",
+    an error of CUDA from which a process does not recover. Channels of zeros change no product.
+    """
+    x = F.pad(x, (0, -x.shape[2] % (16 // x.element_size()))).contiguous()
+    return (x if x.data_ptr() % 16 == 0 else x.clone()).unsqueeze(1)
