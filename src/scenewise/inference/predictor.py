@@ -7,10 +7,10 @@
 (torch.Size([41, 67]), torch.Size([41, 67]))
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from functools import partial
-from typing import Any, Literal, NamedTuple, TypeVar, get_args, overload
+from typing import Any, Literal, TypeVar, get_args, overload
 
 import torch
 from torch import Tensor
@@ -20,27 +20,18 @@ from scenewise.data.images import ImageLike, as_values, to_display
 from scenewise.data.layout import Layout
 from scenewise.errors import UserError, choose
 from scenewise.exports.runtime import Backend, with_backend
+from scenewise.inference.batches import map_alike
 from scenewise.inference.devices import usable_device
 from scenewise.inference.fast_form import FastForm
+from scenewise.inference.prediction import Prediction as Prediction
+from scenewise.inference.prediction import from_logits, from_scores
 from scenewise.inference.protocols import PROTOCOLS, plain
-from scenewise.inference.row_blocks import label_from_logits, scores_at
+from scenewise.inference.row_blocks import scores_at
 from scenewise.inference.sliding_window import Blend, Size, pair, size_of, two_thirds
 from scenewise.models.segmenter import Segmenter, evaluating
 
 Merge = Literal["softmax", "logits", "danet"]
 _Result = TypeVar("_Result")
-
-
-class Prediction(NamedTuple):
-    """What a :class:`Predictor` returns for an image, on the CPU.
-
-    Attributes:
-        labels: (H, W), int64, the class id of each pixel, at the size of the image.
-        confidence: (H, W), the score of that class, 0..1.
-    """
-
-    labels: Tensor
-    confidence: Tensor
 
 
 class Predictor:
@@ -168,12 +159,14 @@ class Predictor:
         return other
 
     @overload
-    def __call__(self, image: ImageLike) -> Prediction: ...
+    def __call__(self, image: ImageLike, *, keep: bool = False) -> Prediction: ...
 
     @overload
-    def __call__(self, image: list[Any] | tuple[Any, ...]) -> list[Prediction]: ...
+    def __call__(
+        self, image: list[Any] | tuple[Any, ...], *, keep: bool = False
+    ) -> list[Prediction]: ...
 
-    def __call__(self, image: Any) -> Prediction | list[Prediction]:
+    def __call__(self, image: Any, *, keep: bool = False) -> Prediction | list[Prediction]:
         """Label an image, or each of a list of images, one after the other.
 
         Args:
@@ -181,6 +174,8 @@ class Predictor:
                 (3, H, W), RGB; arrays and tensors are uint8 or floats in 0..1. Or a list of these,
                 of any sizes. A model of other channels takes those, and a model with an
                 ``input_range`` takes values of its sensor.
+            keep: hold the scores of each prediction, up to 4 K H W bytes, so that its
+                probabilities and entropy never need another pass.
 
         Returns:
             The prediction; for a list, the list of predictions.
@@ -189,21 +184,57 @@ class Predictor:
             UserError: not a valid image.
         """
         if isinstance(image, list | tuple):
-            return [self._one_of(image, index) for index in range(len(image))]
-        return self._label(image)
+            return [self._label([values], keep)[0] for values in self._each(image)]
+        return self._label([self._values(image)], keep)[0]
 
-    def _one_of(self, images: Sequence[ImageLike], index: int) -> Prediction:
-        try:
-            return self._label(images[index])
-        except UserError as error:
-            raise UserError(f"image {index} of {len(images)}, from 0: {error}") from error
+    def batch(self, images: Iterable[ImageLike], size: int = 8) -> list[Prediction]:
+        """Label images; those of equal size go through the network together.
 
-    def _label(self, image: ImageLike) -> Prediction:
-        if self.at_once:
-            labels, confidence, _ = self._run(_label_whole, image)
-        else:
-            confidence, labels = self.scores(image).max(0)  # (K, H, W) -> (H, W) each
-        return Prediction(labels.cpu(), confidence.cpu())
+        That is faster where one image does not keep the device busy. With windows, scales, the
+        mirror image or a published protocol, images are labelled one by one.
+
+        Args:
+            images: each as a call takes it, of any sizes; read as they are needed.
+            size: images of a batch at most; fewer take less memory.
+
+        Returns:
+            The predictions in the order of the images; equal to those of a call for each image, up
+            to the rounding of the network, whose order of summation may depend on the batch.
+
+        Raises:
+            UserError: not a valid image, or a size below 1.
+        """
+        if size < 1:
+            raise UserError(f"a batch needs a size of at least 1, not {size}; correct it")
+        return map_alike(
+            partial(self._label, keep=False),
+            self._each(images),
+            lambda values: (values.shape, values.dtype, values.device),
+            size if self.at_once else 1,
+        )
+
+    def _each(self, images: Iterable[ImageLike]) -> Iterator[Tensor]:
+        for index, image in enumerate(images):
+            try:
+                yield self._values(image)
+            except UserError as error:
+                of = f" of {len(images)}" if isinstance(images, list | tuple) else ""
+                raise UserError(f"image {index}{of}, from 0: {error}") from error
+
+    def _values(self, image: ImageLike) -> Tensor:
+        return as_values(image, layout_of(self.model))  # (C, H, W)
+
+    def _label(self, images: list[Tensor], keep: bool) -> list[Prediction]:
+        """The predictions of images (C, H, W) of one size; several only with ``at_once``."""
+        again = [None if keep else partial(self.scores, image) for image in images]
+        if not self.at_once:
+            return [from_scores(self.scores(images[0]), again[0])]
+        together = torch.stack(images) if len(images) > 1 else images[0][None]  # (B, C, H, W)
+        logits, size = self._run(_low_resolution, together)
+        whole, corners = size_of(images[0]), self.model.align_corners
+        return [
+            from_logits(*pair, size, whole, corners) for pair in zip(logits, again, strict=True)
+        ]
 
     def with_scores(
         self, image: ImageLike, at: Sequence[tuple[int, ...]]
@@ -215,14 +246,18 @@ class Predictor:
         Raises:
             UserError: not a valid image.
         """
-        if self.at_once:
-            labels, confidence, scores = self._run(partial(_label_whole, at=at), image)
-        else:
-            everywhere = self.scores(image)  # (K, H, W)
-            confidence, labels = everywhere.max(0)
+        values = self._values(image)
+        again = partial(self.scores, values)
+        if not self.at_once:
+            everywhere = self.scores(values)  # (K, H, W)
             rows, columns = torch.tensor(at, dtype=torch.long).view(-1, 2).unbind(1)
-            scores = everywhere[:, rows, columns].T  # (P, K)
-        return Prediction(labels.cpu(), confidence.cpu()), scores.cpu()
+            return from_scores(everywhere, again), everywhere[:, rows, columns].T.cpu()  # (P, K)
+        (logits,), size = self._run(_low_resolution, values[None])
+        corners = self.model.align_corners
+        prediction = from_logits(logits, again, size, size_of(values), corners)
+        if not at:
+            return prediction, logits.new_empty(0, len(logits)).cpu()
+        return prediction, scores_at(logits, size, at, align_corners=corners).cpu()
 
     def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W) on the model's device: positive, each pixel's sum to 1.
@@ -230,15 +265,14 @@ class Predictor:
         Probabilities for ``softmax`` and ``logits``; for ``danet`` the sums of exponentials,
         divided by their sum over the classes, which keeps their order.
         """
-        return self._run(self.protocol, image)
+        return self._run(self.protocol, self._values(image))
 
-    def _run(self, score: Callable[[Segmenter, Tensor], _Result], image: ImageLike) -> _Result:
+    def _run(self, score: Callable[[Segmenter, Tensor], _Result], values: Tensor) -> _Result:
         if self.device is not None:
             self.model.to(self.device)
         network = self.network
         weight = next(network.parameters())
         dtype = torch.promote_types(weight.dtype, torch.float32)  # at least float32
-        values = as_values(image, layout_of(self.model))  # (C, H, W)
         floats = values.to(weight.device, dtype)
         with torch.no_grad(), evaluating(network):  # no_grad: callers may modify the result
             return score(network, floats)
@@ -268,21 +302,11 @@ def display(image: Tensor, model: Segmenter) -> Tensor:
     return to_display(image, images.input_range, images.shown, moments)
 
 
-def _label_whole(
-    model: Segmenter, image: Tensor, at: Sequence[tuple[int, ...]] = ()
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Labels and confidence of an image (C, H, W), whose logits are never held at its size.
-
-    Also the scores (P, K) of the pixels ``at``.
-    """
+def _low_resolution(model: Segmenter, images: Tensor) -> tuple[Tensor, Size]:
+    """Logits (B, K, h, w) of images (B, C, H, W), and the size to which they are upsampled."""
     dtype = next(model.parameters()).dtype
-    out, size = model.low_res(model.normalize(image[None]).to(dtype))  # logits (1, K, h, w)
-    logits, corners = upcast(out.logits[0]), model.align_corners
-    labels, confidence = label_from_logits(logits, size, size_of(image), align_corners=corners)
-    scores = logits.new_empty(0, len(logits))
-    if at:
-        scores = scores_at(logits, size, at, align_corners=corners)
-    return labels, confidence, scores
+    out, size = model.low_res(model.normalize(images).to(dtype))
+    return upcast(out.logits), size
 
 
 def _check_model(model: object) -> None:

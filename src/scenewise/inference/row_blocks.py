@@ -6,14 +6,14 @@ that at scale 2.2. They are needed a few rows at a time, which fit into a proces
 Shapes: (K, H, W) scores of K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from scenewise.inference.sliding_window import Size, resize
+from scenewise.inference.sliding_window import Size, resize, softmax_
 
 _BLOCK_NUMEL = 1 << 18  # scores in a block: 1 MB, which fits into a cache
 
@@ -89,6 +89,49 @@ def label_from_logits(
         largest, labels[block] = scores.max(0)
         confidence[block] = scores.sub_(largest).exp_().sum(0).reciprocal_()  # softmax at its max
     return labels, confidence
+
+
+def softmax_blocks(
+    logits: Tensor, size: Size, crop: Size, *, align_corners: bool, rows: int | None = None
+) -> Iterator[tuple[slice, Tensor]]:
+    """Softmax scores of each pixel, from low-resolution logits, block of rows by block.
+
+    Together the same as the softmax of the logits resized bilinearly to ``size``, cropped.
+
+    Args:
+        logits: see :func:`label_from_logits`, as the other arguments.
+        size: see there.
+        crop: see there.
+        align_corners: see there.
+        rows: see there.
+
+    Yields:
+        The rows, and the scores (K, rows, W) there.
+
+    >>> eye = torch.eye(2)[:, None]
+    >>> blocks = softmax_blocks(eye, (4, 6), (4, 5), align_corners=True, rows=3)
+    >>> [tuple(scores.shape) for _, scores in blocks]
+    [(2, 3, 5), (2, 1, 5)]
+    """
+    rows = rows or _rows_in_block(len(logits), size[1])
+    wide = resize(logits, (logits.shape[1], size[1]), align_corners=align_corners)
+    wide = wide[..., : crop[1]]  # (K, h, W)
+    vertical = _RowInterpolation.between(logits.shape[1], size[0], align_corners=align_corners)
+    for top in range(0, crop[0], rows):
+        block = slice(top, min(top + rows, crop[0]))
+        yield block, softmax_(vertical.rows(wide, block.start, block.stop))
+
+
+def blocks_of(scores: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Scores (K, H, W) of a whole image as :func:`softmax_blocks` yields them.
+
+    >>> [(rows.start, part.shape[1]) for rows, part in blocks_of(torch.zeros(1024, 5, 128))]
+    [(0, 2), (2, 2), (4, 1)]
+    """
+    step = _rows_in_block(len(scores), scores.shape[2])
+    for top in range(0, scores.shape[1], step):
+        rows = slice(top, min(top + step, scores.shape[1]))
+        yield rows, scores[:, rows]
 
 
 def scores_at(
