@@ -201,8 +201,34 @@ def test_starts_with_a_segmented_sample_and_a_pin(page, models):
     caption = page.locator("#caption").inner_text()
     assert f"“{conftest.CLASSES.names[labels[at]]}”" in caption
     assert caption.endswith("Click any other pixel.")
-    assert page.locator(".stage").bounding_box()["width"] >= 0.6 * 1400
     assert page.locator(".base").evaluate("e => getComputedStyle(e).imageRendering") == "pixelated"
+
+
+FULL_LEGEND = """
+const legend = document.querySelector("#legend"), line = legend.firstElementChild;
+legend.replaceChildren(...Array.from({length: 19}, () => line.cloneNode(true)));
+"""
+
+
+def test_the_image_takes_most_of_a_desktop_window(page):
+    """60 % of its width, up to 4:3 and with 19 classes, whose legend does not scroll sideways."""
+    shapes = page.locator("#film img").evaluate_all(
+        "images => images.map(each => each.naturalWidth / each.naturalHeight)"
+    )
+    assert shapes == [3.0] * 6  # the samples: one measurement is that of all
+    assert page.locator(".stage").bounding_box()["width"] >= 0.6 * 1400
+    upload(page, ("four_to_three.png", png(torch.zeros(3, 480, 640, dtype=torch.uint8))))
+    page.locator("#film [aria-current] img[alt='four_to_three.png']").wait_for()
+    settled(page)
+    page.evaluate(FULL_LEGEND)
+    box = page.locator(".stage").bounding_box()
+    assert box["width"] >= 0.6 * 1400
+    assert abs(box["width"] / box["height"] - 4 / 3) < 0.01
+    for part in ("#legend", ".controls", "body"):
+        sizes = "e => [e.scrollWidth - e.clientWidth, e.getBoundingClientRect().bottom]"
+        overflow, bottom = page.locator(part).evaluate(sizes)
+        assert overflow <= 0
+        assert bottom <= 900
 
 
 def test_click_shows_attention_and_whether_it_matters(page, models):
