@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 
 from scenewise.apps import app as command
+from scenewise.apps.app import explorer as explorer_module
 from scenewise.apps.app.explorer import Explorer
 from scenewise.apps.app.state import ImageState
 from scenewise.apps.cli import main
@@ -130,6 +131,28 @@ def test_gradient_of_a_model_without_attention(page, monkeypatch):
     pytest.importorskip("captum", reason="captum is not installed")
     answer = page.get("/api/gradient", params=query).json()
     assert (answer["height"], answer["width"]) == (64, 192)
+
+
+def test_gradients_are_computed_once(page, monkeypatch):
+    """By image, model, pixel and window; a map that was kept is the same to the last bit."""
+    computed = []
+
+    def fake(model, crop, at, label):
+        computed.append((id(model), at))
+        return torch.rand(crop.shape[1:])
+
+    monkeypatch.setattr(explorer_module, "gradient_map", fake)
+    query = {"image": upload(page, png(9)).json()["id"], "model": "2", "row": 20, "column": 30}
+
+    def ask(**changes):
+        return page.get("/api/gradient", params=query | changes).json()["times"]
+
+    first, other, of_another_model = ask(), ask(column=31), ask(model="0")
+    assert len({first, other, of_another_model}) == len(computed) == 3
+    assert (ask(), ask(column=31), ask(model="0")) == (first, other, of_another_model)
+    page.get("/api/labels", params=query | {"model": "0", "without": POSITION})
+    assert ask(model="0") == of_another_model  # further work on the image drops no map
+    assert len(computed) == 3
 
 
 def test_without_a_block(page):

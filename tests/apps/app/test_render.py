@@ -14,6 +14,8 @@ from PIL import Image
 from scenewise import Predictor
 from scenewise.apps.app import render
 from scenewise.apps.app import state as module
+from scenewise.apps.app.encode import encoded
+from scenewise.apps.app.explorer import Explorer, _pooled
 from scenewise.apps.app.panel import Panel
 from scenewise.apps.app.render import attention, block_effect, channels, summary
 from scenewise.apps.app.state import ImageState, Network
@@ -37,6 +39,10 @@ def panel(network: Network, at=None, size=(37, 53), without=None) -> Panel:
 def times(answer: dict) -> np.ndarray:
     values = np.frombuffer(base64.b64decode(answer["times"]), "<f4")
     return values.reshape(answer["height"], answer["width"])
+
+
+def png(image: torch.Tensor) -> bytes:
+    return encoded(Image.fromarray(image.permute(1, 2, 0).numpy()), "PNG")
 
 
 def decode(content: bytes) -> np.ndarray:
@@ -147,8 +153,10 @@ class TestAttention:
 class TestGradient:
     def test_is_the_map_of_the_predicted_class(self, fcn):
         pytest.importorskip("captum", reason="captum is not installed")
-        drawn = panel(fcn, AT)
-        answer = render.gradient(drawn)
+        explorer = Explorer([fcn])
+        image = explorer.images.add(png(noise()), "a.png")
+        drawn, row = explorer.gradient(image, fcn, AT)
+        answer = render.gradient(drawn, row)
         expected = gradient_map(fcn.model, noise(), AT).numpy()
         assert times(answer) == pytest.approx(expected / expected.mean(), rel=1e-4, abs=1e-6)
         assert answer["class"] == drawn.prediction.labels[AT]
@@ -156,10 +164,10 @@ class TestGradient:
 
     def test_a_large_one_is_averaged(self):
         whole = torch.arange(400 * 600.0).view(400, 600)
-        pooled = render._pooled(whole)
+        pooled = _pooled(whole)
         assert pooled.numel() <= 2**14
         assert float(pooled.mean()) == pytest.approx(float(whole.mean()), rel=1e-3)
-        assert torch.equal(render._pooled(whole[:5, :7]), whole[:5, :7])
+        assert torch.equal(_pooled(whole[:5, :7]), whole[:5, :7])
 
 
 class TestEffect:
@@ -210,7 +218,7 @@ def test_summary(danet):
     drawn = panel(danet)
     labels = torch.zeros(40, 50, dtype=torch.uint8)
     labels[0, :2], labels[:10, 5:] = 1, 2
-    prediction = drawn.prediction._replace(labels=labels)
+    prediction = replace(drawn.prediction, labels=labels)
     result = replace(drawn.result, predictions={None: prediction})
     state = replace(drawn.state, image=noise(size=(40, 50)), results={"danet": result})
     assert summary(Panel(state, danet), None) == {

@@ -89,6 +89,16 @@ class TestPrediction:
         view = joined.results["danet"].view
         assert set(view.logits) == {None, POSITION}
 
+    def test_the_latest_gradient_maps_are_kept(self, fcn):
+        start = state = ImageState("a", noise()).computed(fcn)
+        box = state.results["fcn"].view.box
+        for column in range(module._GRADIENTS + 3):
+            step = state.with_gradient(fcn, ((0, column), box), torch.full((5, 7), float(column)))
+            state = state.merged(step)
+        kept = state.merged(start).results["fcn"].gradients
+        assert [at[1] for at, _ in kept] == list(range(3, module._GRADIENTS + 3))
+        assert all(row.unique() == at[1] for (at, _), row in kept.items())
+
 
 class TestWindows:
     @pytest.fixture(autouse=True)

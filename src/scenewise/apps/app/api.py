@@ -157,8 +157,15 @@ class Routes:
 
     async def gradient(self, image: str, model: str, row: _Whole, column: _Whole) -> dict[str, Any]:
         """Where the image moves the score of a pixel."""
-        panel = await self._panel(image, self.explorer.network(model), (row, column))
-        return await self.work.run(lambda _: render.gradient(panel))
+        network, at = self.explorer.network(model), (row, column)
+        panel = await self._panel(image, network, at)
+        kept = panel.gradient
+        if kept is not None:
+            return await run_in_threadpool(render.gradient, panel, kept)
+        computed = await self.work.run(
+            lambda report: self.explorer.gradient(image, network, at, report)
+        )
+        return await run_in_threadpool(render.gradient, *computed)
 
     async def download(
         self,

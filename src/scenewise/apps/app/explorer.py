@@ -6,6 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch.nn.functional as F
+from torch import Tensor
+
 from scenewise.apps.app.images import Images
 from scenewise.apps.app.panel import Panel
 from scenewise.apps.app.state import ImageState, Network, Report, silent
@@ -14,8 +17,10 @@ from scenewise.errors import UserError, choose
 from scenewise.inference.predictor import layout_of
 from scenewise.visualize.attention_maps import Place
 from scenewise.visualize.effect import innermost
+from scenewise.visualize.gradient import gradient_map
 
 _FLIPPED = 0.5  # of the pixels around a pixel that is shown as an example of a changed class
+_CELLS = 2**14  # of a gradient map; that of attention has the cells of its block
 
 
 class UnknownModel(UserError):
@@ -101,6 +106,27 @@ class Explorer:
             self.images.keep(image, state)
         return Panel(state, network)
 
+    def gradient(
+        self, image: str, network: Network, at: Place, report: Report = silent
+    ) -> tuple[Panel, Tensor]:
+        """An image and the gradient map (h, w) of a pixel, which is computed once and kept.
+
+        It is that of the class predicted at the pixel, averaged to a few thousand cells; of an
+        image in windows, over the window that is nearest.
+
+        Raises:
+            UserError: Captum is not installed, or the pixel is outside the image.
+        """
+        panel = self.panel(image, network, at, None, report)
+        if panel.gradient is not None:
+            return panel, panel.gradient
+        view, label = panel.view, int(panel.prediction.labels[at])
+        with network.lock:
+            crop = view.box.of(panel.state.image)
+            row = _pooled(gradient_map(network.model, crop, view.inside(at), label))
+        self.images.keep(image, panel.state.with_gradient(network, (at, view.box), row))
+        return panel, row
+
     def example(self, report: Report = silent) -> Place | None:
         """A pixel of the first sample whose class a block over pixels decides in the first model.
 
@@ -120,3 +146,15 @@ class Explorer:
             if share > max(most, _FLIPPED):
                 best, most = at, share
         return best
+
+
+def _pooled(whole: Tensor) -> Tensor:
+    """The mean of (H, W) in at most ``_CELLS`` squares.
+
+    >>> import torch
+    >>> _pooled(torch.ones(1000, 2000)).shape
+    torch.Size([90, 181])
+    """
+    factor = min(1.0, (_CELLS / whole.numel()) ** 0.5)
+    height, width = (max(1, int(side * factor)) for side in whole.shape)
+    return F.adaptive_avg_pool2d(whole[None], (height, width))[0]

@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from torch import Tensor
+
 from scenewise.apps.app.state import ImageState, Network, Result, View
 from scenewise.classes import Classes
 from scenewise.errors import UserError, choose
@@ -43,6 +45,11 @@ class Panel(NamedTuple):
         if self.result.view is None:
             raise UserError("this image is in windows; give a pixel, whose window is recorded")
         return self.result.view
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """The gradient map (h, w) of the marked pixel, if it is kept."""
+        return self.result.gradients.get((self.at, self.view.box))
 
     @property
     def classes(self) -> Classes:

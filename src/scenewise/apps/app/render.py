@@ -16,14 +16,12 @@ from scenewise.apps.app.windows import windows
 from scenewise.errors import UserError
 from scenewise.visualize.attention_maps import Place, PositionMaps, cell
 from scenewise.visualize.effect import effect
-from scenewise.visualize.gradient import gradient_map
 from scenewise.visualize.overlay import shares
 from scenewise.visualize.statistics import attended_shares, channel_contrast
 
 _EVEN = 2.0  # times the average: attention below it everywhere is called nearly even
 _REGIONS = 5
 _CHANGES = 6  # classes in the table of an effect
-_CELLS = 2**14  # of a gradient map; that of attention has the cells of its block
 Answer = dict[str, Any]
 
 
@@ -86,21 +84,16 @@ def attention(panel: Panel, name: str, rounds: int | None = None) -> Answer:
     return {**_map(panel, row), "sentence": text}
 
 
-def gradient(panel: Panel) -> Answer:
+def gradient(panel: Panel, row: Tensor) -> Answer:
     """Where the image moves the score of the class that is predicted at the marked pixel.
 
-    In an image in windows, of the window that is nearest. It is averaged to a few thousand cells.
-
-    Raises:
-        UserError: Captum is not installed.
+    Args:
+        panel: the image and the network.
+        row: the gradient map (h, w) of the marked pixel.
     """
-    view, model = panel.view, panel.network.model
     label, _ = _at_pixel(panel)
-    with panel.network.lock:
-        crop = view.box.of(panel.state.image)
-        whole = gradient_map(model, crop, view.inside(panel.at), label)
-    row = _pooled(whole)
-    by_class = _by_class(row, view.box.of(panel.prediction.labels), len(panel.classes))
+    labels = panel.view.box.of(panel.prediction.labels)
+    by_class = _by_class(row, labels, len(panel.classes))
     names = panel.classes.names
     most = [f"{names[part['class']]} {part['share']:.0%}" for part in by_class[:4]]
     text = (
@@ -109,17 +102,6 @@ def gradient(panel: Panel) -> Answer:
         "attention: it does not say what the network needs."
     )
     return {**_map(panel, row), "sentence": text}
-
-
-def _pooled(whole: Tensor) -> Tensor:
-    """The mean of (H, W) in at most ``_CELLS`` squares.
-
-    >>> _pooled(torch.ones(1000, 2000)).shape
-    torch.Size([90, 181])
-    """
-    factor = min(1.0, (_CELLS / whole.numel()) ** 0.5)
-    height, width = (max(1, int(side * factor)) for side in whole.shape)
-    return F.adaptive_avg_pool2d(whole[None], (height, width))[0]
 
 
 def _map(panel: Panel, row: Tensor) -> Answer:

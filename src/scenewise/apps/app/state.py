@@ -29,6 +29,7 @@ from scenewise.visualize.statistics import switched_off
 
 _WHOLE_PIXELS = 2**21  # 1024 x 2048: larger images are predicted in windows
 _WINDOW = 768  # side of these windows
+_GRADIENTS = 64  # maps kept for an image and a network
 
 Report = Callable[[float], None]  # receives the share of the work that is done, 0..1
 
@@ -111,10 +112,18 @@ class Result:
     Attributes:
         predictions: by the block that was switched off, None for none; labels are uint8.
         view: the recorded blocks; None for an image in windows until a pixel is marked.
+        gradients: maps (h, w) by the pixel and the window in which they were computed; the latest.
     """
 
     predictions: Mapping[str | None, Prediction] = field(default_factory=dict)
     view: View | None = None
+    gradients: Mapping[tuple[Place, Box], Tensor] = field(default_factory=dict)
+
+    def joined(self, other: "Result") -> "Result":
+        """This result and what ``other``, of the same image and network, computed later."""
+        view = self.view if other.view is None else other.view.joined(self.view)
+        gradients = list({**self.gradients, **other.gradients}.items())[-_GRADIENTS:]
+        return Result({**self.predictions, **other.predictions}, view, dict(gradients))
 
 
 @dataclass(frozen=True)
@@ -193,9 +202,7 @@ class ImageState:
         """This state with what ``other``, a state of the same image, has computed."""
         results = dict(self.results)
         for name, new in other.results.items():
-            old = results.get(name, Result())
-            view = old.view if new.view is None else new.view.joined(old.view)
-            results[name] = Result({**old.predictions, **new.predictions}, view)
+            results[name] = results.get(name, Result()).joined(new)
         return replace(self, results=results, side=other.side or self.side)
 
     def _fitting(self, network: Network) -> "ImageState":
@@ -236,6 +243,11 @@ class ImageState:
             )
         return replace(self, at=(row, column))
 
+    def with_gradient(self, network: Network, key: tuple[Place, Box], row: Tensor) -> "ImageState":
+        """This state with one more gradient map of ``network``."""
+        result = self.results[network.name]
+        return self._with(network, result.joined(Result(gradients={key: row})))
+
     def _with(self, network: Network, result: Result) -> "ImageState":
         return replace(self, results={**self.results, network.name: result})
 
@@ -249,7 +261,7 @@ def _predict(state: ImageState, network: Network, off: str | None, report: Repor
     # in windows, the recording is that of the last window, which nobody asked for
     whole = Box(0, 0, *state.size)
     view = result.view if state.window else recorded.view(whole, off).joined(result.view)
-    return state._with(network, Result(predictions, view))
+    return state._with(network, replace(result, predictions=predictions, view=view))
 
 
 def _record(state: ImageState, network: Network, off: str | None, report: Report) -> ImageState:
