@@ -213,7 +213,6 @@ class _Step(nn.Module):
 @contextmanager
 def _quick_collection() -> Iterator[None]:
     """``gc.collect`` looks only at objects that are created inside."""
-    gc.collect()
     gc.freeze()  # what exists is not searched again
     try:
         yield

@@ -180,11 +180,14 @@ class Forecaster:
         side = max(self.crop)
         if max(self.largest) <= side:
             return None
-        (whole, whole_bytes), (cut, cut_bytes) = self._scoring(None), self._scoring(side)
+        whole, whole_bytes = self._scoring(None)
         scored = self.plan.validations * self.plan.images * whole
-        if scored > self.plan.batches * self.step.flops and cut < whole:
-            return side
-        return side if free is not None and whole_bytes > free and cut_bytes < whole_bytes else None
+        slow = scored > self.plan.batches * self.step.flops
+        large = free is not None and whole_bytes > free
+        if not slow and not large:
+            return None  # the cost in windows takes a second to estimate
+        cut, cut_bytes = self._scoring(side)
+        return side if (slow and cut < whole) or (large and cut_bytes < whole_bytes) else None
 
     def _scoring(self, window: int | None) -> tuple[float, int]:
         """FLOPs for a validation image of mean size, and bytes for the largest."""

@@ -125,9 +125,12 @@ class SegmentationCLI(LightningCLI):
 
     @classmethod
     def start(cls, command: str, words: Sequence[str], examples: str) -> "SegmentationCLI":
-        """Parse ``words`` and run ``command``."""
+        """Parse ``words`` and run ``command``; the parsers of the others are not built."""
         _int_before_float(Trainer.__init__)
-        return cls(
+        alone = {command: LightningCLI.subcommands()[command]}
+        only = {"subcommands": staticmethod(lambda: alone)}
+        cli: type[SegmentationCLI] = type(cls.__name__, (cls,), only)
+        return cli(
             SegmentationTask,
             SegmentationData,
             save_config_callback=None,  # the run folder's callback writes it
@@ -142,12 +145,6 @@ class SegmentationCLI(LightningCLI):
             args=[command, *words],
             auto_configure_optimizers=False,  # the task does
         )
-
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and those of their arguments that are not options."""
-        stock = LightningCLI.subcommands()
-        return {command: stock[command] for command in ("fit", "validate", "test")}
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the name of the run, EMA, and the checkpoints' options; link the classes."""
