@@ -9,6 +9,7 @@ from scenewise.exports.trace import Postprocess
 from scenewise.files import parse_json
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.segmenter import Segmenter
+from scenewise.models.thresholds import check_thresholds
 
 _OUTPUTS = {
     "logits": "logits: float32 (batch, classes, height, width)",
@@ -71,18 +72,21 @@ def _input(images: Preprocessing, *, normalised: bool) -> str:
 
 
 def segmenter_arguments(metadata: Metadata, file: object) -> dict[str, Any]:
-    """Classes, preprocessing and align_corners in the metadata, as arguments of ``Segmenter``.
+    """What the metadata says of the model, as arguments of ``Segmenter``.
 
     Raises:
         UserError: they are missing or damaged, or postprocessing is inside the graph.
     """
     try:
+        classes = Classes.from_dict(parse_json(metadata["classes"].encode()))
+        thresholds = parse_json(metadata.get("thresholds", "{}").encode())
         arguments = {
-            "classes": Classes.from_dict(parse_json(metadata["classes"].encode())),
+            "classes": classes,
             "preprocessing": Preprocessing.from_dict(
                 parse_json(metadata["preprocessing"].encode())
             ),
             "align_corners": bool(parse_json(metadata["align_corners"].encode())),
+            "thresholds": check_thresholds(thresholds, classes),
         }
         postprocess = metadata["postprocess"]
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError, UserError) as error:

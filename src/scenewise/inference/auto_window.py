@@ -66,6 +66,10 @@ class AutoWindowPredictor:
         """Label an image; see :class:`~scenewise.inference.predictor.Predictor`."""
         return self._first_that_fits(Predictor.__call__, image)
 
+    def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels of class scores; see :meth:`scenewise.inference.predictor.Predictor.decide`."""
+        return self.predictor.decide(scores)
+
     def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W); see :meth:`scenewise.inference.predictor.Predictor.scores`."""
         return self._first_that_fits(Predictor.scores, image)

@@ -16,6 +16,8 @@ _SMALL = 4  # logits of a class have at most a quarter of the pixels, or are not
 # Yields rows of the image and the scores (K, rows, W) there, from top to bottom.
 _ScoreBlocks = Callable[[], Iterable[tuple[slice, Tensor]]]
 _Again = Callable[[], Tensor] | None
+# Scores (K, H, W) -> labels and their scores, (H, W) each.
+Decide = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,7 +28,8 @@ class Prediction:
 
     Attributes:
         labels: (H, W), int64, the class id of each pixel, at the size of the image.
-        confidence: (H, W), the probability of that class, 0..1.
+        confidence: (H, W), the probability of that class, 0..1. It is the largest, unless the
+            predictor has thresholds.
 
     >>> from scenewise import Predictor, create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -97,7 +100,12 @@ def _check_ids(classes: Sequence[int] | None, count: int) -> None:
 
 
 def from_logits(
-    logits: Tensor, again: _Again, size: Size, crop: Size, align_corners: bool
+    logits: Tensor,
+    again: _Again,
+    size: Size,
+    crop: Size,
+    align_corners: bool,
+    decide: Decide | None = None,
 ) -> Prediction:
     """The prediction of one pass, whose logits are never held at the size of the image.
 
@@ -107,17 +115,29 @@ def from_logits(
         size: see :func:`~scenewise.inference.row_blocks.label_from_logits`.
         crop: the size of the image, see there.
         align_corners: see there.
+        decide: labels the scores of a block of rows; by default the largest does.
     """
-    labels, confidence = label_from_logits(logits, size, crop, align_corners=align_corners)
+    if decide is None:
+        labels, confidence = label_from_logits(logits, size, crop, align_corners=align_corners)
+    else:
+        blocks = softmax_blocks(logits, size, crop, align_corners=align_corners)
+        parts = zip(*(decide(scores) for _, scores in blocks), strict=True)
+        labels, confidence = map(torch.cat, parts)  # (H, W) each
     if again is not None and _SMALL * logits[0].numel() > labels.numel():
         return Prediction(labels.cpu(), confidence.cpu(), partial(_blocks_again, again))
     kept = partial(softmax_blocks, logits.cpu(), size, crop, align_corners=align_corners)
     return Prediction(labels.cpu(), confidence.cpu(), kept)
 
 
-def from_scores(scores: Tensor, again: _Again) -> Prediction:
+def largest(scores: Tensor) -> tuple[Tensor, Tensor]:
+    """The class with the largest of the scores (K, H, W), and that score, (H, W) each."""
+    confidence, labels = scores.max(0)
+    return labels, confidence
+
+
+def from_scores(scores: Tensor, again: _Again, decide: Decide = largest) -> Prediction:
     """The prediction of scores (K, H, W); they are kept if ``again`` is None."""
-    confidence, labels = scores.max(0)  # (K, H, W) -> (H, W) each
+    labels, confidence = decide(scores)
     blocks: _ScoreBlocks = partial(_blocks_again, again) if again else partial(blocks_of, scores)
     return Prediction(labels.cpu(), confidence.cpu(), blocks)
 

@@ -24,11 +24,19 @@ from scenewise.inference.batches import map_alike
 from scenewise.inference.devices import usable_device
 from scenewise.inference.fast_form import FastForm
 from scenewise.inference.prediction import Prediction as Prediction
-from scenewise.inference.prediction import from_logits, from_scores
+from scenewise.inference.prediction import from_logits, from_scores, largest
 from scenewise.inference.protocols import PROTOCOLS, plain
 from scenewise.inference.row_blocks import scores_at
-from scenewise.inference.sliding_window import Blend, Size, pair, size_of, two_thirds
+from scenewise.inference.sliding_window import (
+    Blend,
+    Size,
+    pair,
+    size_of,
+    two_thirds,
+    window_and_stride,
+)
 from scenewise.models.segmenter import Segmenter, evaluating
+from scenewise.models.thresholds import Thresholds, decision, thresholds_of
 
 Merge = Literal["softmax", "logits", "danet"]
 _Result = TypeVar("_Result")
@@ -71,10 +79,15 @@ class Predictor:
             rounding: batch norms folded, Winograd convolutions. It is made for the first image and
             again after a change of the network, and costs the memory of its weights once more.
             Where forward hooks observe the network, it runs itself.
+        thresholds: of class probabilities by class name, as ``{"pole": 0.3}``: a pixel is a pole
+            where the probability is at least that, see :mod:`scenewise.models.thresholds`;
+            ``"chosen"`` takes those that ``scenewise test --choose_thresholds`` stored in the
+            model. Default: the largest probability decides.
 
     Raises:
         UserError: not a Segmenter, no scale, a scale that is not positive, gaps between windows, an
-            unknown merge, blend, device or backend, or a backend whose package is missing.
+            unknown merge, blend, class, device or backend, a threshold outside 0 to 1, or a
+            backend whose package is missing.
 
     >>> from scenewise import create_model
     >>> model = create_model("fcn", num_classes=3, backbone="tiny")
@@ -95,11 +108,14 @@ class Predictor:
         backend: Backend = "torch",
         blend: Blend = "even",
         fast: bool = True,
+        thresholds: Thresholds | None = None,
     ) -> None:
         _check_model(model)
         _check(scales, merge, blend)
-        size, step = _window_and_stride(window, stride)
+        size, step = window_and_stride(window, stride)
         self.device = None if device is None else usable_device(device)
+        self.thresholds = thresholds_of(model, thresholds)
+        self._decide = decision(self.thresholds, model.classes)
         self.model = with_backend(model, backend)
         self._fast = FastForm(self.model) if fast else None
         self.published = False
@@ -121,6 +137,7 @@ class Predictor:
         name: str,
         device: str | torch.device | None = None,
         backend: Backend = "torch",
+        thresholds: Thresholds | None = None,
     ) -> "Predictor":
         """A predictor that reproduces a published evaluation, with the network as it was trained.
 
@@ -129,13 +146,14 @@ class Predictor:
             name: a key of :data:`inference.protocols.PROTOCOLS`, for example ``"danet_ss"``.
             device: see :class:`Predictor`.
             backend: see :class:`Predictor`.
+            thresholds: see :class:`Predictor`.
 
         Raises:
             UserError: the protocol is unknown.
         """
         if name not in PROTOCOLS:
             raise UserError(f"unknown protocol '{name}'; {choose(name, PROTOCOLS)}")
-        predictor = cls(model, device=device, backend=backend, fast=False)
+        predictor = cls(model, device=device, backend=backend, fast=False, thresholds=thresholds)
         predictor.protocol, predictor.published = PROTOCOLS[name], True
         return predictor
 
@@ -228,12 +246,13 @@ class Predictor:
         """The predictions of images (C, H, W) of one size; several only with ``at_once``."""
         again = [None if keep else partial(self.scores, image) for image in images]
         if not self.at_once:
-            return [from_scores(self.scores(images[0]), again[0])]
+            return [from_scores(self.scores(images[0]), again[0], self.decide)]
         together = torch.stack(images) if len(images) > 1 else images[0][None]  # (B, C, H, W)
         logits, size = self._run(_low_resolution, together)
         whole, corners = size_of(images[0]), self.model.align_corners
         return [
-            from_logits(*pair, size, whole, corners) for pair in zip(logits, again, strict=True)
+            from_logits(*pair, size, whole, corners, self._decide)
+            for pair in zip(logits, again, strict=True)
         ]
 
     def with_scores(
@@ -251,13 +270,18 @@ class Predictor:
         if not self.at_once:
             everywhere = self.scores(values)  # (K, H, W)
             rows, columns = torch.tensor(at, dtype=torch.long).view(-1, 2).unbind(1)
-            return from_scores(everywhere, again), everywhere[:, rows, columns].T.cpu()  # (P, K)
+            chosen = everywhere[:, rows, columns].T.cpu()  # (P, K)
+            return from_scores(everywhere, again, self.decide), chosen
         (logits,), size = self._run(_low_resolution, values[None])
         corners = self.model.align_corners
-        prediction = from_logits(logits, again, size, size_of(values), corners)
+        prediction = from_logits(logits, again, size, size_of(values), corners, self._decide)
         if not at:
             return prediction, logits.new_empty(0, len(logits)).cpu()
         return prediction, scores_at(logits, size, at, align_corners=corners).cpu()
+
+    def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
+        """Labels and their scores, (H, W) each, of class scores (K, H, W)."""
+        return (self._decide or largest)(scores)
 
     def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W) on the model's device: positive, each pixel's sum to 1.
@@ -325,23 +349,3 @@ def _check(scales: Sequence[float], merge: str, blend: str) -> None:
         raise UserError(f"unknown merge '{merge}'; {choose(merge, get_args(Merge))}")
     if blend not in get_args(Blend):
         raise UserError(f"unknown blend '{blend}'; {choose(blend, get_args(Blend))}")
-
-
-def _window_and_stride(
-    window: int | Size | None, stride: int | Size | None
-) -> tuple[Size | None, Size | None]:
-    """Window and stride as (height, width), checked to leave no gap."""
-    if window is None:
-        if stride is not None:
-            raise UserError("stride given without window; give the window too")
-        return None, None
-    sides = pair(window)
-    steps = two_thirds(sides) if stride is None else pair(stride)
-    if min(sides) < 1 or min(steps) < 1:
-        raise UserError(f"window {window} and stride {stride} must be at least 1 pixel")
-    if steps[0] > sides[0] or steps[1] > sides[1]:
-        raise UserError(
-            f"a stride of {steps[0]} x {steps[1]} is larger than the window of {sides[0]} x "
-            f"{sides[1]} and leaves gaps; give a smaller stride"
-        )
-    return sides, steps

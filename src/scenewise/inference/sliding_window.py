@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from scenewise.errors import UserError
+
 Size = tuple[int, int]
 Score = Callable[[Tensor], Tensor]
 Blend = Literal["even", "hann"]
@@ -33,6 +35,33 @@ def two_thirds(window: Size) -> Size:
     (512, 513)
     """
     return -(-2 * window[0] // 3), -(-2 * window[1] // 3)
+
+
+def window_and_stride(
+    window: int | Size | None, stride: int | Size | None
+) -> tuple[Size | None, Size | None]:
+    """Window and stride as (height, width), checked to leave no gap.
+
+    Raises:
+        UserError: a stride without window, below 1 pixel, or larger than the window.
+
+    >>> window_and_stride(7, None), window_and_stride(None, None)
+    (((7, 7), (5, 5)), (None, None))
+    """
+    if window is None:
+        if stride is not None:
+            raise UserError("stride given without window; give the window too")
+        return None, None
+    sides = pair(window)
+    steps = two_thirds(sides) if stride is None else pair(stride)
+    if min(sides) < 1 or min(steps) < 1:
+        raise UserError(f"window {window} and stride {stride} must be at least 1 pixel")
+    if steps[0] > sides[0] or steps[1] > sides[1]:
+        raise UserError(
+            f"a stride of {steps[0]} x {steps[1]} is larger than the window of {sides[0]} x "
+            f"{sides[1]} and leaves gaps; give a smaller stride"
+        )
+    return sides, steps
 
 
 def intervals(

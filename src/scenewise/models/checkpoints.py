@@ -16,6 +16,7 @@ from scenewise.models.hub import fetch, is_hub_name
 from scenewise.models.preprocessing import Preprocessing
 from scenewise.models.safe_load import read_file
 from scenewise.models.segmenter import CONFIG, WEIGHTS, Segmenter
+from scenewise.models.thresholds import check_thresholds
 
 # Arguments of create_model that config.json may not set, and the types of those that it may.
 _FORBIDDEN = {"classes", "num_classes", "pretrained", "backbone_weights"}
@@ -97,6 +98,7 @@ def _build(config: dict[str, Any], source: str | Path) -> Segmenter:
     try:
         classes = Classes.from_dict(config["classes"])
         preprocessing = Preprocessing.from_dict(config["preprocessing"])
+        thresholds = check_thresholds(config.get("thresholds", {}), classes)
         model = create_model(**_options(recipe), classes=classes, pretrained=False)
     except Exception as error:  # odd values raise anything in a network
         reason = error if isinstance(error, UserError) else repr(error)
@@ -105,7 +107,7 @@ def _build(config: dict[str, Any], source: str | Path) -> Segmenter:
         ) from error
     _check_channels(preprocessing, recipe.get("in_channels", 3), source)
     model.preprocessing = preprocessing
-    model.source = config.get("source")
+    model.source, model.thresholds = config.get("source"), thresholds
     return model
 
 

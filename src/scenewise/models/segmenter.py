@@ -18,6 +18,7 @@ from scenewise.files import atomic_write, write_json
 from scenewise.models.classifiers import replace_classifiers
 from scenewise.models.heads.base import HeadOutput
 from scenewise.models.preprocessing import Preprocessing
+from scenewise.models.thresholds import check_thresholds
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -55,6 +56,8 @@ class Segmenter(nn.Module):
         recipe: arguments of ``create_model`` that build this network again; None for a network
             of custom parts, whose weights can only be loaded with ``load_model(path, into=...)``.
         source: where converted weights come from: file, sha256, family, options; else None.
+        thresholds: of class probabilities, by class name, as ``scenewise test --choose_thresholds``
+            chose them; a Predictor uses them if it is asked to.
     """
 
     def __init__(  # noqa: PLR0913 - all that a network is
@@ -69,6 +72,7 @@ class Segmenter(nn.Module):
         loss_weights: dict[str, float] | None = None,
         recipe: dict[str, Any] | None = None,
         source: dict[str, Any] | None = None,
+        thresholds: Mapping[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -80,6 +84,7 @@ class Segmenter(nn.Module):
         self.loss_weights = loss_weights or {}
         self.recipe = recipe
         self.source = source
+        self.thresholds = check_thresholds(thresholds or {}, classes)
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised images (B, C, H, W) -> logits (B, K, H, W); C is 3 for RGB."""
@@ -163,22 +168,26 @@ class Segmenter(nn.Module):
             )
         model = deepcopy(self)
         replace_classifiers(model, self.classes, classes)
-        model.classes = classes
+        model.classes, model.thresholds = classes, {}
         return model
 
     def config(self) -> dict[str, Any]:
         """The content of ``config.json``; ``load_model`` builds the network from it.
 
         ``model`` is the recipe, None for a network of custom parts; only converted weights have
-        ``source``.
+        ``source``, and only models with chosen thresholds have ``thresholds``.
         """
-        config = {
+        config: dict[str, Any] = {
             "scenewise": __version__,
             "model": self.recipe,
             "classes": self.classes.to_dict(),
             "preprocessing": self.preprocessing.to_dict(),
         }
-        return config if self.source is None else {**config, "source": self.source}
+        if self.source is not None:
+            config["source"] = self.source
+        if self.thresholds:
+            config["thresholds"] = self.thresholds
+        return config
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write ``config.json`` and ``model.safetensors``, each atomically.

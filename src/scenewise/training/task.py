@@ -267,6 +267,8 @@ class SegmentationTask(LightningModule):
         """Take the groups of classes to score from the data, and choose the metrics."""
         data = getattr(self.trainer, "datamodule", None)
         self.metrics.fitting = self.trainer.state.fn == TrainerFn.FITTING
+        if self.metrics.fitting:
+            self.model.thresholds = {}  # they were chosen for other weights
         self.metrics.context_classes = getattr(data, "context_classes", ())
         self.metrics.categories = getattr(data, "categories", None)
 
@@ -478,11 +480,22 @@ class SegmentationTask(LightningModule):
         labels: Tensor = self.model(self._normalised(images)).logits.argmax(1)
         return labels
 
+    def probabilities_of(self, images: Tensor) -> Tensor:
+        """Probabilities (B, K, H, W) of images (B, C, H, W), as they are scored."""
+        predictor = self._predictor(images)
+        if predictor is None:
+            return upcast(self.model(self._normalised(images)).logits).softmax(1)
+        return torch.stack([predictor.scores(image) for image in self._in_channels(images)])
+
+    def _in_channels(self, images: Tensor) -> list[Tensor]:
+        """Each image (C, H, W) as a Predictor takes it; a grey one in all channels of the model."""
+        if images.shape[1] == 1:
+            images = images.expand(-1, self.model.preprocessing.in_channels, -1, -1)
+        return [image.as_subclass(Tensor) for image in images]
+
     def _predicted(self, predictor: Predictor, images: Tensor) -> tuple[Tensor, Tensor]:
         """Confidence and labels, (B, H, W) each."""
-        if images.shape[1] == 1:  # grey
-            images = images.expand(-1, self.model.preprocessing.in_channels, -1, -1)
-        both = [predictor.scores(image.as_subclass(Tensor)).max(0) for image in images]
+        both = [predictor.scores(image).max(0) for image in self._in_channels(images)]
         confidence, labels = (torch.stack(part) for part in zip(*both, strict=True))
         return confidence, labels
 

@@ -93,7 +93,7 @@ def overlay_video(
     with _open_video(source) as video, _write_video(target, video.rate, note) as write:
         for image, time in video.frames:
             scores = _moving_average(scores, predictor.scores(image), decay)
-            drawn = overlay(image, scores.argmax(0), predictor.model.classes, opacity)
+            drawn = overlay(image, predictor.decide(scores)[0], predictor.model.classes, opacity)
             write(np.asarray(drawn), time)
             count += 1
             if progress is not None:

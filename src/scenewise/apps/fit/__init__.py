@@ -45,7 +45,7 @@ def run(command: "Stage", words: Sequence[str]) -> None:
 def _expand_options(words: Sequence[str]) -> list[str]:
     """Expand the short options: a first DIR, ``--protocol`` and others, ``--model`` without YAML.
 
-    Blocks of a repeated ``--without`` become one list.
+    Blocks of a repeated ``--without`` become one list; ``--choose_thresholds`` needs no value.
 
     >>> _expand_options(["--model", "runs/danet/version_0", "--data.root", "street"])
     ['--model.weights', 'runs/danet/version_0', '--data.root', 'street']
@@ -55,6 +55,8 @@ def _expand_options(words: Sequence[str]) -> list[str]:
     ['--data.root', 'street', '--model.protocol', 'mmseg_ms']
     >>> _expand_options(["--without", "a", "--quality", "best", "--without=b"])
     ['--model.quality', 'best', '--without=["a", "b"]']
+    >>> _expand_options(["street", "--choose-thresholds", "--choose_thresholds=false"])
+    ['--data.root', 'street', '--choose_thresholds=true', '--choose_thresholds=false']
     >>> _expand_options(["street", "--data.root=town"])
     Traceback (most recent call last):
     scenewise.errors.UserError: 'street' and --data.root both name the data; give one of them
@@ -72,6 +74,9 @@ def _expand_options(words: Sequence[str]) -> list[str]:
             word = "--model.weights" + word.removeprefix("--model")
         if name in ("--protocol", "--quality", "--start"):
             word = "--model." + word.removeprefix("--")
+        if name in ("--choose_thresholds", "--choose-thresholds"):
+            given = f"={value}" if equals else "" if value in ("true", "false") else "=true"
+            word = f"--choose_thresholds{given}"
         expanded.append(word)
     return expanded + _logger_folder(words) + blocks
 

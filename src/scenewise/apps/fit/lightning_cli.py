@@ -19,6 +19,7 @@ from scenewise.data.module import SegmentationData
 from scenewise.data.value_range import ImageFormat
 from scenewise.errors import UserError
 from scenewise.training.ablation import BlockComparison
+from scenewise.training.callbacks.choose_thresholds import ChooseThresholds
 from scenewise.training.callbacks.run_folder import SPLITS, scored_with
 from scenewise.training.callbacks.signals import ObeySignals
 from scenewise.training.callbacks.without_blocks import WithoutBlocks
@@ -122,6 +123,7 @@ class SegmentationCLI(LightningCLI):
     datamodule: SegmentationData
     model: SegmentationTask
     trainer: Trainer
+    choice: ChooseThresholds | None = None
 
     @classmethod
     def start(cls, command: str, words: Sequence[str], examples: str) -> "SegmentationCLI":
@@ -175,6 +177,12 @@ class SegmentationCLI(LightningCLI):
             help="Score again without this attention block, and write without.json and .png; "
             "repeatable; all is each block in turn.",
         )
+        parser.add_argument(
+            "--choose_thresholds",
+            type=bool | None,
+            help="Choose a threshold for each class on the validation images, by F1, and store "
+            "them in the model for predict --threshold chosen; writes thresholds.json.",
+        )
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.set_defaults({f"checkpoint.{name}": v for name, v in BEST_CHECKPOINT.items()})
         for known_to_data in ("classes", "images"):
@@ -208,6 +216,8 @@ class SegmentationCLI(LightningCLI):
                 f"--without is an option of test, not of {self.subcommand}; scenewise test "
                 "--data.test_split val scores the validation images"
             )
+        if config.choose_thresholds:
+            self._check_choice(config)
         self.transferred = config.model.start
         if self.subcommand != "fit":
             config.model.start = config.model.freeze = None
@@ -225,6 +235,17 @@ class SegmentationCLI(LightningCLI):
         self.scored_as = _score_as_before(config.model) if scored else []
         if config.model.backbone is None and config.model.start is None:
             config.model.backbone = default_backbone()
+
+    def _check_choice(self, config: Namespace) -> None:
+        """Raise a UserError where thresholds cannot be chosen."""
+        if self.subcommand != "test":
+            raise UserError(
+                f"--choose_thresholds is an option of test, not of {self.subcommand}; scenewise "
+                "test chooses them on the validation images"
+            )
+        if config.model.weights is None:
+            raise UserError("--choose_thresholds stores them in a model; give --model RUN_FOLDER")
+        self.choice = ChooseThresholds(Path(config.model.weights))
 
     def instantiate_classes(self) -> None:
         """Make data, model and Trainer; a class of the user's that cannot be made is named.
@@ -281,6 +302,8 @@ class SegmentationCLI(LightningCLI):
         self.without = BlockComparison(task.model, config.without) if config.without else None
         if self.without is not None:
             self.trainer.callbacks.append(WithoutBlocks(self.without))  # type: ignore[attr-defined]
+        if self.choice is not None:
+            self.trainer.callbacks.append(self.choice)  # type: ignore[attr-defined]
         self._complete_trainer()
         if self.trainer.is_global_zero:
             print("\n".join(lines))
@@ -315,6 +338,9 @@ class SegmentationCLI(LightningCLI):
         if self.without is not None:
             Console().print(self.without.table())
             print("\n".join(self.without.sentences()))
+        if self.choice is not None and self.choice.scores is not None:
+            Console().print(self.choice.scores.table())
+            print("\n".join(self.choice.sentences(self.datamodule)))
         if not getattr(self.trainer, "fast_dev_run", False):
             print(f"written to {run.folder}")
 

@@ -36,7 +36,7 @@ _SHORT = {
     "quality": "model.quality",
     "start": "model.start",
 }
-_COMMAND = {"without": "test"}  # of options that are not fit's
+_COMMAND = {"without": "test", "choose_thresholds": "test"}  # of options that are not fit's
 _TABLES = {  # options that take a name of a table
     "model.network": ("scenewise.models.zoo", "NETWORKS"),
     "model.protocol": ("scenewise.inference.protocols", "PROTOCOLS"),
@@ -90,6 +90,7 @@ examples:
   scenewise test DIR --model RUN_FOLDER
   scenewise test DIR --model RUN_FOLDER --without all
   scenewise test DIR --model RUN_FOLDER --quality best
+  scenewise test DIR --model RUN_FOLDER --choose_thresholds
   scenewise test --model RUN_FOLDER --data.format voc --data.root DIR --data.test_split val
   scenewise test --model RUN_FOLDER --data.format cityscapes --data.root DIR --protocol mmseg_whole
   scenewise test --config RUN_FOLDER/config.yaml --ckpt_path RUN_FOLDER/checkpoints/best.ckpt

@@ -34,6 +34,8 @@ examples:
   scenewise predict 'images/**/*.jpg' --model RUN_FOLDER --out predictions --scales 0.75 1 1.25
   scenewise predict images/ --model RUN_FOLDER --out predictions --quality best
   scenewise predict images/ --model RUN_FOLDER --out predictions --protocol danet_ss
+  scenewise predict images/ --model RUN_FOLDER --out predictions --threshold pole=0.3,sign=0.4
+  scenewise predict images/ --model RUN_FOLDER --out predictions --threshold chosen
   scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
   scenewise predict map.tif --model RUN_FOLDER --out predictions --bands confidence --vectors gpkg
   scenewise predict images/ --model RUN_FOLDER --out predictions --backend openvino
@@ -121,6 +123,11 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         choices=names("scenewise.inference.sliding_window", "Blend"),
         help="weights of overlapping windows: even (default), or hann, fading towards the border",
     )
+    threshold = (
+        "a pixel is CLASS where its probability is at least P: 0.3 instead of the largest; "
+        "repeatable, or with commas; chosen: those of scenewise test --choose_thresholds"
+    )
+    add("--threshold", action="append", default=[], metavar="CLASS=P", help=threshold)
     protocols = ", ".join(names("scenewise.inference.protocols", "PROTOCOLS"))
     add("--protocol", metavar="NAME", help=f"a published evaluation: {protocols}")
     add("--device", help="cpu, cuda, cuda:1, ...; default an accelerator if available")

@@ -80,7 +80,7 @@ def added_options(module: str) -> dict[str, str]:
     """The help of each option that a module adds with ``add_argument("--name", ...)``.
 
     >>> sorted(added_options("scenewise.apps.fit.lightning_cli"))
-    ['budget', 'ema', 'name', 'save_every', 'without']
+    ['budget', 'choose_thresholds', 'ema', 'name', 'save_every', 'without']
     """
     return {
         str(ast.literal_eval(call.args[0]))[2:]: next(

@@ -37,6 +37,7 @@ def model_record(model: Segmenter, path: str | Path, options: Mapping[str, Any])
         key = " ".join(map(_sha256, files))
     else:
         config = {**model.config(), "align_corners": model.align_corners}
+        config.pop("thresholds", None)  # those that are used are among the options
         key = model_fingerprint(model) + json.dumps(config, sort_keys=True)
     digest = hashlib.sha256(key.encode()).hexdigest()
     return {"model": digest, "options": dict(options), "scenewise": __version__}

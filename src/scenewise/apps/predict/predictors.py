@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scenewise.apps.predict.backends import fastest
 from scenewise.apps.predict.manifest import Record, model_record
+from scenewise.apps.predict.thresholds import parse_thresholds
 from scenewise.errors import UserError
 from scenewise.exports.runtime import Backend, is_exported, load_exported
 from scenewise.inference.devices import best_device
@@ -37,12 +38,15 @@ def load(args: argparse.Namespace) -> tuple[Segmenter, Record]:
     """The model, and the part of the record that all its results share.
 
     Raises:
-        UserError: options that exclude each other, or not a model.
+        UserError: options that exclude each other, wrong thresholds, or not a model.
     """
     exported = is_exported(args.model)
     _check_options(args, _torch_runs(args))
     model = load_exported(args.model) if exported else load_model(args.model)
-    return model, model_record(model, args.model, {name: getattr(args, name) for name in _RECORDED})
+    options = {name: getattr(args, name) for name in _RECORDED}
+    if thresholds := parse_thresholds(args.threshold, model):
+        options["threshold"] = thresholds  # results without one are those of earlier versions
+    return model, model_record(model, args.model, options)
 
 
 def predictor_of(
@@ -76,14 +80,16 @@ def predictor_of(
 def _predictor(
     model: Segmenter, args: argparse.Namespace, device: torch.device, backend: Backend
 ) -> Predictor:
+    thresholds = parse_thresholds(args.threshold, model)
     if args.protocol is not None:
-        return Predictor.from_protocol(model, args.protocol, device, backend)
+        return Predictor.from_protocol(model, args.protocol, device, backend, thresholds)
     options: dict[str, Any] = {
         "window": _size(args.window, "--window"),
         "stride": _size(args.stride, "--stride"),
         "merge": args.merge or "softmax",
         "device": device,
         "backend": backend,
+        "thresholds": thresholds,
     }
     if args.quality is not None:
         return quality_predictor(model, args.quality, **options)

@@ -148,7 +148,7 @@ class RasterResults:
             return _without_data(block, len(classes), classes.ignore_index, wanted)
         if "probabilities" in wanted:
             scores = self.predictor.scores(values)[(slice(None), *inner)].cpu()  # (K, H, W)
-            confidence, labels = scores.max(0)
+            labels, confidence = self.predictor.decide(scores)
         else:
             prediction = self.predictor(values)
             labels, confidence = prediction.labels[inner], prediction.confidence[inner]
