@@ -42,6 +42,7 @@ examples:
   scenewise predict images/ --model RUN_FOLDER --out predictions --backend auto
   scenewise predict images/ --model danet.onnx --out predictions
   scenewise predict images/ --model RUN_FOLDER --out predictions --format coco --sure 0.95
+  scenewise predict images/ --model RUN_FOLDER --out predictions --format geojson
   scenewise predict leftImg8bit/test --model RUN_FOLDER --out predictions --submission cityscapes
   torchrun --nproc-per-node 2 -m scenewise predict images/ --model RUN_FOLDER --out predictions
   scenewise predict images/ --model RUN_FOLDER --out predictions --engine ray --actors 4
@@ -64,8 +65,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     servers = "also write OUT/submission in the format of that test server"
     add("--submission", choices=names("scenewise.apps.predict.submission", "Server"), help=servers)
     _add_raster_options(parser)
-    tool = "also write OUT/FORMAT for that labelling tool, with links to the images"
-    add("--format", choices=names("scenewise.apps.predict.labelling", "Tool"), help=tool)
+    tool = (
+        "also write OUT/FORMAT for that labelling tool, with links to the images; geojson: "
+        "polygons in pixels, with class, area and confidence, for each image"
+    )
+    add("--format", choices=names("scenewise.apps.predict.labelling", "Format"), help=tool)
     sure = "ignore pixels whose confidence is below P: id 255, and regions called __ignore__"
     add("--sure", type=float, metavar="P", help=sure)
     add("--again", action="store_true", help="also repeat what an earlier run finished")

@@ -9,7 +9,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from scenewise.apps.predict.distributed import Worker
-from scenewise.apps.predict.image_results import ImageResults, result_files
+from scenewise.apps.predict.image_results import GEOJSON, ImageResults, result_files
 from scenewise.apps.predict.inputs import Inputs, is_video
 from scenewise.apps.predict.labeller import Labeller
 from scenewise.apps.predict.manifest import Record, is_finished, result_record
@@ -96,7 +96,7 @@ def _write_together(args: argparse.Namespace, job: Labeller, inputs: Inputs) -> 
             results.append(Labelled(file, name, labels))
     if results:
         write_ranking(args.out / "ranking.csv", results)
-    if results and args.format is not None:
+    if results and args.format not in (None, GEOJSON):  # which is written with each image
         from scenewise.apps.predict.labelling import write_for_tool
 
         classes = job.results.predictor.model.classes

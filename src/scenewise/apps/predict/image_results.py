@@ -9,9 +9,12 @@ from torch import Tensor
 
 from scenewise.apps.predict.manifest import Record
 from scenewise.apps.predict.ranking import CONFIDENCE, summary
+from scenewise.files import write_text
 from scenewise.inference.auto_window import AutoWindowPredictor
-from scenewise.inference.predictor import display
+from scenewise.inference.predictor import Prediction, display
 from scenewise.visualize.overlay import overlay, save_image, save_labels
+
+GEOJSON = "geojson"  # of --format: written with each image, not for a tool
 
 
 @dataclass(frozen=True)
@@ -32,27 +35,28 @@ class ImageResults:
         """The files written for the image ``name``; the last one is written last."""
         return result_files(self.args, self.out, name)
 
-    def predict(self, image: Tensor, record: Record) -> tuple[Tensor, Record]:
-        """The labels (H, W) of an image (C, H, W), and ``record`` with what the prediction adds.
+    def predict(self, image: Tensor, record: Record) -> tuple[Prediction, Record]:
+        """The prediction of an image (C, H, W), and ``record`` with what it adds.
 
         Raises:
             UserError: the image does not fit into the memory.
         """
-        labels, confidence = self.predictor(image)  # (H, W), int64 and float
+        prediction = self.predictor(image)
+        labels, confidence = prediction  # (H, W), int64 and float
         if self.args.sure is not None:
             labels[confidence < self.args.sure] = self.predictor.model.classes.ignore_index
         record = {**record, CONFIDENCE: summary(confidence)}
         if self.predictor.side is not None:
             record = {**record, "window": self.predictor.side, "blend": "hann"}
-        return labels, record
+        return prediction, record
 
-    def write(self, image: Tensor, labels: Tensor, name: str, record: Record) -> None:
+    def write(self, image: Tensor, prediction: Prediction, name: str, record: Record) -> None:
         """Write the files of the image ``name``.
 
         Raises:
             UserError: a file cannot be written; that will not change for the next image.
         """
-        args, classes = self.args, self.predictor.model.classes
+        args, classes, labels = self.args, self.predictor.model.classes, prediction.labels
         if not args.no_overlay:
             drawn = overlay(display(image, self.predictor.model), labels, classes, args.opacity)
             save_image(self.out / "overlays" / f"{name}.jpg", drawn)
@@ -60,7 +64,16 @@ class ImageResults:
             from scenewise.apps.predict.submission import save_submission
 
             save_submission(args.submission, self.out / "submission", name, labels)
+        if args.format == GEOJSON:
+            from scenewise.data.formats.geojson import pixel_geojson  # loads all formats
+
+            content = pixel_geojson(labels.numpy(), classes, prediction.confidence.numpy(), name)
+            write_text(_geojson_file(self.out, name), json.dumps(content, ensure_ascii=False))
         save_labels(self.out / "labels" / f"{name}.png", labels, classes, json.dumps(record))
+
+
+def _geojson_file(out: Path, name: str) -> Path:
+    return out / GEOJSON / f"{name}.geojson"
 
 
 def result_files(args: argparse.Namespace, out: Path, name: str) -> list[Path]:
@@ -70,4 +83,6 @@ def result_files(args: argparse.Namespace, out: Path, name: str) -> list[Path]:
         from scenewise.apps.predict.submission import submission_file  # loads two datasets
 
         files.append(submission_file(args.submission, out / "submission", name))
+    if args.format == GEOJSON:
+        files.append(_geojson_file(out, name))
     return [*files, out / "labels" / f"{name}.png"]

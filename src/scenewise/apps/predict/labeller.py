@@ -20,7 +20,7 @@ from scenewise.apps.predict.overlap import ahead, at_once, threads
 from scenewise.data.images import read_image
 from scenewise.data.rasters import is_raster
 from scenewise.errors import UserError
-from scenewise.inference.predictor import layout_of
+from scenewise.inference.predictor import Prediction, layout_of
 from scenewise.visualize import video
 
 _LARGE = 1 << 24  # pixels from which an image is written before the next is labelled, for memory
@@ -64,15 +64,16 @@ class Labeller:
         with pool() as reader, pool() as writer:
             writing: deque[Future[None]] = deque()
             for item in ahead(reader, self._read, items, 1):
-                labels = None if item.pixels is None else self._predict(item)
-                if item.pixels is None or labels is None:
+                prediction = None if item.pixels is None else self._predict(item)
+                if item.pixels is None or prediction is None:
                     yield from self._written(writing, 0)
                     self._finish(item)
                     yield
                     continue
-                arguments = (item.pixels, labels, item.name, item.record)
+                arguments = (item.pixels, prediction, item.name, item.record)
                 writing.append(writer.submit(self.results.write, *arguments))
-                yield from self._written(writing, 0 if labels.numel() > _LARGE else 1)
+                large = prediction.labels.numel() > _LARGE
+                yield from self._written(writing, 0 if large else 1)
             yield from self._written(writing, 0)
 
     def _read(self, item: tuple[Path, str]) -> _Input:
@@ -90,15 +91,15 @@ class Labeller:
             result.failure = str(error)
         return result
 
-    def _predict(self, item: _Input) -> Tensor | None:
-        """The labels of an image that was read; None if it does not fit into the memory."""
+    def _predict(self, item: _Input) -> Prediction | None:
+        """The prediction of an image that was read; None if it does not fit into the memory."""
         assert item.pixels is not None
         try:
-            labels, item.record = self.results.predict(item.pixels, item.record)
+            prediction, item.record = self.results.predict(item.pixels, item.record)
         except UserError as error:
             item.failure = str(error)
             return None
-        return labels
+        return prediction
 
     def _written(self, writing: deque[Future[None]], count: int) -> Iterator[None]:
         """Wait until at most ``count`` images are being written; count the others."""

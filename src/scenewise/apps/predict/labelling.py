@@ -21,6 +21,7 @@ from scenewise.data.prepare import link_file
 from scenewise.files import atomic_write, write_json, write_text
 
 Tool = Literal["coco", "yolo", "labelme", "cvat", "labelstudio"]
+Format = Literal["coco", "yolo", "labelme", "cvat", "labelstudio", "geojson"]  # of --format
 # Where each tool expects the images, below its folder.
 _IMAGES = {"yolo": "images/train", "cvat": "images", "labelstudio": "images"}
 

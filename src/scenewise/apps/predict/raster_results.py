@@ -13,6 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from scenewise.apps.predict.image_results import GEOJSON
 from scenewise.apps.predict.manifest import Record, is_finished
 from scenewise.data.geotiff import Content, write_geotiff
 from scenewise.data.rasters import Block, Raster, blocks, open_raster, with_halo
@@ -174,6 +175,11 @@ class RasterResults:
 
     def _check_options(self) -> None:
         """Raise a UserError for options that are not for rasters."""
+        if self.args.format == GEOJSON:
+            raise UserError(
+                "--format geojson has pixels as coordinates, and a raster keeps its coordinates "
+                "with --vectors geojson; leave one of them out"
+            )
         if self.args.format is not None or self.args.submission:
             raise UserError(
                 "--format and --submission are for images; leave the raster out, or give --raster "

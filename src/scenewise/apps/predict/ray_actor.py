@@ -25,7 +25,7 @@ from scenewise.data.rasters import has_coordinates, is_raster
 from scenewise.data.shards import read_shard
 from scenewise.errors import UserError
 from scenewise.inference.auto_window import AutoWindowPredictor
-from scenewise.inference.predictor import layout_of
+from scenewise.inference.predictor import Prediction, layout_of
 
 _AHEAD = 4  # images that are read while one is labelled, and results that wait for being written
 _Row = dict[str, Any]
@@ -96,7 +96,7 @@ class Actor:
                     yield _row(image)
                     continue
                 try:
-                    labels, record = self.results.predict(image.pixels, image.record or {})
+                    prediction, record = self.results.predict(image.pixels, image.record or {})
                 except UserError as error:
                     image.failure = str(error)
                     yield _row(image)
@@ -104,7 +104,7 @@ class Actor:
                 image.record = record
                 row = _row(image, message=" ".join(self.notes))
                 self.notes.clear()
-                waiting.append((row, writer.submit(self._write, image, labels)))
+                waiting.append((row, writer.submit(self._write, image, prediction)))
                 if len(waiting) > _AHEAD:
                     yield _when_written(*waiting.popleft())
             for row, future in waiting:
@@ -186,10 +186,10 @@ class Actor:
         except UserError:
             return {}  # it is labelled again
 
-    def _write(self, image: _Image, labels: Tensor) -> None:
+    def _write(self, image: _Image, prediction: Prediction) -> None:
         assert image.pixels is not None
         assert image.record is not None
-        self.results.write(image.pixels, labels, image.name, image.record)
+        self.results.write(image.pixels, prediction, image.name, image.record)
         if self.store is not None:
             for file in self.results.files(image.name):
                 self.store.put(file, file.relative_to(self.results.out).as_posix())

@@ -1,4 +1,10 @@
-"""Outlines of a mask: polygons whose pixels, drawn by pycocotools, are exactly the mask's."""
+"""Outlines of a mask: polygons along the edges of its pixels, exactly round the mask.
+
+A hole is joined to its outline, as tools with plain polygons need it, or is a ring of its polygon.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +19,79 @@ _TURNS = (
 Ring = list[int]
 
 
+class Region(NamedTuple):
+    """A 4-connected region of a mask.
+
+    Attributes:
+        rings: its outline, then its holes: (x, y) corners, the first one not repeated. With y down,
+            outlines turn clockwise on the screen and holes the other way.
+        pixels: how many it has.
+        mean: of the values of its pixels.
+    """
+
+    rings: list[list[tuple[int, int]]]
+    pixels: int
+    mean: float
+
+
 def outlines(mask: NDArray[np.bool_]) -> list[tuple[Ring, int]]:
     """A closed polygon (x, y, x, y, ...) and the number of pixels of each region of a mask (H, W).
 
     Regions are 4-connected. Polygons run along the edges of the pixels. A hole is joined to its
-    outline by a line that is followed there and back, so each region is one polygon.
+    outline by a line that is followed there and back, so each region is one polygon, whose pixels,
+    drawn by pycocotools, are exactly those of the region.
 
     >>> outlines(np.array([[0, 1, 1], [0, 1, 1]], bool))
     [([1, 0, 3, 0, 3, 2, 1, 2], 4)]
     """
+    found = []
+    for walk in _walks(mask):
+        ring = [v for y, x in _corners(walk.path) for v in (x + walk.left, y + walk.top)]
+        found.append((ring, sum(walk.areas)))
+    return found
+
+
+def regions(mask: NDArray[np.bool_], values: NDArray[np.floating] | None = None) -> list[Region]:
+    """The regions of a mask (H, W) as valid polygons with holes, and the mean of ``values`` (H, W).
+
+    A ring touches others, or itself, in single points at most, as the simple-features standard
+    asks: where a region closes round a hole at a corner, that hole is a ring of its own.
+
+    >>> ring = np.array([[1, 1, 1], [1, 0, 1], [1, 1, 1]], bool)
+    >>> regions(ring)[0].rings
+    [[(0, 0), (3, 0), (3, 3), (0, 3)], [(1, 2), (2, 2), (2, 1), (1, 1)]]
+    """
+    above = np.zeros((mask.shape[0] + 1, mask.shape[1]))  # sums of the values above an edge
+    if values is not None:
+        np.cumsum(values, axis=0, out=above[1:])
+    found = []
+    for walk in _walks(mask):
+        shift = np.array([walk.top, walk.left])
+        rings = [ring for loop in walk.loops for ring in _simple((loop[:, 1:] + shift).tolist())]
+        outer = [ring for ring in rings if _turn(ring) > 0]  # one: regions are connected
+        holes = [ring for ring in rings if _turn(ring) < 0]
+        corners = [[(x, y) for y, x in _corners(ring)] for ring in outer + holes]
+        pixels = sum(walk.areas)
+        total = sum(_sum(loop, shift, above) for loop in walk.loops)
+        found.append(Region(corners, pixels, total / pixels))
+    return found
+
+
+class _Walk(NamedTuple):
+    """A region: the path round it and its holes, its loops of edges, and their areas."""
+
+    path: list[list[int]]
+    loops: list[NDArray[np.int64]]  # each (N, 3): direction and start y, x
+    areas: list[int]
+    top: int
+    left: int
+
+
+def _walks(mask: NDArray[np.bool_]) -> Iterator[_Walk]:
+    """The regions of a mask; coordinates are to be moved by (top, left)."""
     if not mask.any():
-        return []
-    top, left = mask.any(axis=1).argmax(), mask.any(axis=0).argmax()
+        return
+    top, left = int(mask.any(axis=1).argmax()), int(mask.any(axis=0).argmax())
     inside = np.pad(mask[top:, left:], 1)  # one pixel of nothing round it
     edges = _edges(inside)  # (N, 3): direction and start y, x
     index = np.full((4, *inside.shape), -1)
@@ -37,14 +104,12 @@ def outlines(mask: NDArray[np.bool_]) -> list[tuple[Ring, int]]:
     loop_of = np.empty(len(edges), int)
     for k, loop in enumerate(loops):
         loop_of[loop] = k
-    found = []
     for loop, area in zip(loops, areas, strict=True):
         if area > 0:
             path, members = _walk(loop[0], points, follow, links)
-            pixels = sum(areas[k] for k in set(loop_of[members].tolist()))
-            ring = [v for y, x in _corners(path) for v in (x + int(left) - 1, y + int(top) - 1)]
-            found.append((ring, pixels))
-    return found
+            used = sorted(set(loop_of[members].tolist()))
+            its_loops = [edges[loops[k]] for k in used]
+            yield _Walk(path, its_loops, [areas[k] for k in used], top - 1, left - 1)
 
 
 def _edges(inside: NDArray[np.bool_]) -> NDArray[np.int64]:
@@ -154,3 +219,35 @@ def _corners(path: list[list[int]]) -> list[list[int]]:
         if crossed or forward <= 0:
             corners.append([y, x])
     return corners
+
+
+def _simple(loop: list[list[int]]) -> list[list[list[int]]]:
+    """A closed path cut where it passes a point again, into paths that pass each point once."""
+    rings: list[list[list[int]]] = []
+    path: list[list[int]] = []
+    place: dict[tuple[int, int], int] = {}  # of each point of the path
+    for y, x in loop:
+        if (y, x) in place:
+            start = place[y, x]
+            rings.append(path[start:])
+            for point in path[start + 1 :]:
+                del place[point[0], point[1]]
+            path = path[:start]
+        place[y, x] = len(path)
+        path.append([y, x])
+    return [*rings, path]
+
+
+def _turn(ring: list[list[int]]) -> int:
+    """Twice the area of a ring of (y, x): positive for an outline, negative for a hole."""
+    points = zip(ring, ring[1:] + ring[:1], strict=True)
+    return sum(x0 * y1 - x1 * y0 for (y0, x0), (y1, x1) in points)
+
+
+def _sum(loop: NDArray[np.int64], shift: NDArray[np.int64], above: NDArray[np.float64]) -> float:
+    """The sum of the values in a loop, negative for a hole; see :func:`_area`."""
+    total = 0.0
+    for direction, sign, right in ((2, 1, -1), (0, -1, 0)):  # edges below and above its pixels
+        y, x = (loop[loop[:, 0] == direction, 1:] + shift).T
+        total += sign * float(above[y, x + right].sum())
+    return total
