@@ -62,9 +62,13 @@ class AutoWindowPredictor:
         """The network."""
         return self.predictor.model
 
-    def __call__(self, image: ImageLike) -> Prediction:
+    def __call__(self, image: ImageLike, *, keep: bool = False) -> Prediction:
         """Label an image; see :class:`~scenewise.inference.predictor.Predictor`."""
-        return self._first_that_fits(Predictor.__call__, image)
+
+        def label(predictor: Predictor, values: ImageLike) -> Prediction:
+            return predictor(values, keep=keep)
+
+        return self._first_that_fits(label, image)
 
     def decide(self, scores: Tensor) -> tuple[Tensor, Tensor]:
         """Labels of class scores; see :meth:`scenewise.inference.predictor.Predictor.decide`."""

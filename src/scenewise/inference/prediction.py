@@ -138,8 +138,8 @@ def largest(scores: Tensor) -> tuple[Tensor, Tensor]:
 def from_scores(scores: Tensor, again: _Again, decide: Decide = largest) -> Prediction:
     """The prediction of scores (K, H, W); they are kept if ``again`` is None."""
     labels, confidence = decide(scores)
-    blocks: _ScoreBlocks = partial(_blocks_again, again) if again else partial(blocks_of, scores)
-    return Prediction(labels.cpu(), confidence.cpu(), blocks)
+    kept = partial(_blocks_again, again) if again else partial(blocks_of, scores.cpu())
+    return Prediction(labels.cpu(), confidence.cpu(), kept)
 
 
 def _blocks_again(again: Callable[[], Tensor]) -> Iterator[tuple[slice, Tensor]]:

@@ -111,11 +111,11 @@ def test_an_interrupted_raster_resumes_at_its_next_block(
 ):
     out, calls, call = tmp_path / "out", [], Predictor.__call__
 
-    def counted(self, image):
+    def counted(self, image, **options):
         calls.append(image)
         if len(calls) == 6:
             raise KeyboardInterrupt
-        return call(self, image)
+        return call(self, image, **options)
 
     monkeypatch.setattr(Predictor, "__call__", counted)
     words = (raster, "--model", model_folder, "--out", out, *BLOCKS)
@@ -152,6 +152,7 @@ def test_an_image_without_coordinates_and_a_damaged_raster(model_folder, tmp_pat
         (("--block", 20), "multiple of 16"),
         (("--halo", -1), "0 or more pixels"),
         (("--format", "coco"), "--format and --submission are for images"),
+        (("--maps", "entropy"), "--maps is for images; leave the raster out or give --bands"),
     ],
 )
 def test_options_that_do_not_fit(model_folder, raster, tmp_path, capsys, options, message):

@@ -196,19 +196,20 @@ def in_process(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_store_holds_the_same_labels_and_is_resumed(predict: Run, tmp_path: Path) -> None:
     images, out = write_images(tmp_path / "images", 3, 23), tmp_path / "out"
     source, target = images.as_uri(), out.as_uri()
-    assert "3 of 3 images labelled" in predict(source, target, "--engine", "ray")
-    predict(images, tmp_path / "one", "--device", "cpu")
+    scores = ("--probabilities", "png", "--probability-classes", "sky", "--maps", "entropy")
+    assert "3 of 3 images labelled" in predict(source, target, "--engine", "ray", *scores)
+    predict(images, tmp_path / "one", "--device", "cpu", *scores)
     assert sorted(contents(out)) == sorted(contents(tmp_path / "one"))
-    for name in ("overlays/0.jpg", "overlays/2.jpg"):
+    for name in ("overlays/0.jpg", "overlays/2.jpg", "probabilities/1_sky/0.png", "entropy/1.png"):
         assert (out / name).read_bytes() == (tmp_path / "one" / name).read_bytes()
     for name in ("0.png", "1.png"):
         pair = (Image.open(folder / "labels" / name) for folder in (out, tmp_path / "one"))
         first, second = (np.asarray(image) for image in pair)
         assert np.array_equal(first, second)
     (out / "labels" / "1.png").unlink()
-    (out / "overlays" / "2.jpg").unlink()
+    (out / "entropy" / "2.png").unlink()
     before = contents(out)
-    message = predict(source, target, "--engine", "ray")
+    message = predict(source, target, "--engine", "ray", *scores)
     assert "2 of 3 images labelled" in message
     assert "1 skipped that were finished before" in message
     assert before.items() <= contents(out).items()
@@ -281,6 +282,8 @@ def test_shards_are_labelled_under_the_names_of_their_images(predict: Run, tmp_p
     ("source", "options", "message"),
     [
         ("images", ("--engine", "ray", "--format", "coco"), "--format is not for --engine ray"),
+        ("images", ("--engine", "ray", "--shares"), "--shares is not for --engine ray"),
+        ("images", ("--engine", "ray", "--contact-sheet", "3"), "--contact-sheet is not for"),
         ("images", ("--engine", "ray", "--vectors", "gpkg"), "--vectors is not for --engine ray"),
         ("images", ("--engine", "ray", "--raster", "yes"), "--raster yes is not for --engine ray"),
         ("images", ("--engine", "ray", "--device", "cuda"), "contradicts --gpus-per-actor 0"),

@@ -7,9 +7,10 @@ from PIL import Image
 from scenewise.classes import Classes
 from scenewise.data import FolderDataset
 from scenewise.data.doctor import check, quick_check
-from scenewise.data.doctor.contact_sheet import _overlay, write_contact_sheet
+from scenewise.data.doctor.contact_sheet import write_contact_sheet
 from scenewise.data.formats.ade20k import ADE20K
 from scenewise.data.formats.cityscapes import Cityscapes
+from scenewise.data.legend import covered
 from scenewise.data.missing_files import missing
 from scenewise.data.scenes import Scenes
 from scenewise.errors import UserError
@@ -241,8 +242,8 @@ def test_overlay_is_half_image_half_colour():
     classes = Classes(("a", "b"), ((0, 100, 200), (50, 50, 50)))
     image = Image.new("RGB", (3, 2), (100, 100, 100))
     mask = Image.fromarray(ids([0, 1, 255], (2, 3)).astype(np.uint8))
-    covered = np.asarray(_overlay(image, mask, classes))
-    assert covered[0].tolist() == [[50, 100, 150], [75, 75, 75], [177, 177, 177]]
+    drawn = np.asarray(covered(image, mask, classes))
+    assert drawn[0].tolist() == [[50, 100, 150], [75, 75, 75], [177, 177, 177]]
 
 
 def test_the_contact_sheet_shows_what_can_be_read(tmp_path):

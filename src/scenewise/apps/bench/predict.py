@@ -70,8 +70,8 @@ def _throughput(folder: Path, repeats: int) -> list[Speed]:
     def plain() -> None:
         for file in files:
             image = read_image(file)
-            labels, record = results.predict(image, common)
-            results.write(image, labels, file.stem, record)
+            prediction, record = results.predict(image, common)
+            results.write(image, prediction, file.stem, record)
 
     def overlapping() -> None:
         labeller = Labeller(args, results, common, 0.0, Progress(disable=True))

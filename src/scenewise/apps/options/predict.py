@@ -1,15 +1,20 @@
 """The options of ``scenewise predict``."""
 
 import argparse
+import csv
 from pathlib import Path
 
 from scenewise.apps.options.source import names
+from scenewise.errors import UserError, choose
 
 _EXAMPLES = """\
 writes OUT/labels/NAME.png (one byte per pixel, the class id), OUT/overlays/NAME.jpg,
 OUT/classes.json, and OUT/ranking.csv: mean and lowest confidence of each image, the least confident
 first, which to label next. NAME is the image's name without suffix; if it is not unique, the suffix
 is kept, or the folders.
+
+On request also probabilities of all or some classes, confidence (white: sure) and entropy (white:
+unsure) as grey images, the share of each class, and a contact sheet of the least certain images.
 
 A video (mp4, avi, mov, mkv, webm, gif) gives only OUT/overlays/NAME.mp4: no label files for its
 frames, no sound. --temporal ema averages the scores over time: s_t = d s_(t-1) + (1 - d) p_t, with
@@ -36,6 +41,10 @@ examples:
   scenewise predict images/ --model RUN_FOLDER --out predictions --protocol danet_ss
   scenewise predict images/ --model RUN_FOLDER --out predictions --threshold pole=0.3,sign=0.4
   scenewise predict images/ --model RUN_FOLDER --out predictions --threshold chosen
+  scenewise predict images/ --model RUN_FOLDER --out predictions --maps confidence,entropy --shares
+  scenewise predict images/ --model RUN_FOLDER --out predictions --contact-sheet 12
+  scenewise predict images/ --model RUN_FOLDER --out predictions --probabilities png \\
+      --probability-classes road,car
   scenewise predict drive.mp4 --model RUN_FOLDER --out predictions --temporal ema
   scenewise predict map.tif --model RUN_FOLDER --out predictions --bands confidence --vectors gpkg
   scenewise predict images/ --model RUN_FOLDER --out predictions --backend openvino
@@ -64,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--no-overlay", action="store_true", help="write only the labels")
     servers = "also write OUT/submission in the format of that test server"
     add("--submission", choices=names("scenewise.apps.predict.submission", "Server"), help=servers)
+    _add_output_options(parser)
     _add_raster_options(parser)
     tool = (
         "also write OUT/FORMAT for that labelling tool, with links to the images; geojson: "
@@ -77,6 +87,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     temporal = "for videos: average the scores over time"
     add("--temporal", choices=("none", "ema"), default="none", help=temporal)
     add("--ema-decay", type=float, metavar="D", help="0 to below 1; default 0.6")
+
+
+def _add_output_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    kinds = names("scenewise.apps.predict.score_files", "ProbabilityFormat")
+    probabilities = (
+        "also write OUT/probabilities: npz float16, png 8 bits and a file a class, tiff float32 "
+        "and a page a class"
+    )
+    add("--probabilities", choices=kinds, help=probabilities)
+    chosen = "of --probabilities, classes by name, with commas; default all"
+    add("--probability-classes", type=_comma_separated, metavar="NAMES", help=chosen)
+    maps = (
+        "also write OUT/confidence or OUT/entropy as 8-bit grey, round(255 v): confidence,entropy"
+    )
+    add("--maps", type=_maps, default=[], metavar="MAPS", help=maps)
+    add("--shares", action="store_true", help="also write OUT/shares.csv: share of each class")
+    sheet = "also write OUT/least_certain.png: the N images of lowest confidence, with overlays"
+    add("--contact-sheet", type=int, metavar="N", help=sheet)
+
+
+def _comma_separated(text: str) -> list[str]:
+    """The names of a list with commas; one that has a comma itself is quoted.
+
+    >>> _comma_separated('road, "door, closed"')
+    ['road', 'door, closed']
+    """
+    return next(csv.reader([text], skipinitialspace=True), [])
+
+
+def _maps(text: str) -> list[str]:
+    known = names("scenewise.apps.predict.score_files", "Map")
+    for name in (given := _comma_separated(text)):
+        if name not in known:
+            raise UserError(f"--maps names an unknown map '{name}'; {choose(name, known)}")
+    return [name for name in known if name in given]
 
 
 def _add_raster_options(parser: argparse.ArgumentParser) -> None:

@@ -8,8 +8,14 @@ from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
 
+from scenewise.apps.predict.class_shares import write_shares
 from scenewise.apps.predict.distributed import Worker
-from scenewise.apps.predict.image_results import GEOJSON, ImageResults, result_files
+from scenewise.apps.predict.image_results import (
+    GEOJSON,
+    ImageResults,
+    image_options,
+    result_files,
+)
 from scenewise.apps.predict.inputs import Inputs, is_video
 from scenewise.apps.predict.labeller import Labeller
 from scenewise.apps.predict.manifest import Record, is_finished, result_record
@@ -23,6 +29,8 @@ from scenewise.inference.auto_window import AutoWindowPredictor
 from scenewise.inference.predictor import layout_of
 from scenewise.models.segmenter import Segmenter
 from scenewise.visualize import video
+
+_MOST_SHOWN = 200  # images of --contact-sheet
 
 
 def run(args: argparse.Namespace) -> None:
@@ -77,8 +85,8 @@ def _first_image(
         if is_video(file) or is_raster(file, args.raster):
             continue
         try:
-            done = is_finished(result_files(args, args.out, name), result_record(file, common))
-            if args.again or not done:
+            files = result_files(args, args.out, name, model.classes)
+            if args.again or not is_finished(files, result_record(file, common)):
                 return read_image(file, layout_of(model))
         except UserError:  # it is named when its turn comes
             continue
@@ -96,11 +104,17 @@ def _write_together(args: argparse.Namespace, job: Labeller, inputs: Inputs) -> 
             results.append(Labelled(file, name, labels))
     if results:
         write_ranking(args.out / "ranking.csv", results)
+    model = job.results.predictor.model
+    if results and args.shares:
+        write_shares(args.out / "shares.csv", results, model.classes)
+    if results and args.contact_sheet is not None:
+        from scenewise.apps.predict.least_certain import write_least_certain
+
+        write_least_certain(args.out / "least_certain.png", results, args.contact_sheet, model)
     if results and args.format not in (None, GEOJSON):  # which is written with each image
         from scenewise.apps.predict.labelling import write_for_tool
 
-        classes = job.results.predictor.model.classes
-        write_for_tool(args.format, args.out / args.format, results, classes)
+        write_for_tool(args.format, args.out / args.format, results, model.classes)
 
 
 def _report(
@@ -127,12 +141,23 @@ def _check_engine(args: argparse.Namespace) -> None:
 
 def _check_labelling(args: argparse.Namespace, first_video: Path | None) -> None:
     """Raise a UserError unless the options for labelling tools fit the inputs."""
+    _check_outputs(args, first_video)
     if first_video is not None and (args.format is not None or args.sure is not None):
         raise UserError(f"--format and --sure are for images; leave out video '{first_video}'")
     if args.sure is not None and not 0 < args.sure <= 1:
         raise UserError(f"--sure must be above 0 and up to 1, not {args.sure:g}; correct it")
     if args.sure is not None and args.submission:
         raise UserError("--sure leaves pixels without a class, which servers refuse; leave it out")
+
+
+def _check_outputs(args: argparse.Namespace, first_video: Path | None) -> None:
+    """Raise a UserError unless the options for further files fit the inputs."""
+    given = image_options(args)
+    if first_video is not None and given:
+        raise UserError(f"{given[0]} is for images; leave out video '{first_video}'")
+    count = args.contact_sheet
+    if count is not None and not 1 <= count <= _MOST_SHOWN:
+        raise UserError(f"--contact-sheet takes 1 to {_MOST_SHOWN} images, not {count}; correct it")
 
 
 def _ema_decay(args: argparse.Namespace, first_video: Path | None) -> float:

@@ -9,6 +9,8 @@ from torch import Tensor
 
 from scenewise.apps.predict.manifest import Record
 from scenewise.apps.predict.ranking import CONFIDENCE, summary
+from scenewise.apps.predict.score_files import needs_scores, score_files, write_scores
+from scenewise.classes import Classes
 from scenewise.files import write_text
 from scenewise.inference.auto_window import AutoWindowPredictor
 from scenewise.inference.predictor import Prediction, display
@@ -33,7 +35,7 @@ class ImageResults:
 
     def files(self, name: str) -> list[Path]:
         """The files written for the image ``name``; the last one is written last."""
-        return result_files(self.args, self.out, name)
+        return result_files(self.args, self.out, name, self.predictor.model.classes)
 
     def predict(self, image: Tensor, record: Record) -> tuple[Prediction, Record]:
         """The prediction of an image (C, H, W), and ``record`` with what it adds.
@@ -41,7 +43,7 @@ class ImageResults:
         Raises:
             UserError: the image does not fit into the memory.
         """
-        prediction = self.predictor(image)
+        prediction = self.predictor(image, keep=needs_scores(self.args))
         labels, confidence = prediction  # (H, W), int64 and float
         if self.args.sure is not None:
             labels[confidence < self.args.sure] = self.predictor.model.classes.ignore_index
@@ -69,6 +71,7 @@ class ImageResults:
 
             content = pixel_geojson(labels.numpy(), classes, prediction.confidence.numpy(), name)
             write_text(_geojson_file(self.out, name), json.dumps(content, ensure_ascii=False))
+        write_scores(args, self.out, name, prediction, classes)
         save_labels(self.out / "labels" / f"{name}.png", labels, classes, json.dumps(record))
 
 
@@ -76,7 +79,7 @@ def _geojson_file(out: Path, name: str) -> Path:
     return out / GEOJSON / f"{name}.geojson"
 
 
-def result_files(args: argparse.Namespace, out: Path, name: str) -> list[Path]:
+def result_files(args: argparse.Namespace, out: Path, name: str, classes: Classes) -> list[Path]:
     """The files that the options ask for, of the image ``name``; the last one is written last."""
     files = [] if args.no_overlay else [out / "overlays" / f"{name}.jpg"]
     if args.submission:
@@ -85,4 +88,10 @@ def result_files(args: argparse.Namespace, out: Path, name: str) -> list[Path]:
         files.append(submission_file(args.submission, out / "submission", name))
     if args.format == GEOJSON:
         files.append(_geojson_file(out, name))
-    return [*files, out / "labels" / f"{name}.png"]
+    return [*files, *score_files(args, out, name, classes), out / "labels" / f"{name}.png"]
+
+
+def image_options(args: argparse.Namespace) -> list[str]:
+    """Those of the options given whose files are of images, not of videos and rasters."""
+    names = ("probabilities", "maps", "shares", "contact_sheet")
+    return [f"--{name.replace('_', '-')}" for name in names if getattr(args, name)]

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from scenewise.apps.predict.backends import fastest
 from scenewise.apps.predict.manifest import Record, model_record
+from scenewise.apps.predict.score_files import score_record
 from scenewise.apps.predict.thresholds import parse_thresholds
 from scenewise.errors import UserError
 from scenewise.exports.runtime import Backend, is_exported, load_exported
@@ -46,7 +47,8 @@ def load(args: argparse.Namespace) -> tuple[Segmenter, Record]:
     options = {name: getattr(args, name) for name in _RECORDED}
     if thresholds := parse_thresholds(args.threshold, model):
         options["threshold"] = thresholds  # results without one are those of earlier versions
-    return model, model_record(model, args.model, options)
+    scores = score_record(args, model.classes)
+    return model, {**model_record(model, args.model, options), **scores}
 
 
 def predictor_of(

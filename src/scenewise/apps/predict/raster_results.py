@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from scenewise.apps.predict.image_results import GEOJSON
+from scenewise.apps.predict.image_results import GEOJSON, image_options
 from scenewise.apps.predict.manifest import Record, is_finished
 from scenewise.data.geotiff import Content, write_geotiff
 from scenewise.data.rasters import Block, Raster, blocks, open_raster, with_halo
@@ -184,6 +184,11 @@ class RasterResults:
             raise UserError(
                 "--format and --submission are for images; leave the raster out, or give --raster "
                 "no to label it as an image without coordinates"
+            )
+        if given := image_options(self.args):
+            raise UserError(
+                f"{given[0]} is for images; leave the raster out or give --bands, which writes its "
+                "confidence and probabilities, or --raster no to label it without coordinates"
             )
         if self.args.block < 16 or self.args.block % 16 or self.args.halo < 0:
             raise UserError(

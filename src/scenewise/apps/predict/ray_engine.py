@@ -24,6 +24,7 @@ from scenewise.apps.predict.predictors import load
 from scenewise.apps.predict.ranking import ranking
 from scenewise.apps.predict.ray_actor import Actor
 from scenewise.apps.predict.stores import Store, is_url
+from scenewise.classes import Classes
 from scenewise.errors import UserError
 from scenewise.exports.runtime import EngineSegmenter
 from scenewise.files import write_json, write_text
@@ -37,6 +38,8 @@ _REFUSED = {  # options that do not suit many machines
     "ema_decay": "--ema-decay",
     "bands": "--bands",
     "vectors": "--vectors",
+    "shares": "--shares",
+    "contact_sheet": "--contact-sheet",
 }
 
 
@@ -52,7 +55,7 @@ def run(args: argparse.Namespace) -> None:
         actors = actor_count(args.actors, args.gpus_per_actor)
         _write(args.out, "classes.json", model.classes.to_dict())  # fails early if it must
         shared = None if isinstance(model, EngineSegmenter) else ray.put(model)
-        rows = _rows(ray, _marked(jobs, args), actors, (shared, args, common))
+        rows = _rows(ray, _marked(jobs, args, model.classes), actors, (shared, args, common))
         with Progress(console=console) as progress, closing(rows):
             for row in progress.track(rows, total, description="predict"):
                 _count(row, outcome, console)
@@ -74,7 +77,7 @@ def run(args: argparse.Namespace) -> None:
 def _check_options(args: argparse.Namespace) -> None:
     """Raise a UserError for options that do not suit this engine."""
     for name, option in _REFUSED.items():
-        if getattr(args, name) is not None:
+        if getattr(args, name) not in (None, False):
             raise UserError(f"{option} is not for --engine ray; leave one of the two out")
     if args.raster == "yes":
         raise UserError("--raster yes is not for --engine ray; leave one of the two out")
@@ -93,11 +96,11 @@ def _check_options(args: argparse.Namespace) -> None:
         )
 
 
-def _marked(jobs: list[Job], args: argparse.Namespace) -> list[Job]:
+def _marked(jobs: list[Job], args: argparse.Namespace, classes: Classes) -> list[Job]:
     """The jobs with what is written; a store is listed once, local files are looked at later."""
     if not is_url(args.out):
         return jobs
-    files = [file.as_posix() for file in result_files(args, Path(), "{}")]
+    files = [file.as_posix() for file in result_files(args, Path(), "{}", classes)]
     return mark_written(jobs, files, Store(str(args.out)).names())
 
 
