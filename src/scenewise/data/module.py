@@ -12,11 +12,19 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from torch.utils.data import DataLoader
 
 from scenewise.classes import Classes
+from scenewise.data.cached_views import CachedViews, check_cache_size, collate_views
 from scenewise.data.datasets import Sample, SegmentationDataset, Transform, collate
 from scenewise.data.formats import FORMATS
 from scenewise.data.formats.recognise import Source, check_format
 from scenewise.data.mixing import Mix, Windows
-from scenewise.data.sampler import EvalSampler, TrainLoader, TrainSampler
+from scenewise.data.sampler import (
+    EvalSampler,
+    SeededDataset,
+    TrainLoader,
+    TrainSampler,
+    ViewSampler,
+    sample_seed,
+)
 from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
@@ -77,6 +85,9 @@ class SegmentationData(LightningDataModule):
             for RGB, but not for "scenes", whose light varies already.
         rotate: rotate half of the training crops by up to so many degrees; the corners are ignored.
         blur: blur half of the training crops slightly.
+        cache_features: with a frozen backbone, compute its features once for so many augmented
+            views of each training image, or for as many as fit in a size such as 4GiB, keep them on
+            disk, and train the head on them; not for "stream".
         test_split: the split that ``test`` scores; "val" where the test labels are not public.
         shuffle_buffer: images that each worker holds to draw from, for "stream" only.
         scenes_train: number of generated training scenes.
@@ -121,6 +132,7 @@ class SegmentationData(LightningDataModule):
         photometric: bool | None = None,
         rotate: float = 0.0,
         blur: bool = False,
+        cache_features: int | str | None = None,
         test_split: Literal["train", "val", "test"] = "test",
         shuffle_buffer: int = 100,
         scenes_train: int = 1024,
@@ -155,6 +167,7 @@ class SegmentationData(LightningDataModule):
         self.photometric = photometric
         self.rotate = rotate
         self.blur = blur
+        self.cache_features = cache_features
         self.test_split = test_split
         self.shuffle_buffer = shuffle_buffer
         self.scenes_train = scenes_train
@@ -169,6 +182,7 @@ class SegmentationData(LightningDataModule):
         self.source = self._find_source()
         self._datasets: dict[str, SegmentationDataset] = {}
         self._images: ImageFormat | None = None
+        self._views: CachedViews | None = None
         dataset = self._first_split()
         self.classes: Classes = dataset.classes
         self.num_classes = len(dataset.classes)
@@ -196,6 +210,8 @@ class SegmentationData(LightningDataModule):
                 f"{self.scale_step} is out of range; give (short, long) in pixels, a share from 0 "
                 "to 1, and a step of 0 or more"
             )
+        if self.cache_features is not None:
+            check_cache_size(self.cache_features)
         for name in ("rare_windows", "copy_paste", "mosaic"):
             if not 0 <= (share := getattr(self, name)) <= 1:
                 raise UserError(f"{name} is {share} but must be a share from 0 to 1")
@@ -354,16 +370,39 @@ class SegmentationData(LightningDataModule):
         train, (world, rank) = self.dataset("train"), self._processes()
         if isinstance(train, ShardSet):
             return self._stream(train, self.batch_size or 1, self.shuffle_buffer)
-        sampler = TrainSampler(train, world, rank, self.seed)
         batch = self.batch_size or 1
+        if self.cache_features is None:
+            samples: Any = SeededDataset(train)
+            sampler = TrainSampler(train, world, rank, self.seed)
+            options = self._loader_options(train) | {"collate_fn": collate}
+        else:
+            samples = self.cached_views
+            sampler = ViewSampler(samples, world, rank, self.seed)
+            options = self._loader_options(train) | {"collate_fn": collate_views}
+            options |= {"num_workers": 0, "persistent_workers": False}  # they would copy in vain
+        drop_last = len(sampler) > batch  # keep an incomplete batch if it is the only one
         return TrainLoader(
-            train,
-            batch,
-            sampler,
-            self._batches_done,
-            collate_fn=collate,
-            drop_last=len(sampler) > batch,  # keep an incomplete batch if it is the only one
-            **self._loader_options(train),
+            samples, batch, sampler, self._batches_done, drop_last=drop_last, **options
+        )
+
+    @property
+    def cached_views(self) -> CachedViews:
+        """What a training with ``cache_features`` reads, once it is opened."""
+        if self._views is None:
+            self._views = CachedViews(self.dataset("train").names)
+        return self._views
+
+    def view_loader(self, views: int) -> DataLoader[Sample]:
+        """Each training image in ``views`` augmented views, those of the first epochs, in order."""
+        train = self.dataset("train")
+        draws = [
+            (index, sample_seed(self.seed, view, index))
+            for view in range(views)
+            for index in range(len(train))
+        ]
+        options = self._loader_options(train)
+        return DataLoader(
+            SeededDataset(train), self.batch_size, sampler=draws, collate_fn=collate, **options
         )
 
     def train_workers(self) -> int:

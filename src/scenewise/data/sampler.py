@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
+from scenewise.data.cached_views import CachedViews
 from scenewise.data.datasets import Sample, SegmentationDataset
 
 _Draw = tuple[int, int]  # index of a sample, and the seed of its random changes
@@ -39,7 +40,23 @@ class TrainSampler(DistributedSampler[Any]):
 
     def __iter__(self) -> Iterator[_Draw]:
         for index in islice(super().__iter__(), self.start, None):
-            yield index, _sample_seed(self.seed, self.epoch, index)
+            yield index, sample_seed(self.seed, self.epoch, index)
+
+
+class ViewSampler(TrainSampler):
+    """The same order, as rows of :class:`CachedViews`: epoch e reads view e modulo their number.
+
+    So the first epochs see what they would see without a cache, later ones see it again.
+    """
+
+    def __init__(self, views: CachedViews, num_replicas: int, rank: int, seed: int) -> None:
+        super().__init__(views, num_replicas, rank, seed)
+        self._views = views
+
+    def __iter__(self) -> Iterator[Any]:
+        first = self.epoch % self._views.views * len(self._views)  # row of the view's first image
+        for index, _ in super().__iter__():
+            yield first + index
 
 
 class EvalSampler(DistributedSampler[Any]):
@@ -63,14 +80,14 @@ class EvalSampler(DistributedSampler[Any]):
         return len(self._indices)
 
 
-class TrainLoader(DataLoader[Sample]):
+class TrainLoader(DataLoader[Any]):
     """A ``DataLoader`` over a :class:`TrainSampler` that starts where the training stopped.
 
     Lightning asks for the iterator before it has restored a checkpoint, and workers start to read
     at once. Here they start when the first batch is requested.
 
     Args:
-        dataset: the samples.
+        dataset: the samples, indexed by what the sampler yields.
         batch_size: of one process.
         sampler: the order of the samples.
         batches_done: returns how many batches of this epoch have been trained on.
@@ -79,17 +96,17 @@ class TrainLoader(DataLoader[Sample]):
 
     def __init__(
         self,
-        dataset: SegmentationDataset,
+        dataset: Dataset[Any],
         batch_size: int,
         sampler: TrainSampler,
         batches_done: Callable[[], int],
         **options: Any,
     ) -> None:
-        super().__init__(_SeededDataset(dataset), batch_size, sampler=sampler, **options)
+        super().__init__(dataset, batch_size, sampler=sampler, **options)
         self._batches_done = batches_done
 
     def __iter__(self) -> Any:
-        def batches() -> Iterator[Sample]:  # a generator: nothing runs before the first batch
+        def batches() -> Iterator[Any]:  # a generator: nothing runs before the first batch
             sampler = cast(TrainSampler, self.sampler)
             sampler.start = self._batches_done() * cast(int, self.batch_size)
             yield from DataLoader.__iter__(self)
@@ -97,7 +114,7 @@ class TrainLoader(DataLoader[Sample]):
         return batches()
 
 
-class _SeededDataset(Dataset[Sample]):
+class SeededDataset(Dataset[Sample]):
     """A dataset indexed by (index, seed); the global generator is left unchanged."""
 
     def __init__(self, dataset: SegmentationDataset) -> None:
@@ -113,10 +130,10 @@ class _SeededDataset(Dataset[Sample]):
             return self.dataset[index]
 
 
-def _sample_seed(seed: int, epoch: int, index: int) -> int:
+def sample_seed(seed: int, epoch: int, index: int) -> int:
     """63 bits that differ for every (seed, epoch, index).
 
-    >>> _sample_seed(0, 1, 2) == _sample_seed(0, 2, 1)
+    >>> sample_seed(0, 1, 2) == sample_seed(0, 2, 1)
     False
     """
     bits = np.random.SeedSequence([abs(seed), epoch, index]).generate_state(1, np.uint64)[0]

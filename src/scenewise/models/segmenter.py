@@ -106,20 +106,38 @@ class Segmenter(nn.Module):
         That size is the images', or larger for backbones that need multiples of a number;
         ``forward`` then crops the padding on the right and below.
         """
+        features = self.features(images)
+        return self.decode(features), self.padded((images.shape[2], images.shape[3]))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's feature maps of normalised images, each (B, C_i, h_i, w_i)."""
         channels = self.preprocessing.in_channels
         if images.ndim != 4 or images.shape[1] != channels:
             raise UserError(
                 f"the network takes images of shape (B, {channels}, H, W), not "
                 f"{tuple(images.shape)}; add or permute axes"
             )
-        images = _pad(images, getattr(self.backbone, "multiple", 1))
-        features = self.backbone(images)  # each (B, C_i, H / stride_i, W / stride_i)
+        if getattr(self.backbone, "multiple", 1) != 1:  # with zeros, the mean colour
+            height, width = self.padded((images.shape[2], images.shape[3]))
+            images = F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))
+        features: list[Tensor] = self.backbone(images)
+        return features
+
+    def decode(self, features: list[Tensor]) -> SegmenterOutput:
+        """Low-resolution logits (B, K, h, w) from the backbone's feature maps."""
         out: HeadOutput = self.head(features)
         auxiliary = dict(out.auxiliary)
         if self.training and self.auxiliary_head is not None:
             auxiliary["auxiliary"] = self.auxiliary_head(features).logits
-        size = images.shape[2], images.shape[3]
-        return SegmenterOutput(out.logits, auxiliary, out.penalties), size
+        return SegmenterOutput(out.logits, auxiliary, out.penalties)
+
+    def padded(self, size: tuple[int, int]) -> tuple[int, int]:
+        """Height and width after padding right and below to multiples that the backbone takes."""
+        multiple = getattr(self.backbone, "multiple", 1)
+        if multiple == 1:
+            return size
+        height, width = ((n + multiple - 1) // multiple * multiple for n in size)  # up
+        return height, width
 
     def normalize(self, images: Tensor) -> Tensor:
         """Images (B, C, H, W) -> the network's input, as :class:`Preprocessing` describes."""
@@ -260,11 +278,3 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     finally:
         for module, mode in modes:
             module.training = mode
-
-
-def _pad(images: Tensor, multiple: int) -> Tensor:
-    """Pad with zeros (the mean colour) right and below, to multiples of ``multiple``."""
-    if multiple == 1:
-        return images
-    height, width = ((n + multiple - 1) // multiple * multiple for n in images.shape[2:])  # up
-    return F.pad(images, (0, width - images.shape[3], 0, height - images.shape[2]))

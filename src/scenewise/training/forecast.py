@@ -15,11 +15,13 @@ import torch
 from lightning.pytorch import Trainer
 from PIL import Image
 
+from scenewise.data.cached_views import ViewFormat, views_within
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
 from scenewise.data.module import SegmentationData
 from scenewise.inference.sliding_window import Size, two_thirds
 from scenewise.memory import resident_bytes
 from scenewise.models.cost import estimate, product_rate, step_seconds
+from scenewise.models.feature_maps import heads_alone, used_maps
 from scenewise.models.segmenter import Segmenter
 from scenewise.training.callbacks.progress import duration
 
@@ -62,6 +64,7 @@ class Forecast:
         host_bytes: what the process has taken already, where it shares the device's memory.
         largest: height and width of the largest validation image.
         window: side of the windows of a validation; None for whole images.
+        caching: seconds to compute features before the first step.
     """
 
     training: float
@@ -72,6 +75,7 @@ class Forecast:
     host_bytes: int
     largest: Size
     window: int | None = None
+    caching: float = 0.0
 
     @property
     def new_bytes(self) -> int:
@@ -86,7 +90,7 @@ class Forecast:
 
     def sentence(self) -> str:
         """Both costs, and what they consist of."""
-        total = self.training + self.validation
+        total = self.training + self.validation + self.caching
         share = 100 * self.validation / total if total > 0 else 0.0
         return (
             f"forecast: {self.bytes / 2**30:.1f} GiB of memory (a training step "
@@ -113,7 +117,8 @@ class Forecaster:
         assert data.batch_size is not None
         self.model, self.data, self.device, self.plan = model, data, device, plan
         self.crop, self.batch = data.crop_size, data.batch_size
-        self.step = estimate(model, self.crop, self.batch, training=True, mixed=plan.mixed)
+        self.trained = model if data.cache_features is None else heads_alone(model, self.crop)
+        self.step = estimate(self.trained, self.crop, self.batch, training=True, mixed=plan.mixed)
         self.sizes = image_sizes(data.dataset("val"))
         self.largest = max(self.sizes, key=math.prod)
         self.mean_pixels = sum(map(math.prod, self.sizes)) / len(self.sizes)
@@ -128,10 +133,11 @@ class Forecaster:
     def seconds_per_flop(self) -> float:
         """From one small training step on the device."""
         size = (min(_PROBE, self.crop[0]), min(_PROBE, self.crop[1]))
+        size = size if self.trained is self.model else self.crop  # its maps have one size
         whole = size == tuple(self.crop) and self.batch == 2
         try:
-            cost = self.step if whole else estimate(self.model, size, 2, training=True)
-            seconds = step_seconds(self.model, size, 2, self.device, mixed=self.plan.mixed)
+            cost = self.step if whole else estimate(self.trained, size, 2, training=True)
+            seconds = step_seconds(self.trained, size, 2, self.device, mixed=self.plan.mixed)
         except Exception:  # custom parts, or no memory for a copy: half the rate of products
             return 2 / product_rate(self.device)
         return seconds / max(1, cost.flops)
@@ -139,15 +145,17 @@ class Forecaster:
     def time_whole_step(self) -> None:
         """Time steps of the real size, on which the forecasts are then based."""
         seconds = step_seconds(
-            self.model, self.crop, self.batch, self.device, mixed=self.plan.mixed
+            self.trained, self.crop, self.batch, self.device, mixed=self.plan.mixed
         )
         self.seconds_per_flop = seconds / max(1, self.step.flops)
 
     def forecast(self, window: int | None = None) -> Forecast:
         """The costs with validation on whole images, or in windows of side ``window``."""
-        workers, sample = self.data.train_workers(), sample_seconds(self.data.dataset("train"))
+        workers, train = self.data.train_workers(), self.data.dataset("train")
+        sample = sample_seconds(train)
         compute = self.step.flops * self.seconds_per_flop + _BATCH_SECONDS
-        loading = self.batch * sample
+        cached = self.data.cache_features is not None
+        loading = 0.0 if cached else self.batch * sample
         if not workers:
             batch = compute + loading
         elif self.device.type == "cpu":  # workers take the cores of the training
@@ -169,7 +177,32 @@ class Forecaster:
             host_bytes=resident_bytes() if self.device.type == "cpu" else 0,
             largest=self.largest,
             window=window,
+            caching=self.caching_seconds(self.plan.batches * self.batch / len(train)),
         )
+
+    def caching_seconds(self, epochs: float) -> float:
+        """Seconds to compute the features of ``--data.cache_features`` for so many epochs."""
+        value, images = self.data.cache_features, len(self.data.dataset("train"))
+        if value is None:
+            return 0.0
+        size = self._view_bytes if isinstance(value, str) else 0  # a number needs none
+        views = min(views_within(value, images, size), math.ceil(epochs))
+        return views * images * self._view_seconds
+
+    @cached_property
+    def _view_bytes(self) -> int:
+        """Of one view on the disk."""
+        channels = self.model.preprocessing.in_channels
+        maps = self.trained.features(torch.zeros(2, channels, *self.crop))
+        shapes, used = [list(x.shape[1:]) for x in maps], used_maps(self.model, maps)
+        return ViewFormat(shapes, used, list(self.crop), "float32").record.itemsize
+
+    @cached_property
+    def _view_seconds(self) -> float:
+        """To read an image and to compute its features."""
+        sample = sample_seconds(self.data.dataset("train")) / max(1, self.data.train_workers())
+        flops = estimate(self.model, self.crop, mixed=self.plan.mixed).flops
+        return flops * self.seconds_per_flop + sample
 
     def choose_window(self, free: int | None) -> int | None:
         """The side of the crops where validation needs windows; None where whole images do.

@@ -139,12 +139,14 @@ class Measured(NamedTuple):
         validation: seconds of a validation.
         steps: of an epoch.
         accumulate: batches in a step.
+        caching: seconds before the first step, to compute features.
     """
 
     step: float
     validation: float
     steps: int
     accumulate: int
+    caching: float = 0.0
 
     def fill(self, budget: str, epochs: int) -> tuple[dict[str, Any], list[str]]:
         """The arguments of Lightning's Trainer for as many steps as fit, at most ``epochs``.
@@ -160,12 +162,12 @@ class Measured(NamedTuple):
         >>> lines
         ['budget 1h: 2320 steps of 1.5 s (25.5 epochs) and 10 validations of 12 s']
         """
-        seconds, line = seconds_of(budget), f"budget {budget}: "
+        seconds, line = seconds_of(budget) - self.caching, f"budget {budget}: "
         room = min(_VALIDATION_SHARE * seconds, seconds - _FEWEST_STEPS * self.step)
         count = max(1, min(_VALIDATIONS, int(room / max(self.validation, 1e-9))))
         steps = int((seconds - count * self.validation) / self.step)
         if steps < _FEWEST_STEPS:
-            least = math.ceil((_FEWEST_STEPS * self.step + self.validation) / 60)
+            least = math.ceil((self.caching + _FEWEST_STEPS * self.step + self.validation) / 60)
             raise UserError(
                 f"--budget {budget} is too short: a step takes {self.step:.2g} s and a validation "
                 f"{self.validation:.2g} s; give {least}m or more, or a smaller --data.crop_size"
@@ -175,6 +177,7 @@ class Measured(NamedTuple):
         steps -= steps % count  # so that the last step is validated
         line += f"{steps} steps of {self.step:.2g} s ({steps / self.steps:.1f} epochs) and "
         line += f"{count} validation{'s' * (count > 1)} of {self.validation:.2g} s"
+        line += f", after {self.caching:.2g} s for features" if self.caching else ""
         interval = steps // count * self.accumulate  # Lightning counts batches here
         chosen = {"max_steps": steps, "val_check_interval": interval}
         return {**chosen, "check_val_every_n_epoch": None}, [line, *self._warning(steps, budget)]
@@ -207,9 +210,9 @@ def _measure(
     cost = forecaster.forecast(forecaster.choose_window(free_bytes(device)))
     accumulate = options["accumulate_grad_batches"]
     step = cost.training / batches * accumulate
-    return Measured(
-        step, cost.validation / _VALIDATIONS, math.ceil(batches / accumulate), accumulate
-    )
+    steps = math.ceil(batches / accumulate)
+    caching = forecaster.caching_seconds(_EPOCHS[True])
+    return Measured(step, cost.validation / _VALIDATIONS, steps, accumulate, caching)
 
 
 def _device(options: Mapping[str, Any], gpus: int) -> str:

@@ -21,6 +21,7 @@ from scenewise.models.freeze import Freeze, hold_statistics
 from scenewise.models.freeze import freeze as freeze_parts
 from scenewise.models.optimize.depthwise import fast_depthwise
 from scenewise.models.preprocessing import Preprocessing
+from scenewise.models.segmenter import SegmenterOutput
 from scenewise.training.checkpoint import (
     exact_state,
     refuse_other_model,
@@ -247,6 +248,8 @@ class SegmentationTask(LightningModule):
         if gamma_start is not None:
             start_gammas(self.model, gamma_start)
         self.losses_of = torch.compile(self.losses) if compile else self.losses
+        cached = self.losses_of_features
+        self.losses_cached = torch.compile(cached) if compile else cached
 
     def weigh_classes(self, values: list[float]) -> None:
         """Set the factor of each class in the cross-entropy.
@@ -277,8 +280,19 @@ class SegmentationTask(LightningModule):
 
         Logits stay at low resolution, and one of them at a time is upsampled inside its loss.
         """
-        output, size = self.model.low_res(self._normalised(images))  # logits (B, K, h, w)
-        height, width = images.shape[2:]
+        return self._loss(*self.model.low_res(self._normalised(images)), masks)
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The backbone's feature maps of images (B, C, H, W)."""
+        return self.model.features(self._normalised(images))
+
+    def losses_of_features(self, features: list[Tensor], masks: Tensor) -> Loss:
+        """The losses of :meth:`losses`, without the backbone, of its feature maps."""
+        size = self.model.padded((masks.shape[1], masks.shape[2]))
+        return self._loss(self.model.decode(features), size, masks)
+
+    def _loss(self, output: SegmenterOutput, size: tuple[int, int], masks: Tensor) -> Loss:
+        height, width = masks.shape[1:]
         return segmentation_loss(
             output,
             masks,
@@ -291,9 +305,12 @@ class SegmentationTask(LightningModule):
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of one batch: images (B, C, H, W), masks (B, H, W)."""
+        """Loss of one batch: images (B, C, H, W) or their cached features, masks (B, H, W)."""
         try:
-            loss = self.losses_of(batch["image"], batch["mask"])
+            if "features" in batch:
+                loss = self.losses_cached(batch["features"], batch["mask"])
+            else:
+                loss = self.losses_of(batch["image"], batch["mask"])
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -351,7 +368,7 @@ class SegmentationTask(LightningModule):
 
     def on_train_start(self) -> None:
         """Restore what a checkpoint has besides weights, and apply the rates that are given now."""
-        self._refuse_frozen_random()
+        self.refuse_frozen_random()
         if self.balance and self._balance_asked:  # by a Trainer that is not build_trainer's
             raise UserError(
                 "class_weights 'auto' is chosen by scenewise.fit and the command; give numbers, "
@@ -408,7 +425,7 @@ class SegmentationTask(LightningModule):
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
 
-    def _refuse_frozen_random(self) -> None:
+    def refuse_frozen_random(self) -> None:
         """A part that is frozen needs weights from somewhere."""
         if self.frozen == "all-but-classifier" and self.trained != "all":
             raise UserError(

@@ -24,6 +24,7 @@ from lightning.pytorch.plugins.io import CheckpointIO
 from scenewise.data.module import SegmentationData
 from scenewise.errors import UserError
 from scenewise.training.balance import class_balance
+from scenewise.training.callbacks.feature_cache import FeatureCache, refuse_cache
 from scenewise.training.callbacks.figures import RunFigures
 from scenewise.training.callbacks.last_checkpoint import LastCheckpoint
 from scenewise.training.callbacks.memory_advice import MemoryAdvice
@@ -130,6 +131,9 @@ def build_trainer(  # noqa: PLR0913 - what a run can have
     fitting, own = stage == "fit", _listed(options["callbacks"])
     if fitting:
         refuse_switches(options, own)
+    cached = fitting and data.cache_features is not None
+    if cached:
+        refuse_cache(task, data, options, processes)
     if fitting and resume is not None:
         adopt(resume, data, options)
     if fitting:
@@ -151,6 +155,7 @@ def build_trainer(  # noqa: PLR0913 - what a run can have
     options["callbacks"] = [
         *own,
         ObeySignals(signals),
+        *([FeatureCache(folder / "features")] if cached else []),
         *_run_callbacks(stage),
         *average,
         RunFolder(folder),

@@ -68,6 +68,7 @@ examples:
   scenewise fit DIR --data.labels 0=background,255=disc
   scenewise fit DIR --data.format cityscapes
   scenewise fit DIR --start RUN_FOLDER --model.freeze backbone
+  scenewise fit DIR --model.freeze backbone --data.cache_features 4
   scenewise fit --config configs/danet_camvid.yaml --data.root DIR
   scenewise fit --config RUN_FOLDER/config.yaml --ckpt_path last
   torchrun --nproc-per-node 2 -m scenewise fit --data.format folder --data.root DIR \\
@@ -105,7 +106,7 @@ _EVALUATING = ("accelerator", "devices", "precision", "default_root_dir")
 _SHOWN = {
     "fit": {
         "data": "format root labels without_mask val_share crop_size batch_size num_workers scale "
-        "photometric rotate rare_windows",
+        "photometric rotate rare_windows cache_features",
         "model": "network backbone pretrained start freeze output_stride optimizer lr warmup "
         "loss class_weights ohem checkpoint_activations",
         "trainer": " ".join(_TRAINER),

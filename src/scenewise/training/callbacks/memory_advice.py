@@ -23,7 +23,7 @@ class MemoryAdvice(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember the shape of the batch."""
-        count, _, height, width = batch["image"].shape  # (B, 3, H, W)
+        count, height, width = batch["mask"].shape  # (B, H, W)
         self._shape = (count, height, width)
 
     def on_exception(
