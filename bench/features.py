@@ -2,6 +2,7 @@
 
     OMP_NUM_THREADS=1 python -m bench.features DIR    # what is missing
     python -m bench.features DIR --table              # only write the table again
+    python -m bench.features DIR --costs --network fcn  # only time steps and features
 
 DIR is CamVid as a folder of images and masks (``images/SPLIT``, ``masks/SPLIT``). Each way of
 training is `scenewise.fit` with its defaults and as many steps as fit into the minutes, as a few
@@ -28,6 +29,7 @@ from scenewise.training.task import SegmentationTask
 
 RESULTS = Path(__file__).parent / "results" / "features.jsonl"
 DOCUMENT = Path(__file__).parents[1] / "docs" / "results.md"
+BACKBONE = "tf_efficientnet_lite0"
 WAYS: dict[str, dict[str, Any]] = {
     "everything is tuned": {},
     "`--model.freeze backbone`": {"freeze": "backbone"},
@@ -46,8 +48,14 @@ def main() -> None:
     parser.add_argument("--crop", type=int, nargs=2, default=(176, 240), help="of the training")
     parser.add_argument("--network", default="danet_plus")
     parser.add_argument("--table", action="store_true", help="train nothing")
+    parser.add_argument("--costs", action="store_true", help="only time a few steps")
     args = parser.parse_args()
     torch.set_num_threads(1)
+    for way in WAYS if args.costs else ():
+        step, once = costs(*parts(args.root, args.network, args.crop, WAYS[way]))
+        print(f"{args.network}, {way}: {step:.2f} s a step, {once:.0f} s for features")
+    if args.costs:
+        return
     for way in () if args.table else reversed(WAYS):
         about = {
             "way": way,
@@ -71,19 +79,15 @@ def read() -> list[dict[str, Any]]:
 def measure(root: Path, about: dict[str, Any], way: dict[str, Any]) -> dict[str, Any]:
     """One training and its numbers."""
     torch.manual_seed(0)
-    of_model = {name: value for name, value in way.items() if name == "freeze"}
-    views = way.get("cache_features")
-    height, width = about["crop"]
-    data = SegmentationData(
-        root=str(root), num_workers=0, crop_size=(height, width), batch_size=4, cache_features=views
-    )
-    options = {"network": about["network"], "backbone": "tf_efficientnet_lite0", **of_model}
-    step, once = costs(data, SegmentationTask(data.classes, data.images, **options), views)
+    data, task = parts(root, about["network"], about["crop"], way)
+    step, once = costs(data, task)
     steps = int((60 * about["minutes"] - once) / step)
     clock = Clock()
     run = scenewise.fit(
         data,
-        **options,
+        network=about["network"],
+        backbone=BACKBONE,
+        freeze=way.get("freeze"),
         accelerator="cpu",
         max_steps=steps,
         check_val_every_n_epoch=None,
@@ -102,8 +106,21 @@ def measure(root: Path, about: dict[str, Any], way: dict[str, Any]) -> dict[str,
     }
 
 
-def costs(data: SegmentationData, task: SegmentationTask, views: int | None) -> tuple[float, float]:
+def parts(
+    root: Path, network: str, crop: list[int], way: dict[str, Any]
+) -> tuple[SegmentationData, SegmentationTask]:
+    """Data and network of a training."""
+    views, size = way.get("cache_features"), (crop[0], crop[1])
+    data = SegmentationData(
+        root=str(root), num_workers=0, crop_size=size, batch_size=4, cache_features=views
+    )
+    options = {"network": network, "backbone": BACKBONE, "freeze": way.get("freeze")}
+    return data, SegmentationTask(data.classes, data.images, **options)
+
+
+def costs(data: SegmentationData, task: SegmentationTask) -> tuple[float, float]:
     """CPU seconds of a step, and of all features."""
+    views: Any = data.cache_features
     data.setup("fit")
     loader = iter(data.view_loader(1))
     task.train()
