@@ -13,6 +13,7 @@ from PIL import Image
 from scenewise.apps import app as command
 from scenewise.apps.app import explorer as explorer_module
 from scenewise.apps.app.explorer import Explorer
+from scenewise.apps.app.kept import MAX_KEPT
 from scenewise.apps.app.state import ImageState
 from scenewise.apps.cli import main
 from scenewise.errors import UserError
@@ -270,6 +271,18 @@ def test_urls_are_not_opened(page):
         assert upload(page, content).status_code == 400
     for image in ("https://example.org/a.png", "/etc/passwd", "file:///etc/passwd"):
         assert page.get("/api/labels", params={"image": image, "model": "0"}).status_code == 404
+
+
+def test_one_visitor_does_not_push_out_the_images_of_another(explorer, danet):
+    application = guarded(build_application(explorer))
+    ann, bob = (
+        TestClient(application, base_url="http://127.0.0.1:7860", client=(address, 1))
+        for address in ("2001:db8::7", "10.0.0.2")
+    )
+    mine = upload(ann).json()["id"]
+    others = [upload(bob).json()["id"] for _ in range(MAX_KEPT + 1)]
+    paths = (f"/api/images/{image}/info" for image in (mine, others[0], others[-1]))
+    assert [ann.get(path).status_code for path in paths] == [200, 404, 200]
 
 
 def test_visitors_at_once(page):

@@ -1,6 +1,7 @@
 """Uploaded files and samples: what is read, kept and forgotten."""
 
 import io
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ import torch
 from PIL import Image
 
 from scenewise.apps.app import images as module
-from scenewise.apps.app.images import MAX_KEPT, Images, UnknownImage, read_upload
+from scenewise.apps.app.images import Images, UnknownImage, read_upload
+from scenewise.apps.app.kept import MAX_KEPT
 from scenewise.apps.app.render import shrunk_note
 from scenewise.apps.app.state import ImageState
 from scenewise.data.layout import Layout
@@ -94,15 +96,6 @@ class TestKept:
         assert min(map(len, ids)) >= 22  # 128 bits
         assert all(images.get(k).name == "a.png" for k in ids)
 
-    def test_the_number_is_bounded(self):
-        images = Images()
-        ids = [images.add(file(), f"{k}.png") for k in range(MAX_KEPT)]
-        images.get(ids[0])
-        images.add(file(), "more.png")
-        assert images.get(ids[0]).name == "0.png"  # it was used last
-        with pytest.raises(UnknownImage, match="no longer here; upload it again"):
-            images.get(ids[1])
-
     def test_samples_do_not_push_out_uploads(self, tmp_path):
         for k in range(MAX_KEPT + 2):
             (tmp_path / f"{k:02}.png").write_bytes(file())
@@ -111,18 +104,18 @@ class TestKept:
         for k in range(MAX_KEPT + 2):
             images.get(f"sample-{k}")
         assert images.get(image).name == "mine.png"
-        assert len(images._opened.states) == MAX_KEPT
+        assert len(images._opened.entries) == MAX_KEPT
 
     def test_images_are_forgotten_after_an_hour(self, monkeypatch):
         now = 1000.0
-        monkeypatch.setattr(module.time, "monotonic", lambda: now)
+        monkeypatch.setattr(time, "monotonic", lambda: now)
         images = Images()
         image = images.add(file(), "a.png")
         now += 3599
         images.get(image)
         now += 2  # being used does not make it younger
         images.forget()
-        assert images._uploads.states == {}
+        assert images._uploads.entries == {}
         with pytest.raises(UnknownImage):
             images.get(image)
 

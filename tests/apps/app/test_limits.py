@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from scenewise.apps.app.limits import RequestLimits, _is_foreign, _is_known, _Limits
+from scenewise.apps.app.limits import RequestLimits, _is_foreign, _is_known, _Limits, visitor_of
 
 LIMITS = _Limits(upload_bytes=1000, body_bytes=100, uploads=2, requests=50)
 
@@ -172,6 +172,21 @@ def test_the_rate_of_one_address() -> None:
     assert statuses[-2] == 429
     assert statuses[-1] == 200
     assert len(statuses) == 61
+
+
+@pytest.mark.parametrize(
+    ("address", "visitor"),
+    [
+        ("192.168.1.7", "192.168.1.7"),
+        ("2001:db8:1:2:ffff::1", "2001:db8:1:2::/64"),
+        ("::ffff:10.0.0.7", "10.0.0.7"),
+        ("fe80::1%eth0", "fe80::/64"),
+        ("testclient", "testclient"),
+    ],
+)
+def test_visitors(address: str, visitor: str) -> None:
+    assert visitor_of({"client": (address, 1)}) == visitor
+    assert visitor_of({"client": None}) == visitor_of({}) == ""
 
 
 def test_uploads_at_one_time() -> None:

@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from scenewise.apps.app import encode, render
 from scenewise.apps.app.explorer import Explorer
+from scenewise.apps.app.limits import visitor_of
 from scenewise.apps.app.panel import Panel
 from scenewise.apps.app.state import Network
 from scenewise.apps.app.work import Job, Work
@@ -81,7 +82,7 @@ class Routes:
         name = unquote(request.headers.get("x-name", "image"))[:200]
         content = await request.body()
         images = self.explorer.images
-        image = await run_in_threadpool(images.add, content, name)
+        image = await run_in_threadpool(images.add, content, name, visitor_of(request.scope))
         return render.info(image, images.get(image))
 
     def info(self, image: str) -> dict[str, Any]:

@@ -1,13 +1,11 @@
 """The images of the page: samples, uploads under ids that nobody can guess, and their results.
 
-Uploads are kept in memory only: the 16 that were used last, each for an hour at most.
+Uploads are kept in memory only, see :mod:`scenewise.apps.app.kept`.
 """
 
 import io
 import secrets
 import threading
-import time
-from collections import OrderedDict
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +14,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from scenewise.apps.app.kept import MAX_SECONDS, Kept
 from scenewise.apps.app.state import ImageState
 from scenewise.data.images import SUFFIXES, decode_image
 from scenewise.data.layout import RGB, Layout
@@ -24,8 +23,6 @@ from scenewise.data.tiff import is_tiff, tiff_size
 from scenewise.errors import UserError
 
 FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF")
-MAX_KEPT = 16  # uploads, and as many samples with their results; the oldest is dropped first
-MAX_SECONDS = 3600  # for which they are kept
 MAX_BYTES = 20 * 2**20  # of an uploaded file
 MAX_PIXELS = 2**23  # 2048 x 4096: larger images are shrunk to it
 _MAX_DECODED = 2**26  # 8192 x 8192: larger images are refused
@@ -36,44 +33,6 @@ _LARGE = threading.Lock()  # one image that must be shrunk is decoded at one tim
 
 class UnknownImage(UserError):
     """An id that no image has, or no longer."""
-
-
-@dataclass
-class _Kept:
-    """States by id: at most ``MAX_KEPT``, and none for longer than ``MAX_SECONDS``."""
-
-    states: OrderedDict[str, tuple[float, ImageState]] = field(default_factory=OrderedDict)
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def put(self, image: str, state: ImageState) -> None:
-        """Keep a new state."""
-        with self.lock:
-            self.states[image] = time.monotonic(), state
-            while len(self.states) > MAX_KEPT:
-                self.states.popitem(last=False)
-
-    def get(self, image: str) -> ImageState | None:
-        """The state of an image, which is now the one used last."""
-        self.forget()
-        with self.lock:
-            if image not in self.states:
-                return None
-            self.states.move_to_end(image)
-            return self.states[image][1]
-
-    def merge(self, image: str, state: ImageState) -> None:
-        """Keep what ``state`` has computed, unless the image was dropped in the meantime."""
-        with self.lock:
-            if image in self.states:
-                since, old = self.states[image]
-                self.states[image] = since, old.merged(state)
-
-    def forget(self) -> None:
-        """Drop what is too old."""
-        oldest = time.monotonic() - MAX_SECONDS
-        with self.lock:
-            for image in [k for k, (since, _) in self.states.items() if since < oldest]:
-                del self.states[image]
 
 
 @dataclass(frozen=True)
@@ -87,8 +46,8 @@ class Images:
 
     layout: Layout = RGB
     folder: Path | None = None
-    _uploads: _Kept = field(default_factory=_Kept)
-    _opened: _Kept = field(default_factory=_Kept)
+    _uploads: Kept = field(default_factory=Kept)
+    _opened: Kept = field(default_factory=Kept)
 
     @cached_property
     def samples(self) -> dict[str, str]:
@@ -100,14 +59,14 @@ class Images:
         names = [name for name in self._names() if self._readable(name)]
         return {f"sample-{index}": name for index, name in enumerate(names)}
 
-    def add(self, content: bytes, name: str) -> str:
-        """Keep an uploaded file; returns its id.
+    def add(self, content: bytes, name: str, visitor: str = "") -> str:
+        """Keep a file that ``visitor`` uploaded; returns its id.
 
         Raises:
             UserError: as :func:`read_upload`.
         """
         image = secrets.token_urlsafe(16)
-        self._uploads.put(image, read_upload(content, name, self.layout))
+        self._uploads.put(image, read_upload(content, name, self.layout), visitor)
         return image
 
     def get(self, image: str) -> ImageState:
@@ -136,7 +95,7 @@ class Images:
         self._uploads.forget()
         self._opened.forget()
 
-    def _store(self, image: str) -> _Kept:
+    def _store(self, image: str) -> Kept:
         return self._opened if image in self.samples else self._uploads
 
     def _names(self) -> list[str]:

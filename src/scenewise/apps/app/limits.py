@@ -7,7 +7,7 @@ import socket
 import time
 from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlsplit
 
 from scenewise.apps.app.images import MAX_BYTES
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _LOGGER = logging.getLogger("uvicorn.error")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
-_MAX_CLIENTS = 1024  # addresses whose rate is remembered; the oldest is forgotten first
+_MAX_CLIENTS = 1024  # visitors whose rate is remembered; the oldest is forgotten first
 
 
 class _Refusal(NamedTuple):
@@ -40,7 +40,7 @@ class _Limits:
         upload_bytes: of the body of one upload.
         body_bytes: of the body of any other request.
         uploads: at one time.
-        requests: that make work, from one address in ten seconds, and as many in one burst.
+        requests: that make work, from one visitor in ten seconds, and as many in one burst.
     """
 
     upload_bytes: int = MAX_BYTES
@@ -101,7 +101,7 @@ class RequestLimits:
         has_body = scope["method"] in ("POST", "PUT", "PATCH", "DELETE")
         if not has_body and not scope["path"].startswith("/api/"):
             return None
-        if not self._within_rate((scope.get("client") or ("",))[0]):
+        if not self._within_rate(visitor_of(scope)):
             return _Refusal(429, "too many requests; try again in a few seconds")
         if _is_upload(scope) and self.uploading >= self.limits.uploads:
             return _Refusal(503, "too many uploads at once; try again in a few seconds")
@@ -113,7 +113,7 @@ class RequestLimits:
         return self.limits.upload_bytes if upload else self.limits.body_bytes
 
     def _within_rate(self, client: str) -> bool:
-        """A token bucket of ``requests`` tokens for each address, refilled in ten seconds."""
+        """A token bucket of ``requests`` tokens for each visitor, refilled in ten seconds."""
         now, capacity = time.monotonic(), float(self.limits.requests)
         tokens, last = self._requests.pop(client, (capacity, now))
         tokens = min(capacity, tokens + (now - last) * capacity / 10)
@@ -184,6 +184,24 @@ def _is_foreign(headers: "Mapping[str, str]") -> bool:
         return True
     link = headers.get("sec-fetch-mode") == "navigate" and headers.get("sec-fetch-dest") != "iframe"
     return headers.get("sec-fetch-site") in ("cross-site", "same-site") and not link
+
+
+def visitor_of(scope: "Mapping[str, Any]") -> str:
+    """Who makes a request: the address; of IPv6 the network of 64 bits, all of which one has.
+
+    >>> visitor_of({"client": ("2001:db8:1:2:3::4", 1)}), visitor_of({"client": ("10.0.0.7", 1)})
+    ('2001:db8:1:2::/64', '10.0.0.7')
+    """
+    name: str = (scope.get("client") or ("",))[0]
+    try:
+        address = ipaddress.ip_address(name)
+    except ValueError:
+        return name
+    if isinstance(address, ipaddress.IPv4Address):
+        return name
+    if address.ipv4_mapped:
+        return str(address.ipv4_mapped)
+    return str(ipaddress.IPv6Network((int(address), 64), strict=False))
 
 
 def _is_upload(scope: "Scope") -> bool:
