@@ -227,6 +227,19 @@ def test_a_feature_too_large_for_the_file_is_refused() -> None:
         form.pack([torch.tensor([[[[7e4, 0.0]]]])], masks)
 
 
+def test_nothing_is_left_of_an_interrupted_computation(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(folder: Path, *_: Any, **__: Any) -> None:
+        (folder / "views.bin").parent.mkdir(parents=True)
+        raise Stop
+
+    monkeypatch.setattr(feature_cache, "write_views", interrupted)
+    with pytest.raises(Stop):
+        fitted(source, tmp_path, 1)
+    assert not list(tmp_path.rglob("*features*"))
+
+
 def test_a_full_disk_is_refused_before_anything_is_written(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

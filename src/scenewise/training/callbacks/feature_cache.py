@@ -123,8 +123,11 @@ class FeatureCache(Callback):
             for batch in data.view_loader(views):
                 yield _features(trainer, task, batch["image"]), batch["mask"]
 
-        write_views(partial, form, batches(), views=views, made_from=made_from)
-        partial.replace(self.folder)
+        try:
+            write_views(partial, form, batches(), views=views, made_from=made_from)
+            partial.replace(self.folder)
+        finally:  # also after Ctrl-C
+            shutil.rmtree(partial, ignore_errors=True)
         print(f"features computed in {duration(time.monotonic() - start)}", flush=True)
 
 
