@@ -92,7 +92,7 @@ def table(rows: list[dict[str, Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return "-" if math.isnan(value) else f"{value:.3g}"
-    return str(value)
+    return "-" if value is None else str(value)
 
 
 if __name__ == "__main__":

@@ -185,3 +185,38 @@ def test_a_limit_of_the_address_space(model, tmp_path):
         assert f'"window": {side}' in image.info["scenewise"]
         assert '"blend": "hann"' in image.info["scenewise"]
     assert (labels == expected).double().mean() > 0.9999  # folded batch norms round otherwise
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda e: type(e).__name__)
+def test_a_batch_that_does_not_fit_is_not_tried_again(model, error):
+    images = torch.rand(4, 3, 40, 56).unbind()
+    predictor, calls = AutoWindowPredictor(Predictor(model)), []
+
+    def look(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> None:
+        if not isinstance(inputs[0], FakeTensor):
+            calls.append(len(inputs[0]))
+            if len(inputs[0]) > 3:
+                raise error
+
+    handle = model.backbone.register_forward_pre_hook(look)
+    try:
+        assert predictor.batch(images) is None
+        assert predictor.batch(images) is None
+        fitting = predictor.batch(images[:3])
+    finally:
+        handle.remove()
+    assert calls == [4, 3]
+    expected = [Predictor(model, fast=False)(image).labels for image in images[:3]]  # a hook
+    assert all(torch.equal(a.labels, b) for a, b in zip(fitting, expected, strict=True))
+
+
+def test_a_batch_is_compared_with_the_free_memory(model, monkeypatch):
+    images = torch.rand(4, 3, 40, 56).unbind()
+    predictor, one = AutoWindowPredictor(Predictor(model)), 10_000 * 40 * 56  # bytes an image
+    monkeypatch.setattr(predictor, "_cost", lambda size: 10_000 * size[0] * size[1])
+    monkeypatch.setattr(auto_window, "_PLENTY", 1 << 20)  # so that the cost decides
+    monkeypatch.setattr(auto_window, "free_bytes", lambda device: 6 * one)
+    assert predictor.batch(images) is not None
+    monkeypatch.setattr(auto_window, "free_bytes", lambda device: 4 * one)
+    assert predictor.batch(images) is None
+    assert predictor.batch(images[:2]) is not None

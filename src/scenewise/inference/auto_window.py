@@ -1,6 +1,6 @@
 """AutoWindowPredictor: sliding windows of a fitting size where an image exceeds the memory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from typing import TypeVar
 
@@ -55,6 +55,7 @@ class AutoWindowPredictor:
         self._report = report
         self._reported: set[int] = set()
         self._too_many: float = float("inf")  # pixels of the smallest image that did not fit
+        self._too_many_together: float = float("inf")  # of the smallest batch
         self._cost = lru_cache(maxsize=64)(partial(_activation_bytes, predictor))
 
     @property
@@ -77,6 +78,29 @@ class AutoWindowPredictor:
     def scores(self, image: ImageLike) -> Tensor:
         """Class scores (K, H, W); see :meth:`scenewise.inference.predictor.Predictor.scores`."""
         return self._first_that_fits(Predictor.scores, image)
+
+    def batch(self, images: Sequence[Tensor]) -> list[Prediction] | None:
+        """Label images (C, H, W) of one size in one pass of the network.
+
+        Returns:
+            See :meth:`scenewise.inference.predictor.Predictor.batch`; None if the memory does not
+            suffice for all of them at once, though it may for each.
+        """
+        pixels, count = images[0][0].numel(), len(images)
+        if count * pixels >= self._too_many_together or pixels >= self._too_many:
+            return None
+        free = self._free()
+        if free is not None and not self._fits(size_of(images[0]), None, _SHARE * free / count):
+            return None
+        try:
+            predictions = self.predictor.batch(images, count)
+        except Exception as error:
+            if not ran_out(error):
+                raise
+            self._too_many_together = count * pixels
+            return None
+        self.side = None
+        return predictions
 
     def _first_that_fits(
         self, predict: Callable[[Predictor, ImageLike], _Result], image: ImageLike
@@ -110,11 +134,17 @@ class AutoWindowPredictor:
         if last in smaller:
             smaller = smaller[smaller.index(last) :]
         sides: list[int | None] = [*smaller] if last and smaller else [None, *smaller]
-        free = free_bytes(next(self.model.parameters()).device)
-        if free is None or isinstance(self.model, EngineSegmenter):  # nothing to compare
+        free = self._free()
+        if free is None:
             return sides
         fits = (i for i, side in enumerate(sides) if self._fits(size, side, _SHARE * free))
         return sides[next(fits, len(sides) - 1) :]
+
+    def _free(self) -> int | None:
+        """Free bytes; None where there is nothing to compare."""
+        if isinstance(self.model, EngineSegmenter):
+            return None
+        return free_bytes(next(self.model.parameters()).device)
 
     def _fits(self, size: Size, side: int | None, free: float) -> bool:
         largest = scaled(size, max(self.predictor.scales))

@@ -1,6 +1,6 @@
 """Batches of items that are alike, as they come, with the results in the order of the items."""
 
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import TypeVar
 
 _Item = TypeVar("_Item")
@@ -38,3 +38,26 @@ def map_alike(
     for batch in waiting.values():
         apply(batch)
     return [results[index] for index in range(len(results))]
+
+
+def alike(
+    items: Iterable[_Item], key: Callable[[_Item], Hashable], size: Callable[[_Item], int]
+) -> Iterator[list[_Item]]:
+    """Lists of consecutive items with the same ``key``, in order, of up to ``size`` of the first.
+
+    An item whose key is None is alone.
+
+    >>> list(alike("abcABC", str.isupper, lambda word: 2))
+    [['a', 'b'], ['c'], ['A', 'B'], ['C']]
+    """
+    batch: list[_Item] = []
+    for item in items:
+        if batch and (key(item) is None or key(item) != key(batch[0])):
+            yield batch
+            batch = []
+        batch.append(item)
+        if len(batch) >= size(batch[0]):
+            yield batch
+            batch = []
+    if batch:
+        yield batch

@@ -1,11 +1,14 @@
 import json
 import time
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bench import scaling, tiles
-from scenewise.apps.bench import attention, criss_cross, measure, train
+from scenewise.apps.bench import attention, criss_cross, measure, predict, train
 from scenewise.apps.bench.measure import compare, forward_and_backward, forward_only, peak_bytes
 from scenewise.apps.cli import main
 from scenewise.attention import PositionAttention
@@ -129,3 +132,41 @@ def test_the_limit_is_as_many_operations() -> None:
 def test_unknown_subject_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["bench", "everything"]) == 2
     assert "SUBJECT is 'everything'; choose one of attention," in capsys.readouterr().err
+
+
+def test_rounds_of_prediction_start_with_another_variant(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, order = [0.0, 0.0], []
+    monkeypatch.setattr(predict, "_now", lambda: tuple(clock))
+
+    def take(name: str, seconds: float) -> None:
+        order.append(name)
+        load = len(order)  # grows, as on a machine that becomes busy
+        clock[0] += seconds * load
+        clock[1] += seconds
+
+    variants = {"a": lambda: take("a", 1), "b": lambda: take("b", 2)}
+    a, b = predict._compare("work", variants, 2, images=6)
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert (a.processor_ratio, b.processor_ratio, a.time_ratio) == (1, 2, 1)
+    assert b.time_ratio == pytest.approx((2 * 3 / 4 + 2 * 6 / 5) / 2)
+    assert b.images_per_second == pytest.approx(6 / b.seconds)
+
+
+def test_prediction_is_measured_from_files_to_files(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(predict, "_SIZE", (32, 48))
+    monkeypatch.setattr(predict, "_IMAGES", 2)
+    create_model("danet", num_classes=19, backbone="tiny").save_pretrained(tmp_path / "model")
+    table = predict._throughput(tmp_path, repeats=1)
+    assert len(table) == 4
+    assert all(row.seconds > 0 and row.images_per_second for row in table)
+    assert sorted(file.name for file in (tmp_path / "out" / "labels").iterdir()) == [
+        "0.png",
+        "1.png",
+    ]
+    with (
+        Image.open(tmp_path / "out" / "1.png") as plain,
+        Image.open(tmp_path / "out" / "labels" / "1.png") as labels,
+    ):
+        assert (np.asarray(plain) == np.asarray(labels)).mean() > 0.99

@@ -1,5 +1,7 @@
 """``--backend auto`` takes the fastest runtime that agrees with PyTorch."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,7 +10,8 @@ from scenewise.apps.predict import backends
 from scenewise.apps.predict.backends import fastest
 from scenewise.errors import UserError
 from scenewise.exports.runtime import Backend
-from scenewise.inference.predictor import Prediction
+from scenewise.inference.predictor import Prediction, Predictor
+from tests.models.optimize.test_fuse import trained
 
 LABELS = torch.zeros(40, 50, dtype=torch.int64)
 IMAGE = torch.zeros(3, 40, 50, dtype=torch.uint8)
@@ -81,3 +84,31 @@ def test_missing_packages_are_named(clock: list[float], monkeypatch: pytest.Monk
 def test_wrong_options_are_raised(clock: list[float]) -> None:
     with pytest.raises(UserError, match="exporter"):
         choose({})
+
+
+def test_real_runtimes_are_converted_and_measured() -> None:
+    """Nothing is faked; ONNX Runtime gets another network, so its labels must not be taken."""
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxruntime")
+    model = trained("fcn", "tiny")
+    image = torch.rand(3, 33, 47, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():  # no class is ahead everywhere
+        logits = model(model.normalize(image[None])).logits  # (1, K, H, W)
+        model.head.classify[1].bias -= logits.mean((0, 2, 3))
+        other = deepcopy(model)
+        other.head.classify[1].weight.neg_()
+    notes: list[str] = []
+    taken = fastest(
+        lambda backend: Predictor(other if backend == "onnxruntime" else model, backend=backend),
+        image,
+        notes.append,
+    )
+    expected = Predictor(model, fast=False)(image).labels
+    assert len(expected.unique()) > 1
+    assert (taken(image).labels == expected).double().mean() > 0.999
+    (note,) = notes
+    assert "onnxruntime left out, as only" in note
+    assert " s for 33 x 47 pixels; " in note
+    assert ("takes torch" in note and "; openvino " in note) or (
+        "takes openvino" in note and "; torch " in note
+    )

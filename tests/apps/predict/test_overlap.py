@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from scenewise.apps.predict.overlap import ahead, at_once, threads
+from scenewise.apps.predict.overlap import ahead, at_once, next_ahead, threads
 
 
 def test_few_items_are_computed_in_advance_and_order_is_kept() -> None:
@@ -51,7 +51,23 @@ def test_an_error_is_raised_at_its_turn(
     pool: Callable[[], AbstractContextManager[Executor]],
 ) -> None:
     with pool() as executor:
-        results = ahead(executor, lambda item: 1 / item, [2, 1, 0, 4], 1)
-        assert [next(results), next(results)] == [0.5, 1.0]
-        with pytest.raises(ZeroDivisionError):
-            next(results)
+        for results in (
+            ahead(executor, lambda item: 1 / item, [2, 1, 0, 4], 1),
+            next_ahead(executor, (1 / item for item in [2, 1, 0, 4])),
+        ):
+            assert [next(results), next(results)] == [0.5, 1.0]
+            with pytest.raises(ZeroDivisionError):
+                next(results)
+
+
+def test_one_item_is_made_while_the_one_before_is_used() -> None:
+    made: list[int] = []
+
+    def make(item: int) -> int:
+        made.append(item)
+        return item
+
+    with threads(1) as pool:
+        for item in next_ahead(pool, map(make, range(5))):
+            assert item <= len(made) - 1 <= item + 1
+    assert made == [0, 1, 2, 3, 4]

@@ -284,6 +284,7 @@ def test_shards_are_labelled_under_the_names_of_their_images(predict: Run, tmp_p
         ("images", ("--engine", "ray", "--format", "coco"), "--format is not for --engine ray"),
         ("images", ("--engine", "ray", "--shares"), "--shares is not for --engine ray"),
         ("images", ("--engine", "ray", "--contact-sheet", "3"), "--contact-sheet is not for"),
+        ("images", ("--engine", "ray", "--batch-size", "2"), "--batch-size is not for --engine"),
         ("images", ("--engine", "ray", "--vectors", "gpkg"), "--vectors is not for --engine ray"),
         ("images", ("--engine", "ray", "--raster", "yes"), "--raster yes is not for --engine ray"),
         ("images", ("--engine", "ray", "--device", "cuda"), "contradicts --gpus-per-actor 0"),

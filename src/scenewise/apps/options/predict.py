@@ -191,5 +191,10 @@ def _add_inference_options(parser: argparse.ArgumentParser) -> None:
         default="torch",
         help=backend,
     )
+    batch = (
+        "images of equal size that follow each other and go through the network together; default "
+        "8 on an accelerator, fewer if they are large, and 1 on a CPU"
+    )
+    add("--batch-size", type=int, metavar="N", help=batch)
     compiled = "use torch.compile: takes minutes first, pays off for many images"
     add("--compile", action="store_true", help=compiled)

@@ -135,6 +135,8 @@ def _check_engine(args: argparse.Namespace) -> None:
     for word in (*args.images, args.out):
         if "://" in str(word):
             raise UserError(f"'{word}' is in a store; give --engine ray, or a local folder")
+    if args.batch_size is not None and args.batch_size < 1:
+        raise UserError(f"--batch-size takes 1 image or more, not {args.batch_size}; correct it")
     if args.actors is not None or args.gpus_per_actor:
         raise UserError("--actors and --gpus-per-actor are for --engine ray; add it")
 

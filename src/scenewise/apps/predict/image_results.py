@@ -37,13 +37,21 @@ class ImageResults:
         """The files written for the image ``name``; the last one is written last."""
         return result_files(self.args, self.out, name, self.predictor.model.classes)
 
-    def predict(self, image: Tensor, record: Record) -> tuple[Prediction, Record]:
+    def predict(
+        self, image: Tensor, record: Record, known: Prediction | None = None
+    ) -> tuple[Prediction, Record]:
         """The prediction of an image (C, H, W), and ``record`` with what it adds.
+
+        Args:
+            image: as the model takes it.
+            record: of the image.
+            known: its prediction, if it was made with others.
 
         Raises:
             UserError: the image does not fit into the memory.
         """
-        prediction = self.predictor(image, keep=needs_scores(self.args))
+        keep = needs_scores(self.args)
+        prediction = self.predictor(image, keep=keep) if known is None else known
         labels, confidence = prediction  # (H, W), int64 and float
         if self.args.sure is not None:
             labels[confidence < self.args.sure] = self.predictor.model.classes.ignore_index

@@ -3,8 +3,9 @@
 import argparse
 import json
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,14 +17,18 @@ from scenewise.apps.predict.image_results import ImageResults
 from scenewise.apps.predict.inputs import is_video
 from scenewise.apps.predict.manifest import Record, is_finished, result_record
 from scenewise.apps.predict.outcome import Outcome
-from scenewise.apps.predict.overlap import ahead, at_once, threads
+from scenewise.apps.predict.overlap import at_once, next_ahead, threads
+from scenewise.apps.predict.score_files import needs_scores
 from scenewise.data.images import read_image
 from scenewise.data.rasters import is_raster
 from scenewise.errors import UserError
+from scenewise.inference.batches import alike
 from scenewise.inference.predictor import Prediction, layout_of
 from scenewise.visualize import video
 
 _LARGE = 1 << 24  # pixels from which an image is written before the next is labelled, for memory
+_BATCH = 8  # images of equal size that an accelerator labels together, if not given
+_BATCH_PIXELS = 1 << 22  # of such a batch: larger images keep an accelerator busy with fewer
 
 
 @dataclass
@@ -36,6 +41,11 @@ class _Input:
     pixels: Tensor | None = None
     finished: bool = False
     failure: str = ""
+
+
+def _kind(item: _Input) -> Hashable:
+    """Equal for images that can be labelled together; None for all else."""
+    return None if item.pixels is None else (item.pixels.shape, item.pixels.dtype)
 
 
 @dataclass
@@ -52,19 +62,20 @@ class Labeller:
     def label(self, items: Iterable[tuple[Path, str]]) -> Iterator[None]:
         """Label the files that an earlier run did not, in order; count and yield each outcome.
 
-        With an accelerator, one image is labelled while the next is read and the one before is
-        written. A network on the CPU has all cores busy; threads beside it make both slower.
+        With an accelerator, consecutive images of equal size are labelled together, while the next
+        are read and those before are written. A network on the CPU has all cores busy: threads
+        beside it make both slower, and larger batches gain nothing.
 
         Raises:
             UserError: a result of an image cannot be written; that will not change for the next.
         """
         # One thread writes: files.py reads the umask by setting it.
-        device = next(self.results.predictor.model.parameters()).device
-        pool = at_once if device.type == "cpu" else partial(threads, 1)
+        pool = at_once if self._on_cpu else partial(threads, 1)
         with pool() as reader, pool() as writer:
             writing: deque[Future[None]] = deque()
-            for item in ahead(reader, self._read, items, 1):
-                prediction = None if item.pixels is None else self._predict(item)
+            batches = alike(map(self._read, items), _kind, self._batch_size)
+            for item, known in self._together(next_ahead(reader, batches)):
+                prediction = None if item.pixels is None else self._predict(item, known)
                 if item.pixels is None or prediction is None:
                     yield from self._written(writing, 0)
                     self._finish(item)
@@ -75,6 +86,33 @@ class Labeller:
                 large = prediction.labels.numel() > _LARGE
                 yield from self._written(writing, 0 if large else 1)
             yield from self._written(writing, 0)
+
+    @property
+    def _on_cpu(self) -> bool:
+        return next(self.results.predictor.model.parameters()).device.type == "cpu"
+
+    def _batch_size(self, item: _Input) -> int:
+        """How many images like this one are labelled together."""
+        if item.pixels is None or not self.results.predictor.predictor.at_once:
+            return 1
+        if needs_scores(self.args):  # a batch does not keep them
+            return 1
+        if self.args.batch_size is not None:
+            return int(self.args.batch_size)
+        fitting = _BATCH_PIXELS // item.pixels[0].numel()
+        return 1 if self._on_cpu else max(1, min(_BATCH, fitting))
+
+    def _together(
+        self, batches: Iterable[list[_Input]]
+    ) -> Iterator[tuple[_Input, Prediction | None]]:
+        """The files, and the predictions of those that were labelled with others."""
+        for batch in batches:
+            known: Sequence[Prediction | None] | None = None
+            if len(batch) > 1:
+                images = [item.pixels for item in batch if item.pixels is not None]
+                with suppress(UserError):  # the image that raises it is named when it is alone
+                    known = self.results.predictor.batch(images)
+            yield from zip(batch, known or [None] * len(batch), strict=True)
 
     def _read(self, item: tuple[Path, str]) -> _Input:
         """What is to be done with a file; an image is read."""
@@ -91,11 +129,11 @@ class Labeller:
             result.failure = str(error)
         return result
 
-    def _predict(self, item: _Input) -> Prediction | None:
+    def _predict(self, item: _Input, known: Prediction | None) -> Prediction | None:
         """The prediction of an image that was read; None if it does not fit into the memory."""
         assert item.pixels is not None
         try:
-            prediction, item.record = self.results.predict(item.pixels, item.record)
+            prediction, item.record = self.results.predict(item.pixels, item.record, known)
         except UserError as error:
             item.failure = str(error)
             return None

@@ -59,3 +59,17 @@ def ahead(
             yield waiting.popleft().result()
     while waiting:
         yield waiting.popleft().result()
+
+
+def next_ahead(pool: Executor, items: Iterator[_Out]) -> Iterator[_Out]:
+    """The items, each made by ``next`` in the pool while the one before is used.
+
+    >>> with threads(1) as pool:
+    ...     list(next_ahead(pool, map(abs, [-3, 1, -2])))
+    [3, 1, 2]
+    """
+    end = object()
+    future: Future[Any] = pool.submit(next, items, end)
+    while (item := future.result()) is not end:
+        future = pool.submit(next, items, end)
+        yield item

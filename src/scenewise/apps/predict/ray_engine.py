@@ -36,6 +36,7 @@ _REFUSED = {  # options that do not suit many machines
     "format": "--format",
     "submission": "--submission",
     "ema_decay": "--ema-decay",
+    "batch_size": "--batch-size",
     "bands": "--bands",
     "vectors": "--vectors",
     "shares": "--shares",
