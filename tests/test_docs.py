@@ -122,6 +122,8 @@ def fill(place: Path, page: Path, model: Path, published: Path) -> None:
         (place / file.name).symlink_to(file)
     if "--explain gradient" in lines:
         pytest.importorskip("captum", reason="the extra gradient is not installed")
+    if "--unlabelled" in lines:
+        write_image(place / "DIR2" / "a.png", (48, 60))
     if "map.tif" in lines:
         write_raster(place / "map.tif")
     if "drive.mp4" in lines:

@@ -2,6 +2,7 @@
 
 import math
 import os
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -29,6 +30,8 @@ from scenewise.data.scenes import Scenes
 from scenewise.data.shards import ShardSet
 from scenewise.data.shards.stream import ShardStream
 from scenewise.data.transforms import eval_transform, train_transform
+from scenewise.data.two_views import TwoViews
+from scenewise.data.unlabelled import UnlabelledImages, WithUnlabelled, collate_both
 from scenewise.data.value_range import ImageFormat, image_format
 from scenewise.errors import UserError
 
@@ -59,6 +62,9 @@ class SegmentationData(LightningDataModule):
         val_share: share of the images that are taken for validation if the data has no such split;
             images of one clip or folder stay together.
         val_seed: of the choice of these images.
+        unlabelled: folder of images without labels of the same kind; with each training image one
+            of them is drawn, and the network learns what its average predicts on it with confidence
+            (semi-supervised). Copies of validation and test images are left out.
         splits: a folder with train.txt and val.txt of such a choice, as a run folder has it; or
             "lists" or "folders", which of the two divides the images if they differ.
         crop_size: side, or (height, width), of the training crops in pixels; by default the size
@@ -117,6 +123,7 @@ class SegmentationData(LightningDataModule):
         val_share: float = 0.2,
         val_seed: int = 0,
         splits: str | None = None,
+        unlabelled: str | None = None,
         crop_size: int | tuple[int, int] | None = None,
         batch_size: int | None = None,
         eval_batch_size: int = 1,
@@ -152,6 +159,7 @@ class SegmentationData(LightningDataModule):
         self.val_share = val_share
         self.val_seed = val_seed
         self.splits = splits
+        self.unlabelled = unlabelled if unlabelled is None else str(unlabelled)  # a Path too
         self.crop_size = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
         self.batch_size = batch_size
         self.eval_batch_size = eval_batch_size
@@ -181,6 +189,7 @@ class SegmentationData(LightningDataModule):
         self._check_arguments()
         self.source = self._find_source()
         self._datasets: dict[str, SegmentationDataset] = {}
+        self.without_labels: UnlabelledImages | None = None  # after setup("fit")
         self._images: ImageFormat | None = None
         self._views: CachedViews | None = None
         dataset = self._first_split()
@@ -335,6 +344,44 @@ class SegmentationData(LightningDataModule):
             self.crop_size = self.crop_size or _typical_size(train)
             self.batch_size = self.batch_size or _fitting_batch(self.crop_size)
             train.transform = self._train_transform(train, self.crop_size, images)
+            if self.unlabelled is not None and self.without_labels is None:
+                self.without_labels = self._find_unlabelled(self.unlabelled, images)
+
+    def _find_unlabelled(self, folder: str, images: ImageFormat) -> UnlabelledImages:
+        """The images without labels, compared with those of every split."""
+        if isinstance(self.dataset("train"), ShardSet):
+            raise UserError(
+                "--unlabelled draws images beside labelled ones by index, which a stream of shards "
+                "has not; leave it out, or train on the folder"
+            )
+        if self.cache_features is not None:
+            raise UserError(
+                "--unlabelled cannot be used with --data.cache_features, which keeps features of "
+                "labelled images alone; leave one out"
+            )
+        labelled = {split: self.dataset(split) for split in ("train", "val")}
+        with suppress(UserError):  # most datasets have no test split
+            labelled["test"] = self.dataset("test")
+        generated = self.source is None
+        return UnlabelledImages(folder, images.layout, {} if generated else labelled)
+
+    def train_samples(self) -> SegmentationDataset | WithUnlabelled:
+        """The training images as the loader reads them: with unlabelled ones where there are any.
+
+        After ``setup("fit")``.
+        """
+        train = self.dataset("train")
+        if self.without_labels is None:
+            return train
+        assert self.crop_size is not None
+        views = TwoViews(
+            self.crop_size,
+            self.scale,
+            flip=self.flip,
+            images=self.images,
+            base=_short_and_long(self.base_size),
+        )
+        return WithUnlabelled(train, self.without_labels, views)
 
     def _train_transform(
         self, train: SegmentationDataset, size: tuple[int, int], images: ImageFormat
@@ -372,9 +419,10 @@ class SegmentationData(LightningDataModule):
             return self._stream(train, self.batch_size or 1, self.shuffle_buffer)
         batch = self.batch_size or 1
         if self.cache_features is None:
-            samples: Any = SeededDataset(train)
+            samples: Any = SeededDataset(self.train_samples())
             sampler = TrainSampler(train, world, rank, self.seed)
-            options = self._loader_options(train) | {"collate_fn": collate}
+            together = collate if self.without_labels is None else collate_both
+            options = self._loader_options(train) | {"collate_fn": together}
         else:
             samples = self.cached_views
             sampler = ViewSampler(samples, world, rank, self.seed)

@@ -14,7 +14,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from scenewise.data.cached_views import CachedViews
-from scenewise.data.datasets import Sample, SegmentationDataset
+from scenewise.data.datasets import Sample
 
 _Draw = tuple[int, int]  # index of a sample, and the seed of its random changes
 
@@ -117,17 +117,17 @@ class TrainLoader(DataLoader[Any]):
 class SeededDataset(Dataset[Sample]):
     """A dataset indexed by (index, seed); the global generator is left unchanged."""
 
-    def __init__(self, dataset: SegmentationDataset) -> None:
+    def __init__(self, dataset: Dataset[Any]) -> None:
         self.dataset = dataset
 
     def __len__(self) -> int:
-        return len(self.dataset)
+        return len(cast(Sized, self.dataset))
 
     def __getitem__(self, draw: _Draw) -> Sample:
         index, seed = draw
         with torch.random.fork_rng(devices=()):  # the CPU's generator alone
             torch.default_generator.manual_seed(seed)
-            return self.dataset[index]
+            return cast(Sample, self.dataset[index])
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:

@@ -55,14 +55,15 @@ def fit(
 
     Args:
         data: a data module, or the folder of a dataset; then ``format`` and the other arguments of
-            :class:`~scenewise.data.SegmentationData` may be among the options.
+            :class:`~scenewise.data.SegmentationData` may be among the options, such as
+            ``unlabelled``, a folder of images without labels.
         name: folder of the run in ``root``; by default the network's name.
         root: folder of all runs; the run is in ``root/NAME/version_N``.
         resume: "last" for the newest whole checkpoint of the runs called ``name`` (a new run if
             there is none), a run folder, or the path of a checkpoint. The result is that of an
             uninterrupted run.
         ema: decay of an exponential moving average of the weights, which is then validated and
-            saved.
+            saved. Default: none; 0.99 with ``unlabelled``, whose teacher it is.
         save_every: write ``checkpoints/last.ckpt`` every so many steps too.
         budget: time for the training, such as "30m": as many steps as fit, measured before the
             first. Default: an hour without a GPU, unless a length is given.

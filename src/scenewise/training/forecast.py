@@ -18,6 +18,7 @@ from PIL import Image
 from scenewise.data.cached_views import ViewFormat, views_within
 from scenewise.data.datasets import PairedDataset, SegmentationDataset
 from scenewise.data.module import SegmentationData
+from scenewise.data.unlabelled import WithUnlabelled
 from scenewise.inference.sliding_window import Size, two_thirds
 from scenewise.memory import resident_bytes
 from scenewise.models.cost import estimate, product_rate, step_seconds
@@ -116,7 +117,9 @@ class Forecaster:
         assert data.crop_size is not None
         assert data.batch_size is not None
         self.model, self.data, self.device, self.plan = model, data, device, plan
-        self.crop, self.batch = data.crop_size, data.batch_size
+        more = data.without_labels is not None  # a second image of the student, one of the teacher
+        self.crop, self.batch = data.crop_size, data.batch_size * (2 if more else 1)
+        self.teacher = estimate(model, self.crop, data.batch_size).flops if more else 0
         self.trained = model if data.cache_features is None else heads_alone(model, self.crop)
         self.step = estimate(self.trained, self.crop, self.batch, training=True, mixed=plan.mixed)
         self.sizes = image_sizes(data.dataset("val"))
@@ -127,7 +130,8 @@ class Forecaster:
     def fits(self, model: Segmenter, data: SegmentationData, mixed: bool) -> bool:
         """Whether these estimates are those of a training of ``model`` with ``data``, if longer."""
         sizes = (data.crop_size, data.batch_size, mixed)
-        return self.model is model and sizes == (self.crop, self.batch, self.plan.mixed)
+        own = (self.crop, self.data.batch_size, self.plan.mixed)
+        return self.model is model and self.data is data and sizes == own
 
     @cached_property
     def seconds_per_flop(self) -> float:
@@ -151,11 +155,11 @@ class Forecaster:
 
     def forecast(self, window: int | None = None) -> Forecast:
         """The costs with validation on whole images, or in windows of side ``window``."""
-        workers, train = self.data.train_workers(), self.data.dataset("train")
+        workers, train = self.data.train_workers(), self.data.train_samples()
         sample = sample_seconds(train)
-        compute = self.step.flops * self.seconds_per_flop + _BATCH_SECONDS
+        compute = (self.step.flops + self.teacher) * self.seconds_per_flop + _BATCH_SECONDS
         cached = self.data.cache_features is not None
-        loading = 0.0 if cached else self.batch * sample
+        loading = 0.0 if cached else (self.data.batch_size or 1) * sample
         if not workers:
             batch = compute + loading
         elif self.device.type == "cpu":  # workers take the cores of the training
@@ -319,7 +323,7 @@ def _header_size(path: str) -> Size:
         return image.height, image.width
 
 
-def sample_seconds(dataset: SegmentationDataset, count: int = 2) -> float:
+def sample_seconds(dataset: SegmentationDataset | WithUnlabelled, count: int = 2) -> float:
     """Seconds to read and transform one image; the random state is left as it was."""
     count = min(count, len(dataset))
     with torch.random.fork_rng(devices=[]):

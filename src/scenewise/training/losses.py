@@ -208,11 +208,11 @@ def segmentation_loss(
             loss if overlap is None else loss + overlap(logits, target, ignore_index=ignore_index)
         )
 
-    main = _of_upsampled(of_main, upsample, output.logits)
+    main = of_upsampled(of_main, upsample, output.logits)
     auxiliary = {
         name: presence_loss(logits, target, ignore_index=ignore_index)
         if logits.ndim == 2
-        else _of_upsampled(plain, upsample, logits)
+        else of_upsampled(plain, upsample, logits)
         for name, logits in output.auxiliary.items()
     } | dict(output.penalties)
     if missing := sorted(auxiliary.keys() - weights.keys()):
@@ -223,7 +223,7 @@ def segmentation_loss(
     return Loss(total, {"main": main, **auxiliary})
 
 
-def _of_upsampled(
+def of_upsampled(
     loss: Callable[[Tensor], Tensor], upsample: Callable[[Tensor], Tensor] | None, logits: Tensor
 ) -> Tensor:
     """``loss(upsample(logits))``, of which only ``logits`` is kept for the backward pass."""

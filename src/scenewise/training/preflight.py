@@ -9,6 +9,7 @@ from lightning.pytorch import Trainer
 from scenewise.data.doctor import quick_look
 from scenewise.data.doctor.report import SplitReport
 from scenewise.data.module import SegmentationData
+from scenewise.data.unlabelled import UnlabelledImages
 from scenewise.memory import free_bytes
 from scenewise.models.freeze import frozen_parameters
 from scenewise.models.pip_weights import PACKAGED
@@ -215,6 +216,7 @@ def choices(
     batch = f"{data.batch_size}" + (f" x {accumulate}" if accumulate > 1 else "")
     ema = config.get("ema")
     average = "no EMA" if ema is None else f"EMA {ema}"
+    unlabelled = [] if data.without_labels is None else unlabelled_lines(task, data.without_labels)
     return [
         f"crops {data.crop_size[0]} x {data.crop_size[1]}, batch {batch}, scale "
         f"{data.scale[0]:g} to {data.scale[1]:g}, {data.train_workers()} workers",
@@ -224,7 +226,18 @@ def choices(
         f"{math.ceil(plan.batches / accumulate)} steps, validated {round(plan.validations)} times "
         f"on {plan.images} images, {config['trainer'].get('precision') or '32-true'}",
         f"loss {task.loss}{_factors(task, data)}",
+        *unlabelled,
     ]
+
+
+def unlabelled_lines(task: SegmentationTask, images: UnlabelledImages) -> list[str]:
+    """How many images have no labels and how they are used, and notes on them."""
+    used = (
+        f"unlabelled: {len(images)} images of '{images.folder}', as many in a batch as labelled "
+        f"ones; pixels count from a probability of {task.unlabelled_threshold:g} (EMA teacher), "
+        f"weight {task.unlabelled_weight:g} after the first tenth of the steps"
+    )
+    return [used, *(f"note: unlabelled: {note}" for note in images.notes)]
 
 
 def _factors(task: SegmentationTask, data: SegmentationData) -> str:

@@ -34,6 +34,8 @@ _MODEL = {  # option of --model, and the attribute of the task that holds its va
     "loss": "loss",
     "class_weights": "class_weights",
     "ohem": "ohem",
+    "unlabelled_threshold": "unlabelled_threshold",
+    "unlabelled_weight": "unlabelled_weight",
     "protocol": "protocol",
     "quality": "quality",
     "eval_window": "eval_window",
@@ -57,7 +59,7 @@ _TRAINER = (
 _LENGTH = _TRAINER[:4]
 _DEFAULT_LENGTH = {"max_epochs": None, "max_steps": -1}
 # of one machine, or of no influence on the training
-_NOT_DATA = {"root", "num_workers", "eval_batch_size", "shuffle_buffer", "test_split"}
+_NOT_DATA = {"root", "unlabelled", "num_workers", "eval_batch_size", "shuffle_buffer", "test_split"}
 
 
 def settings(
@@ -83,6 +85,7 @@ def settings(
         **{f"model.{name}": _plain(getattr(task, place)) for name, place in _MODEL.items()},
         **{f"data.{name}": getattr(data, name) for name in sorted(names)},
         **{f"trainer.{name}": _plain(options[name]) for name in _TRAINER},
+        "data.unlabelled": data.without_labels and data.without_labels.fingerprint,
         "ema": ema,
         "processes": processes,
         "images": len(train),
@@ -155,6 +158,8 @@ def changes(point: ResumePoint, now: Settings) -> list[str]:
     _check_batches(point, different)
     if "images" in different or "names" in different:
         raise _refused(point, "--data.root", f"{now['images']} images", _images(saved, now))
+    if saved.get("data.unlabelled") is not None and now.get("data.unlabelled") is None:
+        raise _refused(point, "--unlabelled", "not given", saved["data.unlabelled"])
     if saved.get("ema") is not None and now.get("ema") is None:
         raise _refused(point, "--ema", "not given", saved["ema"])
     _check_length(point, now)

@@ -1,6 +1,8 @@
 """``SegmentationTask``: the training, validation and test steps of a network, for Lightning."""
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any, Literal, TypedDict
 
 import torch
@@ -21,7 +23,7 @@ from scenewise.models.freeze import Freeze, hold_statistics
 from scenewise.models.freeze import freeze as freeze_parts
 from scenewise.models.optimize.depthwise import fast_depthwise
 from scenewise.models.preprocessing import Preprocessing
-from scenewise.models.segmenter import SegmenterOutput
+from scenewise.models.segmenter import Segmenter, SegmenterOutput
 from scenewise.training.checkpoint import (
     exact_state,
     refuse_other_model,
@@ -37,6 +39,7 @@ from scenewise.training.losses import (
     LossName,
     OverlapLoss,
     cross_entropy,
+    of_upsampled,
     segmentation_loss,
 )
 from scenewise.training.metrics import SegmentationMetrics
@@ -51,6 +54,9 @@ from scenewise.training.optim import (
     start_gammas,
 )
 from scenewise.training.overlap_losses import dice_loss, lovasz_softmax
+from scenewise.training.pseudo_labels import cut_mix, ramp, taught_labels
+
+_RAMP = 0.1  # share of the steps in which the loss on unlabelled images gets its weight
 
 
 class _Validated(TypedDict):
@@ -122,6 +128,10 @@ class SegmentationTask(LightningModule):
         ohem: count only hard pixels in the main loss (online hard example mining).
         ohem_threshold: pixels whose true class has at most this probability are hard.
         ohem_min_kept: minimum number of pixels of a batch that count.
+        unlabelled_threshold: a pixel of an unlabelled image counts where the average of the network
+            gives its class at least this probability.
+        unlabelled_weight: of the loss on unlabelled images, which it gets over the first tenth of
+            the steps.
         checkpoint_activations: recompute the backbone's blocks in the backward pass: much less
             memory for about a fifth more arithmetic.
         compile: train with torch.compile, which takes minutes at first and needs a C++ compiler.
@@ -177,6 +187,8 @@ class SegmentationTask(LightningModule):
         ohem: bool = False,
         ohem_threshold: float = 0.7,
         ohem_min_kept: int = 100_000,
+        unlabelled_threshold: float = 0.95,
+        unlabelled_weight: float = 1.0,
         checkpoint_activations: bool = False,
         compile: bool = False,
         eval_window: int | None = None,
@@ -225,6 +237,10 @@ class SegmentationTask(LightningModule):
         self.loss = loss or recipe.loss
         self.overlap = _overlap(self.loss)
         self.ohem = OHEM(ohem_threshold, ohem_min_kept) if ohem else None
+        self.unlabelled_threshold = unlabelled_threshold
+        self.unlabelled_weight = unlabelled_weight
+        self.teacher: Callable[[], Segmenter] | None = None  # of images without labels
+        self.ramp_steps = 1
         self.eval_window = eval_window
         self.protocol, self.quality = protocol, quality
         if protocol is not None and quality is not None:
@@ -275,12 +291,32 @@ class SegmentationTask(LightningModule):
         self.metrics.context_classes = getattr(data, "context_classes", ())
         self.metrics.categories = getattr(data, "categories", None)
 
-    def losses(self, images: Tensor, masks: Tensor) -> Loss:
+    def losses(
+        self,
+        images: Tensor,
+        masks: Tensor,
+        strong: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> Loss:
         """The losses of images (B, C, H, W) with masks (B, H, W).
 
-        Logits stay at low resolution, and one of them at a time is upsampled inside its loss.
+        Logits stay at low resolution, and one of them at a time is upsampled inside its loss. With
+        ``strong`` views of unlabelled images and their pseudo-``labels``, of the same shapes, one
+        forward pass takes both; their cross-entropy is the part "unlabelled", and not in the total.
         """
-        return self._loss(*self.model.low_res(self._normalised(images)), masks)
+        both = images if strong is None else torch.cat((images, strong))
+        output, size = self.model.low_res(self._normalised(both))  # logits (B or 2 B, K, h, w)
+        loss = self._loss(_first(output, len(images)), size, masks)
+        if labels is None:
+            return loss
+        height, width = images.shape[2:]
+
+        def upsample(scores: Tensor) -> Tensor:
+            return self.model.upsample(upcast(scores), size)[..., :height, :width]
+
+        plain = partial(cross_entropy, target=labels, ignore_index=self.classes.ignore_index)
+        extra = of_upsampled(plain, upsample, output.logits[len(images) :])
+        return loss._replace(parts=loss.parts | {"unlabelled": extra})
 
     def features(self, images: Tensor) -> list[Tensor]:
         """The backbone's feature maps of images (B, C, H, W)."""
@@ -305,12 +341,17 @@ class SegmentationTask(LightningModule):
         )
 
     def training_step(self, batch: dict[str, Any], batch_idx: int) -> Tensor:
-        """Loss of one batch: images (B, C, H, W) or their cached features, masks (B, H, W)."""
+        """Loss of one batch: images (B, C, H, W) or their cached features, masks (B, H, W).
+
+        Beside them there may be views of unlabelled images, those of
+        :class:`~scenewise.data.two_views.TwoViews`.
+        """
+        views = self._taught(batch) if "weak" in batch else ()
         try:
             if "features" in batch:
                 loss = self.losses_cached(batch["features"], batch["mask"])
             else:
-                loss = self.losses_of(batch["image"], batch["mask"])
+                loss = self.losses_of(batch["image"], batch["mask"], *views)
         except ValueError as error:
             if "more than 1 value per channel" not in str(error):
                 raise
@@ -318,10 +359,30 @@ class SegmentationTask(LightningModule):
                 "a batch of one image is too small for batch normalisation after global pooling; "
                 "set --data.batch_size to 2 or more"
             ) from error
-        self.log("train/loss", loss.total, prog_bar=True)
+        total = loss.total
+        if views:
+            weight = self.unlabelled_weight * ramp(self.trainer.global_step, self.ramp_steps)
+            total = total + weight * loss.parts["unlabelled"]
+        self.log("train/loss", total, prog_bar=True)
         self.log_dict({f"train/loss_{name}": value for name, value in loss.parts.items()})
         self.log_dict(self._state())
-        return loss.total
+        return total
+
+    @torch.no_grad()
+    def _taught(self, batch: dict[str, Any]) -> tuple[Tensor, Tensor]:
+        """Strong views (B, C, H, W) and the teacher's labels (B, H, W), with boxes of others."""
+        if self.teacher is None:
+            raise UserError(
+                "images without labels need the average of the weights; train with scenewise.fit, "
+                "or a Trainer of scenewise.build_trainer"
+            )
+        teacher, ignore = self.teacher(), self.classes.ignore_index
+        images, known = self._normalised(batch["weak"]), batch["known"]
+        labels = taught_labels(
+            teacher, images, known, threshold=self.unlabelled_threshold, ignore_index=ignore
+        )
+        self.log("train/confident", (labels != ignore).sum() / known.sum().clamp(min=1))
+        return cut_mix(batch["strong"], batch["box"]), cut_mix(labels, batch["box"])
 
     def validation_step(self, batch: dict[str, Any], batch_idx: int) -> None:
         """Count the pixels of one batch."""
@@ -356,6 +417,7 @@ class SegmentationTask(LightningModule):
         schedule = poly_schedule(
             optimizer, int(total), power=self.power, floor=self.floor, warmup=self.warmup
         )
+        self.ramp_steps = round(_RAMP * total)
         self._options, self._configured_lr = group_options(optimizer), self.lr
         return {
             "optimizer": optimizer,
@@ -415,13 +477,23 @@ class SegmentationTask(LightningModule):
         for name in ("lr", "head_multiplier", "gamma_rate"):
             if not 0 < getattr(self, name) < math.inf:  # NaN too
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give a number above 0")
+        if not 0 < self.unlabelled_threshold <= 1:
+            raise UserError(
+                f"--model.unlabelled_threshold is {self.unlabelled_threshold}; give a probability "
+                "above 0, at most 1"
+            )
         if not 0 <= self.floor <= 1:
             raise UserError(f"--model.floor is {self.floor}; give a factor from 0 to 1")
         if not 0 <= self.momentum < 1:
             raise UserError(f"--model.momentum is {self.momentum}; give 0 to below 1")
         if self.eval_window is not None and self.eval_window < 0:
             raise UserError(f"--model.eval_window is {self.eval_window}; give a side in pixels")
-        for name in ("power", "weight_decay", "warmup"):  # power 0: a constant rate
+        for name in (
+            "power",
+            "weight_decay",
+            "warmup",
+            "unlabelled_weight",
+        ):  # power 0: a constant rate
             if not 0 <= (getattr(self, name) or 0) < math.inf:
                 raise UserError(f"--model.{name} is {getattr(self, name)}; give 0 or more")
 
@@ -533,6 +605,12 @@ class SegmentationTask(LightningModule):
         self.labels = None
         for name, value in self.scores.items():
             self.log(f"{stage}/{name}", value, prog_bar=name == "miou", sync_dist=True)
+
+
+def _first(output: SegmenterOutput, count: int) -> SegmenterOutput:
+    """The logits of the first ``count`` images, the main and the auxiliary ones."""
+    auxiliary = {name: logits[:count] for name, logits in output.auxiliary.items()}
+    return output._replace(logits=output.logits[:count], auxiliary=auxiliary)
 
 
 def _overlap(loss: str) -> OverlapLoss | None:

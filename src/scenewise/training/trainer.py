@@ -32,6 +32,7 @@ from scenewise.training.callbacks.nan_guard import NaNGuard
 from scenewise.training.callbacks.progress import TrainingBar, TrainingLines
 from scenewise.training.callbacks.run_folder import SPLITS, RunFolder
 from scenewise.training.callbacks.signals import ObeySignals, Signals
+from scenewise.training.callbacks.teacher import DECAY, Teacher
 from scenewise.training.callbacks.worst_images import WorstImages
 from scenewise.training.checkpoint import (
     ResumePoint,
@@ -107,7 +108,7 @@ def build_trainer(  # noqa: PLR0913 - what a run can have
         resume: where the run is resumed, from :func:`scenewise.training.checkpoint.resume_point`;
             give its path to ``trainer.fit(..., ckpt_path=...)`` too.
         ema: decay of an exponential moving average of the weights, which is then validated and
-            saved.
+            saved. Default: none; 0.99 with unlabelled images, whose teacher the average is.
         save_every: write ``last.ckpt`` every so many steps too, not only after validations.
         budget: time for the training, such as "30m"; the steps that fit are measured. A training
             that is resumed keeps its length.
@@ -138,10 +139,12 @@ def build_trainer(  # noqa: PLR0913 - what a run can have
         adopt(resume, data, options)
     if fitting:
         chosen |= _choices(task, data, options, budget if resume is None else None, gpus, processes)
+    ema = _decay(ema, data) if fitting else None  # elsewhere the checkpoint holds the average
     if config is not None:
         _record(config, chosen, data)
+        if ema is not None:
+            config["ema"] = ema
     options |= chosen
-    ema = ema if fitting else None  # elsewhere the checkpoint holds the average
     now = _accept(task, data, options, processes, ema, resume) if fitting else {}
     root = Path(options["default_root_dir"] or "runs").absolute()
     folder = run_path(root, name or _run_name(task, stage), resume)
@@ -150,7 +153,7 @@ def build_trainer(  # noqa: PLR0913 - what a run can have
     sync = [CPUSyncBatchNorm()] if processes > 1 and not gpus else []
     options["plugins"] = [*_whole_checkpoints(options["plugins"]), *sync]
     options["enable_progress_bar"], bar = _progress(options["enable_progress_bar"], own)
-    average = [] if ema is None else [_moving_average(ema, options["strategy"])]
+    average = [] if ema is None else _averaging(ema, options["strategy"], data)
     signals = Signals()
     options["callbacks"] = [
         *own,
@@ -305,14 +308,29 @@ def _progress(enabled: bool | None, own: list[Any]) -> tuple[bool | None, list[C
     return enabled, [] if enabled is False else [TrainingBar()]
 
 
-def _moving_average(decay: float, strategy: Any = "auto") -> Callback:
+def _decay(ema: float | None, data: SegmentationData) -> float | None:
+    """Of the average of the weights; images without labels need one."""
+    return DECAY if ema is None and data.unlabelled is not None else ema
+
+
+def _averaging(decay: float, strategy: Any, data: SegmentationData) -> list[Callback]:
+    """The average of the weights, and with images without labels its use as a teacher."""
+    if data.unlabelled is None:
+        return [_moving_average(decay, strategy)]
+    average = _moving_average(decay, strategy, "--unlabelled")
+    return [average, Teacher(average)]
+
+
+def _moving_average(decay: float, strategy: Any = "auto", option: str = "--ema") -> Callback:
     """Lightning's callback that keeps an exponential moving average of the weights."""
     if strategy in SHARDED:
-        raise UserError(f"--ema cannot be used with --trainer.strategy {strategy}; leave one out")
+        raise UserError(
+            f"{option} cannot be used with --trainer.strategy {strategy}; leave one out"
+        )
     if not 0 < decay < 1:
         raise UserError(f"--ema is {decay}; give a decay between 0 and 1, for example 0.999")
     if not hasattr(callbacks, "EMAWeightAveraging"):
-        raise UserError("--ema needs lightning 2.6 or newer; pip install 'lightning>=2.6'")
+        raise UserError(f"{option} needs lightning 2.6 or newer; pip install 'lightning>=2.6'")
     return callbacks.EMAWeightAveraging(decay=decay)
 
 

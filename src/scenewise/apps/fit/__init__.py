@@ -57,6 +57,8 @@ def _expand_options(words: Sequence[str]) -> list[str]:
     ['--model.quality', 'best', '--without=["a", "b"]']
     >>> _expand_options(["street", "--choose-thresholds", "--choose_thresholds=false"])
     ['--data.root', 'street', '--choose_thresholds=true', '--choose_thresholds=false']
+    >>> _expand_options(["street", "--unlabelled=more"])
+    ['--data.root', 'street', '--data.unlabelled=more']
     >>> _expand_options(["street", "--data.root=town"])
     Traceback (most recent call last):
     scenewise.errors.UserError: 'street' and --data.root both name the data; give one of them
@@ -77,6 +79,8 @@ def _expand_options(words: Sequence[str]) -> list[str]:
         if name in ("--choose_thresholds", "--choose-thresholds"):
             given = f"={value}" if equals else "" if value in ("true", "false") else "=true"
             word = f"--choose_thresholds{given}"
+        if name == "--unlabelled":
+            word = "--data." + word.removeprefix("--")
         expanded.append(word)
     return expanded + _logger_folder(words) + blocks
 

@@ -58,6 +58,7 @@ def _int_before_float(function: Callable[..., Any]) -> None:
 
 _PATHS = (
     "data.root",
+    "data.unlabelled",
     "model.start",
     "model.weights",
     "model.backbone_weights",
@@ -157,7 +158,8 @@ class SegmentationCLI(LightningCLI):
             "--ema",
             type=float | None,
             help="Also keep an exponential moving average of the weights with this decay, for "
-            "example 0.999; the average is validated and saved.",
+            "example 0.999; the average is validated and saved. Default: none; 0.99 with "
+            "--unlabelled, whose teacher it is.",
         )
         parser.add_argument(
             "--save_every",

@@ -35,6 +35,7 @@ _SHORT = {
     "protocol": "model.protocol",
     "quality": "model.quality",
     "start": "model.start",
+    "unlabelled": "data.unlabelled",
 }
 _COMMAND = {"without": "test", "choose_thresholds": "test"}  # of options that are not fit's
 _TABLES = {  # options that take a name of a table
@@ -65,6 +66,7 @@ examples:
   scenewise fit DIR --budget 30m
   scenewise fit DIR --model.network fcn --trainer.max_epochs 40
   scenewise fit DIR --data.rare_windows 0.5
+  scenewise fit DIR --unlabelled DIR2
   scenewise fit DIR --data.labels 0=background,255=disc
   scenewise fit DIR --data.format cityscapes
   scenewise fit DIR --start RUN_FOLDER --model.freeze backbone
@@ -105,8 +107,8 @@ _ABOUT = {
 _EVALUATING = ("accelerator", "devices", "precision", "default_root_dir")
 _SHOWN = {
     "fit": {
-        "data": "format root labels without_mask val_share crop_size batch_size num_workers scale "
-        "photometric rotate rare_windows cache_features",
+        "data": "format root labels without_mask val_share unlabelled crop_size batch_size "
+        "num_workers scale photometric rare_windows cache_features",
         "model": "network backbone pretrained start freeze output_stride optimizer lr warmup "
         "loss class_weights ohem checkpoint_activations",
         "trainer": " ".join(_TRAINER),

@@ -35,7 +35,7 @@ class NaNGuard(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Remember the images of the batch."""
-        self._names = list(batch.get("name", ()))
+        self._names = [*batch.get("name", ()), *batch.get("unlabelled_name", ())]
 
     def on_before_backward(
         self, trainer: Trainer, pl_module: LightningModule, loss: Tensor
