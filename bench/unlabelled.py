@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from bench.camvid import (
     BACKBONE,
@@ -39,12 +40,13 @@ from bench.marked import replace_marked
 from scenewise.data.two_views import TwoViews
 from scenewise.training.balance import balanced_weights
 from scenewise.training.losses import cross_entropy, segmentation_loss
+from scenewise.training.moving_average import moving_average
 from scenewise.training.overlap_losses import dice_loss
 from scenewise.training.pseudo_labels import cut_mix, ramp, taught_labels
 
 RESULTS = Path(__file__).parent / "results" / "unlabelled.jsonl"
 NETWORK = "danet_plus"
-THRESHOLD, WEIGHT, RAMP = 0.95, 1.0, 0.1  # the defaults of fit
+THRESHOLD, WEIGHT, RAMP, EMA = 0.95, 1.0, 0.1, 0.99  # the defaults of fit
 _PROTOCOL = Protocol(3, (112, 160), 200, warmup=10)  # 5 % of the steps, as fit
 
 
@@ -129,6 +131,7 @@ class SemiSupervised(Training):
 
     def __init__(self, model: Any, images: list[Pair], run: Run, ignored: int) -> None:
         super().__init__(model, {"loss": "cross_entropy+dice"}, _PROTOCOL, ignored)
+        self.averaged = AveragedModel(model, multi_avg_fn=moving_average(EMA), use_buffers=True)
         self.images, self.seed, self.threshold = images, run.seed, run.threshold
         self.views = self.batches() if images else None
         self.done = 0

@@ -106,10 +106,11 @@ def test_the_teacher_is_the_moving_average(whole: tuple[Path, list[str]], watch:
     assert len(watch.teachers) == 3
     assert watch.with_gradient == set()
     average = watch.students[0]  # the first step starts it
-    for student, teacher in zip(watch.students, watch.teachers, strict=False):
-        if student is not watch.students[0]:
+    for step, (student, teacher) in enumerate(zip(watch.students, watch.teachers, strict=False)):
+        if step > 0:
+            decay = (1 + step) / (10 + step)  # it rises to 0.99
             average = {
-                k: 0.99 * average[k] + 0.01 * v if v.is_floating_point() else v
+                k: decay * average[k] + (1 - decay) * v if v.is_floating_point() else v
                 for k, v in student.items()
             }
         for name, value in average.items():

@@ -62,8 +62,9 @@ def fit(
         resume: "last" for the newest whole checkpoint of the runs called ``name`` (a new run if
             there is none), a run folder, or the path of a checkpoint. The result is that of an
             uninterrupted run.
-        ema: decay of an exponential moving average of the weights, which is then validated and
-            saved. Default: none; 0.99 with ``unlabelled``, whose teacher it is.
+        ema: decay of an exponential moving average of the weights, to which it rises in the
+            first steps; the average is validated and saved. Default: none; 0.99 with
+            ``unlabelled``, whose teacher it is.
         save_every: write ``checkpoints/last.ckpt`` every so many steps too.
         budget: time for the training, such as "30m": as many steps as fit, measured before the
             first. Default: an hour without a GPU, unless a length is given.

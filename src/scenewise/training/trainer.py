@@ -45,6 +45,7 @@ from scenewise.training.distributed.cpu_sync_batch_norm import CPUSyncBatchNorm
 from scenewise.training.distributed.fsdp import SHARDED
 from scenewise.training.length import choose_length, planned_steps
 from scenewise.training.loggers import loggers_of, run_path
+from scenewise.training.moving_average import moving_average
 from scenewise.training.resume import Settings, adopt, changes, refuse_other_data, settings
 from scenewise.training.switches import refuse_switches
 from scenewise.training.task import SegmentationTask
@@ -107,8 +108,9 @@ def build_trainer(  # noqa: PLR0913 - what a run can have
         name: folder of the run; by default the network's name.
         resume: where the run is resumed, from :func:`scenewise.training.checkpoint.resume_point`;
             give its path to ``trainer.fit(..., ckpt_path=...)`` too.
-        ema: decay of an exponential moving average of the weights, which is then validated and
-            saved. Default: none; 0.99 with unlabelled images, whose teacher the average is.
+        ema: decay of an exponential moving average of the weights, to which it rises in the
+            first steps; the average is validated and saved. Default: none; 0.99 with
+            unlabelled images, whose teacher the average is.
         save_every: write ``last.ckpt`` every so many steps too, not only after validations.
         budget: time for the training, such as "30m"; the steps that fit are measured. A training
             that is resumed keeps its length.
@@ -329,9 +331,9 @@ def _moving_average(decay: float, strategy: Any = "auto", option: str = "--ema")
         )
     if not 0 < decay < 1:
         raise UserError(f"--ema is {decay}; give a decay between 0 and 1, for example 0.999")
-    if not hasattr(callbacks, "EMAWeightAveraging"):
+    if not hasattr(callbacks, "WeightAveraging"):
         raise UserError(f"{option} needs lightning 2.6 or newer; pip install 'lightning>=2.6'")
-    return callbacks.EMAWeightAveraging(decay=decay)
+    return callbacks.WeightAveraging(multi_avg_fn=moving_average(decay))
 
 
 def _whole_checkpoints(plugins: Any) -> list[Any]:

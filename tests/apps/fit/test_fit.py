@@ -303,7 +303,7 @@ def test_two_words_are_enough(
 
     monkeypatch.setattr(defaults, "create_model", offline)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(length, "_EPOCHS", {False: 2})
+    monkeypatch.setitem(length._EPOCHS, False, 2)
     assert main(["fit", "--data.format", "folder", "--data.root", str(images)]) == 0
     [run] = (tmp_path / "runs" / "danet_plus").iterdir()
     recipe = json.loads((run / "config.json").read_text())["model"]
@@ -395,18 +395,18 @@ def test_the_moving_average_is_what_is_kept(tmp_path: Path) -> None:
         enable_checkpointing=False,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[Watch(), trainer_module._moving_average(0.6)],
+        callbacks=[Watch(), trainer_module._moving_average(0.2)],
     )
     run.fit(module, scenes)
     expected = weights[0]
-    for weight in weights[1:]:
-        expected = 0.6 * expected + 0.4 * weight
+    for weight, decay in zip(weights[1:], (2 / 11, 0.2, 0.2), strict=True):  # it rises to 0.2
+        expected = decay * expected + (1 - decay) * weight
     torch.testing.assert_close(module.model.head.classify[1].weight.detach(), expected)
     assert not torch.equal(expected, weights[-1])
 
 
 def test_an_old_lightning_is_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(trainer_module.callbacks, "EMAWeightAveraging")
+    monkeypatch.delattr(trainer_module.callbacks, "WeightAveraging")
     with pytest.raises(UserError, match=r"lightning 2\.6"):
         trainer_module._moving_average(0.9)
 

@@ -157,9 +157,9 @@ class SegmentationCLI(LightningCLI):
         parser.add_argument(
             "--ema",
             type=float | None,
-            help="Also keep an exponential moving average of the weights with this decay, for "
-            "example 0.999; the average is validated and saved. Default: none; 0.99 with "
-            "--unlabelled, whose teacher it is.",
+            help="Also keep an exponential moving average of the weights, whose decay rises "
+            "to this, for example 0.999; the average is validated and saved. Default: "
+            "none; 0.99 with --unlabelled, whose teacher it is.",
         )
         parser.add_argument(
             "--save_every",
