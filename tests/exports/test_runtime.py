@@ -62,6 +62,9 @@ def test_a_file_is_a_model(suffix, exports, danet, image) -> None:
     assert_close(Predictor(model).scores(image), Predictor(danet).scores(image))
 
 
+_NO_STACK = 2  # SS_DISABLE
+
+
 class _SignalStack(ctypes.Structure):
     _fields_ = [
         ("address", ctypes.c_void_p),
@@ -81,9 +84,12 @@ def test_a_signal_is_survived_after_engines_that_overlapped(exports) -> None:
         gc.collect()
     stack = _SignalStack()
     assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
-    maps = Path("/proc/self/maps").read_text()
-    bounds = [[int(end, 16) for end in line.split()[0].split("-")] for line in maps.splitlines()]
-    assert any(start <= stack.address < end for start, end in bounds)
+    if not stack.flags & _NO_STACK:  # OpenVINO sets one for processors with AMX alone
+        maps = Path("/proc/self/maps").read_text()
+        bounds = [
+            [int(end, 16) for end in line.split()[0].split("-")] for line in maps.splitlines()
+        ]
+        assert any(start <= stack.address < end for start, end in bounds)
     handled: list[int] = []
     earlier = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
     os.kill(os.getpid(), signal.SIGUSR1)

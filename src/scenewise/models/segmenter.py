@@ -55,9 +55,8 @@ class Segmenter(nn.Module):
         recipe: arguments of ``create_model`` that build this network again; None for a network
             of custom parts, whose weights can only be loaded with ``load_model(path, into=...)``.
         source: where converted weights come from: file, sha256, family, options; else None.
-
-    ``thresholds`` are those of class probabilities by class name that ``scenewise test
-    --choose_thresholds`` chose; a Predictor uses them if it is asked to.
+        thresholds: of class probabilities, by class name, as ``scenewise test --choose_thresholds``
+            chose them; a Predictor uses them if it is asked to.
     """
 
     def __init__(  # noqa: PLR0913 - all that a network is
@@ -72,6 +71,7 @@ class Segmenter(nn.Module):
         loss_weights: dict[str, float] | None = None,
         recipe: dict[str, Any] | None = None,
         source: dict[str, Any] | None = None,
+        thresholds: dict[str, float] | None = None,
     ) -> None:
         super().__init__()
         self.backbone = backbone
@@ -83,7 +83,7 @@ class Segmenter(nn.Module):
         self.loss_weights = loss_weights or {}
         self.recipe = recipe
         self.source = source
-        self.thresholds: dict[str, float] = {}
+        self.thresholds = thresholds or {}
 
     def forward(self, images: Tensor) -> SegmenterOutput:
         """Normalised images (B, C, H, W) -> logits (B, K, H, W); C is 3 for RGB."""
