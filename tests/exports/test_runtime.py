@@ -1,14 +1,10 @@
 """Another runtime in a Predictor: same images in, same labels out."""
 
-import ctypes
-import gc
-import os
-import signal
+import subprocess
 import sys
 from functools import partial
 from pathlib import Path
 
-import openvino
 import pytest
 import torch
 from torch.testing import assert_close
@@ -16,7 +12,6 @@ from torch.testing import assert_close
 from scenewise import Predictor
 from scenewise.errors import UserError
 from scenewise.exports import is_exported, load_exported, with_backend
-from scenewise.exports.openvino import sharing_core
 from scenewise.inference.protocols import PROTOCOLS
 from scenewise.models import Segmenter
 from tests.exports.conftest import CLASSES
@@ -62,39 +57,34 @@ def test_a_file_is_a_model(suffix, exports, danet, image) -> None:
     assert_close(Predictor(model).scores(image), Predictor(danet).scores(image))
 
 
-_NO_STACK = 2  # SS_DISABLE
-
-
-class _SignalStack(ctypes.Structure):
-    _fields_ = [
-        ("address", ctypes.c_void_p),
-        ("flags", ctypes.c_int),
-        ("size", ctypes.c_size_t),
-    ]
+OVERLAPPING = """
+import gc, os, signal, sys, openvino
+from scenewise.exports import load_exported
+from scenewise.exports.openvino import sharing_core
+from tests import signal_stack
+engines = [load_exported(sys.argv[1]) for _ in range(2)]
+with sharing_core():
+    engines.append(openvino.Core())
+while engines:
+    engines.pop(0)
+    gc.collect()
+stack = signal_stack.current()
+if not stack.flags & 2:  # SS_DISABLE
+    with open("/proc/self/maps") as file:
+        bounds = [[int(end, 16) for end in line.split()[0].split("-")] for line in file]
+    assert any(start <= stack.address < end for start, end in bounds)
+signal.signal(signal.SIGUSR1, lambda number, frame: print("handled"))
+os.kill(os.getpid(), signal.SIGUSR1)
+"""
 
 
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux")
 def test_a_signal_is_survived_after_engines_that_overlapped(exports) -> None:
     """The stack on which handlers run is still there when the engines are gone."""
-    engines = [load_exported(exports[".xml"].files[0]) for _ in range(2)]
-    with sharing_core():
-        engines.append(openvino.Core())
-    while engines:
-        engines.pop(0)
-        gc.collect()
-    stack = _SignalStack()
-    assert ctypes.CDLL(None).sigaltstack(None, ctypes.byref(stack)) == 0
-    if not stack.flags & _NO_STACK:  # OpenVINO sets one for processors with AMX alone
-        maps = Path("/proc/self/maps").read_text()
-        bounds = [
-            [int(end, 16) for end in line.split()[0].split("-")] for line in maps.splitlines()
-        ]
-        assert any(start <= stack.address < end for start, end in bounds)
-    handled: list[int] = []
-    earlier = signal.signal(signal.SIGUSR1, lambda number, frame: handled.append(number))
-    os.kill(os.getpid(), signal.SIGUSR1)
-    signal.signal(signal.SIGUSR1, earlier)
-    assert handled == [signal.SIGUSR1]
+    words = [sys.executable, "-X", "faulthandler", "-c", OVERLAPPING, exports[".xml"].files[0]]
+    root = Path(__file__).parents[2]
+    done = subprocess.run(words, cwd=root, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (0, "handled\n"), done.stderr
 
 
 def test_the_model_is_not_changed(danet) -> None:
