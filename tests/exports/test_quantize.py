@@ -1,5 +1,7 @@
 """Lower precision and fixed sizes: what is written, what is refused, which layers stay in float."""
 
+import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 import onnx
@@ -11,6 +13,7 @@ from scenewise.exports import Export, Gate, export_model, load_exported
 from scenewise.exports.gate import Labeller, graph_input, labeller
 from scenewise.exports.onnx import OnnxEngine
 from scenewise.exports.openvino import OpenVINOEngine
+from scenewise.exports.quantize import load_nncf
 from scenewise.exports.trace import Graph
 from scenewise.models import Segmenter, create_model
 from scenewise.training.metrics.confusion import confusion_matrix, mean_iou
@@ -46,9 +49,15 @@ def small() -> Segmenter:
     return model
 
 
+def _needs_nncf() -> None:
+    """Skip without it; it is not imported here, as :func:`load_nncf` does more than that."""
+    if find_spec("nncf") is None:
+        pytest.skip("needs scenewise[quantize]")
+
+
 @pytest.fixture(scope="module")
 def quantised(small, tmp_path_factory) -> dict[str, Export]:
-    pytest.importorskip("nncf", reason="needs scenewise[quantize]")
+    _needs_nncf()
     folder = tmp_path_factory.mktemp("int8")
     return {
         suffix: export_model(
@@ -88,6 +97,19 @@ def test_layers_return_to_float_until_the_score_is_kept(suffix, small, quantised
     )
     assert export.scores.before - export.scores.after <= drop
     assert 0 < sum(export.layers.values()) < sum(all_low.layers.values())
+
+
+def test_the_logging_of_the_process_stays() -> None:
+    """NNCF's function for its level sets that of every handler at its logger, also of others."""
+    _needs_nncf()
+    nncf, handler = logging.getLogger("nncf"), logging.NullHandler()
+    nncf.addHandler(handler)
+    try:
+        load_nncf()
+    finally:
+        nncf.removeHandler(handler)
+    assert handler.level == logging.NOTSET
+    assert logging.getLoggerClass() is logging.Logger  # for loggers that are made later
 
 
 @pytest.mark.parametrize("suffix", ENGINES)
@@ -148,7 +170,7 @@ def test_lower_precision_is_refused_in_one_sentence(small, tmp_path: Path) -> No
         export_model(small, tmp_path / "a.pt2", precision="fp16", gate=gate_of(small, 1.0))
     with pytest.raises(UserError, match="--size 0 8 is for files with a graph"):
         export_model(small, tmp_path / "a.xml", size=(0, 8))
-    pytest.importorskip("nncf", reason="needs scenewise[quantize]")
+    _needs_nncf()
     with pytest.raises(UserError, match="1 calibration image is too few"):
         export_model(small, tmp_path / "a.xml", precision="int8", gate=gate_of(small, 1.0, 1))
     assert list(tmp_path.iterdir()) == []

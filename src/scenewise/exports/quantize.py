@@ -41,9 +41,12 @@ def load_nncf() -> Any:
         UserError: the extra is missing.
     """
     os.environ.setdefault("NNCF_CI", "1")  # read once, by the import
+    loggers = logging.getLoggerClass()
     with quiet():
         nncf = import_extra("nncf", "quantize")
-    nncf.set_log_level(logging.ERROR)
+    logging.setLoggerClass(loggers)  # the import makes every later logger one of NNCF's
+    # not nncf.set_log_level, which also changes the handlers that others have put there
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     return nncf
 
 
