@@ -113,12 +113,11 @@ def test_an_odd_set_is_scored_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert main([*test, "--name", "one"]) == 0
     one = scores(tmp_path / "one")
     assert sum(int(n) for n in one[0].split() for n in n.split(",") if n.isdigit()) > 5000
-    for processes in (2, 3):  # of five images
-        torchrun(processes, "-m", "scenewise", *test, "--name", f"of{processes}")
-        some = scores(tmp_path / f"of{processes}")
-        assert some[0] == one[0]
-        assert some[1]["about"] == one[1]["about"]
-        assert some[1]["test"] == pytest.approx(one[1]["test"], rel=1e-12)
+    torchrun(2, "-m", "scenewise", *test, "--name", "two")  # of five images
+    two = scores(tmp_path / "two")
+    assert two[0] == one[0]
+    assert two[1]["about"] == one[1]["about"]
+    assert two[1]["test"] == pytest.approx(one[1]["test"], rel=1e-12)
 
 
 def scores(run: Path) -> tuple[str, dict[str, Any]]:
