@@ -78,6 +78,7 @@ RUNS = (
 SETTINGS = (
     *("gamma", "rate", "loss", "stride", "backbone", "steps", "width", "head_lr", "balance"),
     *("rare", "paste", "mosaic"),  # shares of the windows
+    "inner",  # 0: no norm and ReLU inside the separable convolutions of the decoder
 )
 Pair = tuple[Tensor, Tensor]  # image (3, H, W) and mask (H, W), uint8
 
@@ -227,6 +228,8 @@ def network(name: str, given: dict[str, str], classes: int) -> Any:
     for key, parameter in model.named_parameters():
         if key.endswith("gamma") and "gamma" in given:
             nn.init.constant_(parameter, float(given["gamma"]))
+    for layer in model.head.fuse if given.get("inner") == "0" else ():
+        layer[0] = layer[0][0]  # the depthwise convolution alone
     fast_depthwise(model)
     return model.to(memory_format=torch.channels_last)
 
