@@ -218,6 +218,8 @@ class Peer(nn.Module):
 def network(name: str, given: dict[str, str], classes: int) -> Any:
     """The network of a run, its backbone with ImageNet weights."""
     if name.startswith("smp_"):
+        if ours := given.keys() & {"gamma", "rate", "stride", "backbone", "width", "inner"}:
+            raise SystemExit(f"{sorted(ours)} would change nothing in {name}; leave them out")
         model: Any = Peer(name.removeprefix("smp_"), classes)
     else:
         backbone, stride = given.get("backbone", BACKBONE), int(given.get("stride", 16))
@@ -225,11 +227,16 @@ def network(name: str, given: dict[str, str], classes: int) -> Any:
         model = create_model(
             name, num_classes=classes, backbone=backbone, output_stride=stride, **options
         )
-    for key, parameter in model.named_parameters():
-        if key.endswith("gamma") and "gamma" in given:
-            nn.init.constant_(parameter, float(given["gamma"]))
-    for layer in model.head.fuse if given.get("inner") == "0" else ():
-        layer[0] = layer[0][0]  # the depthwise convolution alone
+    scales = [p for key, p in named(model) if key.endswith("gamma")]
+    if not scales and given.keys() & {"gamma", "rate"}:
+        raise SystemExit(f"{name} has no gamma; leave gamma and rate out")
+    for scale in scales if "gamma" in given else ():
+        nn.init.constant_(scale, float(given["gamma"]))
+    if "inner" in given:
+        if given["inner"] != "0" or not hasattr(model.head, "fuse"):
+            raise SystemExit("inner is 0, for a network with a decoder (low_level), or left out")
+        for layer in model.head.fuse:
+            layer[0] = layer[0][0]  # the depthwise convolution alone
     fast_depthwise(model)
     return model.to(memory_format=torch.channels_last)
 
@@ -370,22 +377,38 @@ def table(protocol: str, lines: list[dict[str, Any]]) -> str:
     for run in sorted({line["run"] for line in lines}):
         of_run = [line for line in lines if line["run"] == run]
         cells = [cell([line for line in of_run if line["fold"] == fold]) for fold in folds]
-        drives = [line for line in of_run if line["fold"] in DRIVES]
-        complete = {line["fold"] for line in drives} == set(DRIVES)
         minutes = statistics.median(line["cpu_minutes"] for line in of_run)
-        mean = cell(drives, spread=False) if complete else "-"
+        mean = mean_of_drives(of_run)
         rows.append(f"| {run} | {' | '.join(cells)} | {mean} | {minutes:.0f} |")
     return "\n".join(rows)
 
 
-def cell(lines: list[dict[str, Any]], *, spread: bool = True) -> str:
-    """Mean and range of the mIoU, and that of the averaged weights."""
+def cell(lines: list[dict[str, Any]]) -> str:
+    """Mean and range of the mIoU over seeds, and the mean of the averaged weights."""
     if not lines:
         return "-"
     plain = [miou(line["iou"]) for line in lines]
     averaged = statistics.fmean(miou(line["iou_averaged"]) for line in lines)
-    seeds = f" ({min(plain):.1f} to {max(plain):.1f})" if spread and len(plain) > 1 else ""
+    seeds = f" ({min(plain):.1f} to {max(plain):.1f})" if len(plain) > 1 else ""
     return f"{statistics.fmean(plain):.1f}{seeds} / {averaged:.1f}"
+
+
+def mean_of_drives(lines: list[dict[str, Any]]) -> str:
+    """The mean of the drives' means: each drive counts once, whatever the number of its seeds.
+
+    >>> scores = {"0001TP": [0.2, 0.4], "0006R0": [0.6], "0016E5": [0.9]}
+    >>> lines = [{"fold": k, "iou": [v], "iou_averaged": [v]} for k in scores for v in scores[k]]
+    >>> mean_of_drives(lines), mean_of_drives(lines[:3])
+    ('60.0 / 60.0', '-')
+    """
+    drives = [[line for line in lines if line["fold"] == drive] for drive in DRIVES]
+    if not all(drives):
+        return "-"
+    means = (
+        statistics.fmean(statistics.fmean(miou(line[key]) for line in drive) for drive in drives)
+        for key in ("iou", "iou_averaged")
+    )
+    return " / ".join(f"{mean:.1f}" for mean in means)
 
 
 def miou(values: list[float | None]) -> float:
